@@ -1,0 +1,238 @@
+"""What is predicted: 40 attributes, their nine groups and regions, and the label spaces of face parsing."""
+
+from dataclasses import dataclass, field
+
+ATTRIBUTES = (
+    "5_o_Clock_Shadow",
+    "Arched_Eyebrows",
+    "Attractive",
+    "Bags_Under_Eyes",
+    "Bald",
+    "Bangs",
+    "Big_Lips",
+    "Big_Nose",
+    "Black_Hair",
+    "Blond_Hair",
+    "Blurry",
+    "Brown_Hair",
+    "Bushy_Eyebrows",
+    "Chubby",
+    "Double_Chin",
+    "Eyeglasses",
+    "Goatee",
+    "Gray_Hair",
+    "Heavy_Makeup",
+    "High_Cheekbones",
+    "Male",
+    "Mouth_Slightly_Open",
+    "Mustache",
+    "Narrow_Eyes",
+    "No_Beard",
+    "Oval_Face",
+    "Pale_Skin",
+    "Pointy_Nose",
+    "Receding_Hairline",
+    "Rosy_Cheeks",
+    "Sideburns",
+    "Smiling",
+    "Straight_Hair",
+    "Wavy_Hair",
+    "Wearing_Earrings",
+    "Wearing_Hat",
+    "Wearing_Lipstick",
+    "Wearing_Necklace",
+    "Wearing_Necktie",
+    "Young",
+)
+"""The 40 attributes in the order of CelebA's ``list_attr_celeba.txt`` (Liu et al., ICCV 2015)."""
+
+ATTRIBUTE_GROUPS = {
+    "hair": (
+        "Bald",
+        "Bangs",
+        "Black_Hair",
+        "Blond_Hair",
+        "Brown_Hair",
+        "Gray_Hair",
+        "Receding_Hairline",
+        "Straight_Hair",
+        "Wavy_Hair",
+        "Wearing_Hat",
+    ),
+    "eye": ("Arched_Eyebrows", "Bags_Under_Eyes", "Bushy_Eyebrows", "Eyeglasses", "Narrow_Eyes"),
+    "ear": ("Wearing_Earrings",),
+    "nose": ("Big_Nose", "Pointy_Nose"),
+    "mouth": ("Big_Lips", "Mouth_Slightly_Open", "Smiling", "Wearing_Lipstick"),
+    "beard": ("5_o_Clock_Shadow", "Double_Chin", "Goatee", "Mustache", "No_Beard", "Sideburns"),
+    "cheek": ("High_Cheekbones", "Rosy_Cheeks"),
+    "neck": ("Wearing_Necklace", "Wearing_Necktie"),
+    "global": ("Attractive", "Blurry", "Chubby", "Heavy_Makeup", "Male", "Oval_Face", "Pale_Skin", "Young"),
+}
+"""Nine groups that partition the attributes (Wang, Su, Zhao, Table I, spelt as CelebA spells them)."""
+
+IGNORE_INDEX = 255
+"""The mask value of pixels that count in no loss and no score."""
+
+
+@dataclass(frozen=True)
+class LabelSpace:
+    """A named, ordered set of parsing classes.
+
+    Args:
+        name: What configurations and checkpoints call it.
+        classes: Class names; a class's index is its place here, background first.
+        colors: One RGB colour a class, for pictures.
+        parts: The small facial components (eyes, brows, nose, mouth): enlarged by max pooling in SSP
+            (Kalayeh et al., §5) and merged in Helen's "overall" F1.
+        flip_pairs: Pairs of classes that change places when an image is mirrored.
+
+    Example:
+        >>> HELEN11.mirrored
+        (0, 1, 3, 2, 5, 4, 6, 7, 8, 9, 10)
+        >>> HELEN7.index("nose")
+        6
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    colors: tuple[tuple[int, int, int], ...] = field(repr=False)
+    parts: tuple[str, ...] = field(repr=False)
+    flip_pairs: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    def index(self, name: str) -> int:
+        """The index of a class by name."""
+        return self.classes.index(name)
+
+    @property
+    def part_indices(self) -> tuple[int, ...]:
+        """The indices of ``parts``."""
+        return tuple(self.index(part) for part in self.parts)
+
+    @property
+    def mirrored(self) -> tuple[int, ...]:
+        """For each class the one it becomes when the image is mirrored."""
+        partner = {a: b for pair in self.flip_pairs for a, b in (pair, pair[::-1])}
+        return tuple(self.index(partner.get(name, name)) for name in self.classes)
+
+
+HELEN11 = LabelSpace(
+    name="helen11",
+    classes=(
+        "background",
+        "face_skin",
+        "left_eyebrow",
+        "right_eyebrow",
+        "left_eye",
+        "right_eye",
+        "nose",
+        "upper_lip",
+        "inner_mouth",
+        "lower_lip",
+        "hair",
+    ),
+    colors=(
+        (0, 0, 0),
+        (240, 200, 160),
+        (150, 90, 40),
+        (110, 60, 20),
+        (60, 140, 220),
+        (30, 90, 170),
+        (250, 150, 60),
+        (200, 60, 80),
+        (120, 20, 40),
+        (230, 100, 120),
+        (90, 60, 130),
+    ),
+    parts=(
+        "left_eyebrow",
+        "right_eyebrow",
+        "left_eye",
+        "right_eye",
+        "nose",
+        "upper_lip",
+        "inner_mouth",
+        "lower_lip",
+    ),
+    flip_pairs=(("left_eyebrow", "right_eyebrow"), ("left_eye", "right_eye")),
+)
+"""Helen's eleven labels in the order of its ``lblNN`` files (Smith et al., CVPR 2013); left is the image's left."""
+
+HELEN7 = LabelSpace(
+    name="helen7",
+    classes=("background", "hair", "face_skin", "eyes", "eyebrows", "mouth", "nose"),
+    colors=(
+        (0, 0, 0),
+        (90, 60, 130),
+        (240, 200, 160),
+        (60, 140, 220),
+        (150, 90, 40),
+        (210, 60, 90),
+        (250, 150, 60),
+    ),
+    parts=("eyes", "eyebrows", "mouth", "nose"),
+)
+"""The seven classes of Kalayeh et al. (CVPR 2017, §4.1) in the order of its Table 4."""
+
+HELEN11_TO_7 = {
+    "background": ("background",),
+    "hair": ("hair",),
+    "face_skin": ("face_skin",),
+    "eyes": ("left_eye", "right_eye"),
+    "eyebrows": ("left_eyebrow", "right_eyebrow"),
+    "mouth": ("upper_lip", "inner_mouth", "lower_lip"),
+    "nose": ("nose",),
+}
+"""Which of the eleven labels each of the seven classes unites (Kalayeh et al., §4.1)."""
+
+LABEL_SPACES = {space.name: space for space in (HELEN7, HELEN11)}
+"""Every label space by its name."""
+
+ATTRIBUTE_REGIONS: dict[str, tuple[str, ...]] = {
+    "5_o_Clock_Shadow": ("face_skin",),
+    "Arched_Eyebrows": ("eyebrows",),
+    "Attractive": (),
+    "Bags_Under_Eyes": ("eyes", "face_skin"),
+    "Bald": ("hair",),
+    "Bangs": ("hair",),
+    "Big_Lips": ("mouth",),
+    "Big_Nose": ("nose",),
+    "Black_Hair": ("hair",),
+    "Blond_Hair": ("hair",),
+    "Blurry": (),
+    "Brown_Hair": ("hair",),
+    "Bushy_Eyebrows": ("eyebrows",),
+    "Chubby": (),
+    "Double_Chin": ("face_skin", "background"),
+    "Eyeglasses": ("eyes", "face_skin"),
+    "Goatee": ("face_skin", "mouth"),
+    "Gray_Hair": ("hair",),
+    "Heavy_Makeup": ("face_skin", "eyes", "mouth"),
+    "High_Cheekbones": ("face_skin",),
+    "Male": (),
+    "Mouth_Slightly_Open": ("mouth",),
+    "Mustache": ("mouth", "face_skin"),
+    "Narrow_Eyes": ("eyes",),
+    "No_Beard": ("face_skin", "mouth"),
+    "Oval_Face": ("face_skin",),
+    "Pale_Skin": ("face_skin",),
+    "Pointy_Nose": ("nose",),
+    "Receding_Hairline": ("hair",),
+    "Rosy_Cheeks": ("face_skin",),
+    "Sideburns": ("hair", "face_skin"),
+    "Smiling": ("mouth",),
+    "Straight_Hair": ("hair",),
+    "Wavy_Hair": ("hair",),
+    "Wearing_Earrings": ("background",),
+    "Wearing_Hat": ("hair", "background"),
+    "Wearing_Lipstick": ("mouth",),
+    "Wearing_Necklace": ("background",),
+    "Wearing_Necktie": ("background",),
+    "Young": (),
+}
+"""The region(s) of :data:`HELEN7` in which an attribute lives; empty for an attribute of the whole face.
+
+Ears and neck are background in Helen, hence earrings and neckties live there.
+"""
