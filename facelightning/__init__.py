@@ -1,0 +1,51 @@
+"""Face parsing and 40 facial attributes, learned together, in PyTorch Lightning.
+
+>>> import facelightning as fl
+>>> fl.ATTRIBUTES[20]
+'Male'
+"""
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from facelightning.data import CelebADataModule, HelenDataModule, JointDataModule, SyntheticDataModule
+    from facelightning.labels import ATTRIBUTES, HELEN7, HELEN11, LabelSpace
+    from facelightning.tasks import AttributeNet, JointNet, SegNet, load_model
+
+__version__ = version("facelightning")
+
+_HOMES = {
+    "facelightning.data": ("CelebADataModule", "HelenDataModule", "JointDataModule", "SyntheticDataModule"),
+    "facelightning.labels": ("ATTRIBUTES", "HELEN7", "HELEN11", "LabelSpace"),
+    "facelightning.tasks": ("AttributeNet", "JointNet", "SegNet", "load_model"),
+}
+
+__all__ = [
+    "ATTRIBUTES",
+    "HELEN7",
+    "HELEN11",
+    "AttributeNet",
+    "CelebADataModule",
+    "HelenDataModule",
+    "JointDataModule",
+    "JointNet",
+    "LabelSpace",
+    "SegNet",
+    "SyntheticDataModule",
+    "__version__",
+    "load_model",
+]
+
+
+def __getattr__(name: str) -> object:
+    # looked up at first use: importing torch takes seconds, which `facelightning --help` should not cost
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(home), name)
+    raise AttributeError(f"module 'facelightning' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

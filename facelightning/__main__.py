@@ -1,0 +1,67 @@
+"""The ``facelightning`` command: knows the subcommands, and imports what one needs only when it is called."""
+
+import difflib
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from facelightning.errors import FacelightningError
+
+COMMANDS = {
+    "fit": "train a model",
+    "validate": "score a checkpoint on the validation data",
+    "test": "score a checkpoint on the test data and write test_results.json",
+    "predict": "write attributes and parsing of pictures",
+}
+
+USAGE = """usage: facelightning COMMAND --config NAME.yaml [--config OVERLAY.yaml ...] [--KEY VALUE ...]
+
+commands:
+{commands}
+
+options:
+  -h, --help     this text; `facelightning COMMAND --help` lists every key
+  -V, --version  the version
+
+example: facelightning fit --config quickstart.yaml"""
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status; a user's mistake is one sentence on stderr, not a traceback.
+
+    Args:
+        args: The command line, ``sys.argv[1:]`` if not given.
+
+    Example:
+        >>> main(["fti"])
+        2
+    """
+    arguments = list(sys.argv[1:] if args is None else args)
+    command = arguments[0] if arguments else "--help"
+    if command in ("-h", "--help"):
+        print(USAGE.format(commands="\n".join(f"  {name:9} {text}" for name, text in COMMANDS.items())))
+        return 0
+    if command in ("-V", "--version"):
+        print(f"facelightning {version('facelightning')}")
+        return 0
+    if command not in COMMANDS:
+        close = difflib.get_close_matches(command, COMMANDS, 1)
+        hint = f"did you mean {close[0]}?" if close else f"commands are {', '.join(COMMANDS)}"
+        print(f"facelightning: unknown command {command!r}; {hint}", file=sys.stderr)
+        return 2
+    try:
+        from facelightning.cli import FaceCLI
+
+        FaceCLI(arguments)
+    except FacelightningError as error:
+        print(f"facelightning: {error}", file=sys.stderr)
+        return 1
+    except SystemExit as error:
+        if type(error).__name__ == "SIGTERMException":  # Lightning would end a killed run with status 0
+            return 143
+        raise
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

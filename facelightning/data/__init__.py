@@ -1,0 +1,8 @@
+"""Files on disk become batches: one data set a file."""
+
+from facelightning.data.base import FaceDataModule
+from facelightning.data.celeba import CelebADataModule
+from facelightning.data.helen import HelenDataModule
+from facelightning.data.joint import JointDataModule
+
+__all__ = ["CelebADataModule", "FaceDataModule", "HelenDataModule", "JointDataModule"]

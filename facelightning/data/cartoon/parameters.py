@@ -1,0 +1,248 @@
+"""Everything random about a drawing that expresses no attribute: who it is, and how this picture was taken."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cache, cached_property
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from facelightning.data.cartoon.canvas import HEIGHT, WIDTH, Canvas, Colour
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What stays the same in every picture of one person; each trait in [0, 1)."""
+
+    skin_tone: float
+    skin_warmth: float
+    head_width: float
+    jaw_width: float
+    chin_length: float
+    eye_distance: float
+    eye_size: float
+    eye_colour: float
+    brow_height: float
+    brow_tone: float
+    nose_width: float
+    nose_length: float
+    mouth_width: float
+    mouth_height: float
+    lip_tone: float
+    ear_size: float
+    hair_tone: float
+    hair_hue: float
+    hair_volume: float
+    hair_length: float
+    hair_reach: float
+    hair_parting: float
+    asymmetry: float
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What changes from picture to picture; each trait in [0, 1)."""
+
+    rotation: float
+    scale: float
+    shift_x: float
+    shift_y: float
+    yaw: float
+    gaze: float
+    mouth_opening: float
+    light_angle: float
+    light_strength: float
+    light_warmth: float
+    brightness: float
+    noise: float
+    texture: float
+    cloth_colour: float
+    cloth_shade: float
+    neckline: float
+    tie_colour: float
+    hat_kind: float
+    hat_colour: float
+    glasses_kind: float
+    glasses_colour: float
+    lipstick_colour: float
+    shadow_colour: float
+    jewel_colour: float
+    earring_kind: float
+
+
+def sample_identity(identity: int) -> Identity:
+    """The traits of a person, from the person's number alone."""
+    return Identity(
+        *np.random.default_rng([identity, 0]).random(len(fields(Identity))).tolist()
+    )
+
+
+def sample_picture(rng: np.random.Generator) -> Picture:
+    """The traits of one picture."""
+    return Picture(*rng.random(len(fields(Picture))).tolist())
+
+
+def lerp(low: float, high: float, t: float) -> float:
+    """The value a fraction ``t`` of the way from ``low`` to ``high``."""
+    return low + (high - low) * t
+
+
+def rgb(*channels: float) -> Colour:
+    """A colour from its channels in [0, 255]."""
+    return np.array(channels, dtype=np.float32)
+
+
+def pick(colours: tuple[Colour, ...], t: float) -> Colour:
+    """The colour that ``t`` in [0, 1) selects."""
+    return colours[int(t * len(colours))]
+
+
+def blend(first: Colour, second: Colour, t: float) -> Colour:
+    """The colour a fraction ``t`` of the way from ``first`` to ``second``."""
+    return first + (second - first) * np.float32(t)
+
+
+CLOTHS = (
+    rgb(200, 60, 60),
+    rgb(60, 90, 170),
+    rgb(50, 120, 90),
+    rgb(235, 225, 205),
+    rgb(60, 60, 70),
+    rgb(220, 160, 60),
+    rgb(140, 90, 160),
+    rgb(90, 160, 180),
+)
+"""Colours of clothes, hats and ties."""
+
+_SKIN = (rgb(232, 180, 144), rgb(206, 148, 108), rgb(160, 106, 74), rgb(108, 70, 50))
+_PALE = rgb(253, 238, 231)
+_OTHER_HAIR = (
+    rgb(196, 92, 36),
+    rgb(150, 36, 44),
+    rgb(208, 96, 148),
+    rgb(60, 136, 140),
+    rgb(118, 82, 168),
+)
+
+
+@dataclass(frozen=True)
+class Sketch:
+    """One drawing in the making: the canvas, whom and what to draw on it, and the colours that follow.
+
+    Args:
+        canvas: Where the parts are painted.
+        has: The attributes by name.
+        identity: Traits of the person.
+        picture: Traits of the picture.
+    """
+
+    canvas: Canvas
+    has: Mapping[str, bool]
+    identity: Identity
+    picture: Picture
+
+    @cached_property
+    def skin(self) -> Colour:
+        """The colour of the skin."""
+        place = self.identity.skin_tone**1.4 * (len(_SKIN) - 1)
+        colour = blend(_SKIN[int(place)], _SKIN[int(place) + 1], place % 1)
+        colour = colour * rgb(1, lerp(0.97, 1.03, self.identity.skin_warmth), 1)
+        if not self.has["Young"]:
+            colour = blend(colour, rgb(150, 140, 120), 0.2)
+        return blend(colour, _PALE, 0.85) if self.has["Pale_Skin"] else colour
+
+    @cached_property
+    def skin_shadow(self) -> Colour:
+        """The colour of lines and shadows on the skin."""
+        return self.skin * rgb(0.62, 0.5, 0.46)
+
+    @cached_property
+    def hair(self) -> Colour:
+        """The colour of the hair; ginger or dyed where no attribute says otherwise."""
+        has = self.has
+        if has["Black_Hair"]:
+            colour = rgb(34, 30, 34)
+        elif has["Blond_Hair"]:
+            colour = rgb(232, 198, 112)
+        elif has["Brown_Hair"]:
+            colour = rgb(104, 66, 38)
+        elif has["Gray_Hair"]:
+            colour = rgb(184, 184, 190)
+        else:
+            colour = pick(_OTHER_HAIR, self.identity.hair_hue)
+        return colour * np.float32(lerp(0.88, 1.1, self.identity.hair_tone))
+
+    @cached_property
+    def beard(self) -> Colour:
+        """The colour of beard and eyebrows, whatever the hair's."""
+        return blend(rgb(38, 26, 20), rgb(92, 60, 38), self.identity.brow_tone)
+
+    @property
+    def eye_x(self) -> float:
+        """Half the distance between the eyes in pixels."""
+        return lerp(18.5, 21.5, self.identity.eye_distance)
+
+    @property
+    def turn(self) -> float:
+        """How far the nose moves sideways in pixels as the head turns; eyes and mouth follow by half."""
+        return lerp(-4, 4, self.picture.yaw)
+
+    @property
+    def tilt(self) -> float:
+        """How many pixels one eye and one mouth corner hang in an asymmetric face."""
+        return (
+            0.0
+            if self.has["Attractive"]
+            else (2.5 if self.identity.asymmetry < 0.5 else -2.5)
+        )
+
+    def texture(self, kind: str) -> NDArray[np.float32]:
+        """Factors of brightness, ``(218, 178)``: "straight", "wavy" or "tousled" hair, or "stubble"."""
+        top, left = (
+            int(self.picture.texture * 60),
+            int(self.picture.texture * 5003) % 60,
+        )
+        return _textures(kind)[top : top + HEIGHT, left : left + WIDTH]
+
+
+@cache
+def _textures(kind: str) -> NDArray[np.float32]:
+    noise = (
+        np.random.default_rng(7)
+        .standard_normal((HEIGHT + 60, WIDTH + 60))
+        .astype(np.float32)
+    )
+    if kind == "stubble":
+        noise = cv2.GaussianBlur(noise, (0, 0), 0.8)
+    elif kind == "tousled":
+        noise = cv2.GaussianBlur(noise, (0, 0), sigmaX=0.9, sigmaY=4.0)
+    else:
+        noise = cv2.GaussianBlur(noise, (0, 0), sigmaX=1.3, sigmaY=16.0)
+    y, x = np.mgrid[: noise.shape[0], : noise.shape[1]].astype(np.float32)
+    if kind == "wavy":
+        noise = cv2.remap(
+            noise,
+            x + 4 * np.sin(y / 3.2 + x / 25),
+            y,
+            cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_REFLECT,
+        )
+    if kind == "tousled":
+        noise = cv2.remap(
+            noise,
+            x + 6 * np.sin(y / 14 + x / 11),
+            y,
+            cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_REFLECT,
+        )
+    strength = {"stubble": 0.3, "tousled": 0.11, "straight": 0.22, "wavy": 0.26}[kind]
+    return np.clip(1 + strength * noise / noise.std(), 0.4, 1.7).astype(np.float32)
+
+
+@cache
+def noise_bank() -> NDArray[np.float32]:
+    """Gaussian noise of unit variance to cut a sensor's noise from, ``(282, 242, 3)``."""
+    return np.random.default_rng(8).standard_normal(
+        (HEIGHT + 64, WIDTH + 64, 3), dtype=np.float32
+    )

@@ -1,0 +1,368 @@
+"""CelebA (Liu et al., ICCV 2015): 202,599 photographs of 10,177 people with 40 attributes and five landmarks each."""
+
+import os
+from array import array
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from lightning.pytorch.utilities import rank_zero_warn
+
+from facelightning.data.base import HTML_HINT, FaceDataModule, Split, existing_root, read_image
+from facelightning.data.transforms import A, Record
+from facelightning.errors import DataFormatError, DataNotFoundError
+from facelightning.labels import ATTRIBUTES
+
+PARTITION: tuple[Split, ...] = ("train", "val", "test")
+"""The split that each number in ``list_eval_partition.txt`` stands for."""
+
+IMAGE_FOLDERS = {"aligned": ("img_align_celeba", "img_align_celeba_png"), "wild": ("img_celeba",)}
+LANDMARK_FILES = {"aligned": "list_landmarks_align_celeba", "wild": "list_landmarks_celeba"}
+SUFFIXES = (".jpg", ".jpeg", ".png")
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file of a data set, whatever its line ends.
+
+    Raises:
+        DataFormatError: If it is empty, a web page or not text.
+    """
+    content = path.read_bytes()
+    if content.lstrip()[:1] == b"<":
+        raise DataFormatError(f"cannot read {path}: {HTML_HINT}")
+    try:
+        lines = content.decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise DataFormatError(f"cannot read {path}: it is not a text file; download it again") from None
+    if not lines:
+        raise DataFormatError(f"cannot read {path}: it is empty; download it again")
+    return lines
+
+
+def stem(name: str) -> str:
+    """A file's name without its last suffix; what comes before may contain dots."""
+    return name.rpartition(".")[0]
+
+
+def list_pictures(folder: Path) -> dict[str, str]:
+    """The names of all pictures in a folder by their stem, from one listing."""
+    names = sorted(name for name in os.listdir(folder) if name.lower().endswith(SUFFIXES) and name[0] != ".")
+    return {stem(name): name for name in reversed(names)}  # of one stem's files the first, .jpg before .png
+
+
+@dataclass(frozen=True)
+class AnnotationTable:
+    """An annotation file of CelebA: a row for each picture, of the picture's name and numbers.
+
+    Args:
+        path: The file.
+        columns: The numbers' names, where the file has a line of them.
+        names: One picture's name a row, without suffix.
+        values: The numbers, ``(rows, columns)``.
+        lines: Each row's line in the file, from 1.
+    """
+
+    path: Path
+    columns: list[str]
+    names: list[str]
+    values: npt.NDArray[np.float64]
+    lines: list[int]
+
+    @classmethod
+    def read(cls, path: Path, what: str, count: int | None = None) -> "AnnotationTable":
+        """Read ``.txt``, split by spaces, or ``.csv``.
+
+        A row begins with a picture's name. What comes before the first row is the number of rows, which is wrong in
+        some copies and therefore not used, and the names of the columns.
+
+        Args:
+            path: The file.
+            what: What its numbers are, for messages.
+            count: How many numbers a row has; as many as there are column names if not given.
+
+        Raises:
+            DataFormatError: If a line is no such row, or a picture has two rows that differ.
+        """
+        separator = "," if path.suffix == ".csv" else None
+        columns: list[str] = []
+        seen: dict[str, int] = {}
+        again: list[tuple[int, int]] = []
+        numbers, lines = array("d"), list[int]()
+        for number, line in enumerate(read_lines(path), start=1):
+            if not line.strip():
+                continue
+            name, *cells = line.split(separator)
+            if not name.strip().lower().endswith(SUFFIXES):
+                if lines:
+                    raise DataFormatError(f"{path}, line {number}: expected a picture's name, found {name!r}")
+                header = [cell.strip() for cell in (name, *cells)]
+                if len(header) > 1:  # not the number of rows
+                    columns = header[1:] if header[0] in ("", "image_id") else header
+                continue
+            expected = len(columns) if count is None else count
+            if expected == 0:
+                raise DataFormatError(f"{path}, line {number}: expected the names of the columns before the first row")
+            if len(cells) != expected:
+                raise DataFormatError(f"{path}, line {number}: expected {expected} {what}, found {len(cells)}")
+            try:
+                numbers.extend(map(float, cells))
+            except ValueError as error:
+                raise DataFormatError(f"{path}, line {number}: {what} must be numbers, but {error}") from None
+            lines.append(number)
+            first = seen.setdefault(stem(name.strip()), len(lines) - 1)
+            if first != len(lines) - 1:
+                again.append((first, len(lines) - 1))
+        if not lines:
+            raise DataFormatError(f"{path} holds no row that begins with a picture's name, such as 000001.jpg")
+
+        values = np.frombuffer(numbers).reshape(len(lines), -1)
+        for first, second in again:
+            if not np.array_equal(values[first], values[second]):
+                raise DataFormatError(f"{path}, line {lines[second]}: other {what} than in line {lines[first]}")
+        rows = list(seen.values())
+        table = cls(path, columns, list(seen), values[rows], [lines[row] for row in rows])
+        unknown = ~np.isfinite(table.values)
+        if unknown.any():
+            raise table.error(unknown, f"{what} must be finite")
+        return table
+
+    def error(self, bad: npt.NDArray[np.bool_], message: str) -> DataFormatError:
+        """An error that names the first row and value marked in ``bad``, ``(rows, columns)``."""
+        row, column = np.argwhere(bad)[0]
+        return DataFormatError(f"{self.path}, line {self.lines[row]}: {message}, found {self.values[row, column]:g}")
+
+
+def read_attributes(path: Path) -> tuple[list[str], npt.NDArray[np.uint8]]:
+    """Pictures' names without suffix and their 40 attributes, ``(rows, 40)`` in {0,1}, in the order of ``ATTRIBUTES``.
+
+    Raises:
+        DataFormatError: If an attribute has no column, or a label is neither −1/1 nor, throughout the file, 0/1.
+    """
+    table = AnnotationTable.read(path, "labels")
+    missing = [name for name in ATTRIBUTES if name not in table.columns]
+    if missing:
+        raise DataFormatError(f"{path}: no column is named {', '.join(missing)}")
+    if table.columns != list(ATTRIBUTES):
+        order = [table.columns.index(name) for name in ATTRIBUTES]
+        table = AnnotationTable(path, list(ATTRIBUTES), table.names, table.values[:, order], table.lines)
+    negative = -1 if (table.values == -1).any() else 0
+    bad = (table.values != 1) & (table.values != negative)
+    if bad.any():
+        raise table.error(bad, f"a label must be {negative} or 1")
+    return table.names, (table.values == 1).astype(np.uint8)
+
+
+def read_partition(path: Path) -> dict[str, int]:
+    """For each picture's name, without suffix, its place in ``PARTITION``.
+
+    Raises:
+        DataFormatError: If a number is not 0, 1 or 2.
+    """
+    table = AnnotationTable.read(path, "partition number", 1)
+    bad = ~np.isin(table.values, range(len(PARTITION)))
+    if bad.any():
+        raise table.error(bad, "a partition number must be 0 (training), 1 (validation) or 2 (test)")
+    return dict(zip(table.names, table.values[:, 0].astype(int).tolist(), strict=True))
+
+
+@dataclass(frozen=True)
+class CelebAReader:
+    """Some of CelebA's pictures with their annotations.
+
+    Args:
+        folder: Where the pictures are.
+        names: Their file names, N of them.
+        attributes: ``(N, 40)`` in {0,1}.
+        landmarks: ``(N, 5, 2)`` x,y in pixels of the file: left and right eye, nose, left and right mouth corner.
+        identities: ``(N,)``.
+    """
+
+    folder: Path
+    names: npt.NDArray[np.str_]
+    attributes: npt.NDArray[np.uint8]
+    landmarks: npt.NDArray[np.float32] | None = None
+    identities: npt.NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> Record:
+        name = str(self.names[index])
+        # annotators and networks saw the stored pixels, not the orientation that a camera may have noted in the file
+        image = read_image(self.folder / name, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+        record = Record(image=image, attributes=self.attributes[index].astype(np.float32), name=name)
+        if self.landmarks is not None:
+            record["landmarks"] = self.landmarks[index]
+        if self.identities is not None:
+            record["identity"] = int(self.identities[index])
+        return record
+
+    def select(self, chosen: npt.NDArray[np.bool_]) -> "CelebAReader":
+        """The pictures marked in ``chosen``, ``(N,)``."""
+        return CelebAReader(
+            self.folder,
+            self.names[chosen],
+            self.attributes[chosen],
+            None if self.landmarks is None else self.landmarks[chosen],
+            None if self.identities is None else self.identities[chosen],
+        )
+
+
+def find_annotation(root: Path, name: str) -> Path | None:
+    """An annotation file, ``.txt`` before ``.csv``, in the official folders or in the root itself."""
+    places = [root / folder / f"{name}{suffix}" for suffix in (".txt", ".csv") for folder in ("Anno", "Eval", "")]
+    return next((path for path in places if path.is_file()), None)
+
+
+def required_annotation(root: Path, name: str) -> Path:
+    """The same of a file that no run can do without.
+
+    Raises:
+        DataNotFoundError: If it is in none of these places.
+    """
+    path = find_annotation(root, name)
+    if path is None:
+        raise DataNotFoundError(
+            f"CelebA: no {name}.txt or {name}.csv in {root} or its Anno or Eval folder; copy it there"
+        )
+    return path
+
+
+def find_images(root: Path, images: Literal["aligned", "wild"]) -> tuple[Path, dict[str, str]]:
+    """The folder of the pictures and their names by stem.
+
+    Raises:
+        DataNotFoundError: If no such folder holds a picture.
+    """
+    names = IMAGE_FOLDERS[images]
+    # Kaggle's archive has the folder within a folder of the same name
+    places = [root / parent / name / inner for parent in ("Img", "") for name in names for inner in (name, "")]
+    for folder in places:
+        if folder.is_dir() and (pictures := list_pictures(folder)):
+            return folder, pictures
+    raise DataNotFoundError(
+        f"CelebA: no folder with the {images} pictures: looked for .jpg or .png files in {' or '.join(names)} "
+        f"in {root} and {root / 'Img'}; unpack the archive of the pictures there"
+    )
+
+
+def read_celeba(root: Path, images: Literal["aligned", "wild"]) -> dict[Split, CelebAReader]:
+    """Read all annotation files and join them by the pictures' names.
+
+    What is not in all of attributes, partition and picture folder is left out, with one warning that counts it.
+
+    Raises:
+        DataNotFoundError: If a file that every run needs is missing.
+        DataFormatError: If an annotation file does not hold what it should, or no picture is left.
+    """
+    attributes_path = required_annotation(root, "list_attr_celeba")
+    partition_path = required_annotation(root, "list_eval_partition")
+    folder, pictures = find_images(root, images)
+    names, attributes = read_attributes(attributes_path)
+    partition = read_partition(partition_path)
+
+    rows = [row for row, name in enumerate(names) if name in partition and name in pictures]
+    joined = [names[row] for row in rows]
+    notes = []
+    known = set(names)
+    for what, absent in (
+        (f"without a picture in {folder}", [name for name in names if name not in pictures]),
+        (f"not in {partition_path.name}", [name for name in names if name not in partition]),
+        (f"in {partition_path.name}, but not in {attributes_path.name}", [n for n in partition if n not in known]),
+        (f"in {folder}, but not in {attributes_path.name}", [name for name in pictures if name not in known]),
+    ):
+        if absent:
+            notes.append(f"{len(absent)} {what} (such as {absent[0]})")
+    if not rows:
+        raise DataFormatError(f"CelebA in {root}: no picture is left: {'; '.join(notes)}")
+
+    everything = CelebAReader(
+        folder, np.array([pictures[name] for name in joined]), attributes[rows], *_read_optional(root, images, joined)
+    )
+    splits = np.array([partition[name] for name in joined])
+    if notes:
+        rank_zero_warn(f"CelebA in {root}: {len(rows)} pictures are used; left out are {'; '.join(notes)}")
+    if everything.identities is not None:
+        crossing = len(set(zip(everything.identities.tolist(), splits.tolist(), strict=True)))
+        crossing -= len(np.unique(everything.identities))
+        if crossing:
+            rank_zero_warn(f"{partition_path} puts pictures of the same person into several splits, {crossing} times")
+    return {split: everything.select(splits == number) for number, split in enumerate(PARTITION)}
+
+
+def _read_optional(
+    root: Path, images: Literal["aligned", "wild"], names: list[str]
+) -> tuple[npt.NDArray[np.float32] | None, npt.NDArray[np.int64] | None]:
+    """Landmarks and identities of the named pictures, each only if there is a file of them with all pictures."""
+    landmarks = _read_rows(find_annotation(root, LANDMARK_FILES[images]), "coordinates", 10, names)
+    identities = _read_rows(find_annotation(root, "identity_CelebA"), "identity number", 1, names)
+    return (
+        None if landmarks is None else landmarks.reshape(-1, 5, 2).astype(np.float32),
+        None if identities is None else identities[:, 0].astype(np.int64),
+    )
+
+
+def _read_rows(path: Path | None, what: str, count: int, names: list[str]) -> npt.NDArray[np.float64] | None:
+    if path is None:
+        return None
+    table = AnnotationTable.read(path, what, count)
+    row = {name: row for row, name in enumerate(table.names)}
+    absent = [name for name in names if name not in row]
+    if absent:
+        rank_zero_warn(f"{path} lacks {len(absent)} pictures (such as {absent[0]}) and is therefore not used")
+        return None
+    return table.values[[row[name] for name in names]]
+
+
+class CelebADataModule(FaceDataModule):
+    """CelebA with its attributes and, where their files are there, landmarks and identities [1]_.
+
+    Reads the official layout (``Anno``, ``Eval``, ``Img``), a flat folder, and Kaggle's CSV files. Landmarks are
+    pixels of the annotated files, also where the pictures are copies of another size. ``name`` is the file's name.
+
+    Args:
+        root: The folder of the data set; never written to.
+        images: The pre-cropped pictures (``aligned``) or the original ones (``wild``).
+        image_size: As the others, see :class:`~facelightning.data.base.FaceDataModule`.
+        batch_size: See there.
+        num_workers: See there.
+        augmentations: See there.
+        seed: See there.
+
+    Raises:
+        DataNotFoundError: On set-up, if a folder or file is missing.
+        DataFormatError: On set-up, if an annotation file is not what it should be; the message names file and line.
+
+    Example:
+        >>> data = CelebADataModule("~/celeba", image_size=(109, 89))
+        >>> data.setup("fit")  # doctest: +SKIP
+        >>> next(iter(data.val_dataloader()))["attributes"].shape  # doctest: +SKIP
+        torch.Size([32, 40])
+
+    .. [1] Liu, Luo, Wang, Tang, "Deep Learning Face Attributes in the Wild", ICCV 2015.
+    """
+
+    def __init__(
+        self,
+        root: str | None = None,
+        images: Literal["aligned", "wild"] = "aligned",
+        image_size: tuple[int, int] = (218, 178),
+        batch_size: int = 32,
+        num_workers: int = 2,
+        augmentations: list[A.BasicTransform] | None = None,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__(image_size, batch_size, num_workers, augmentations, seed)
+        self.root = root
+        self.images = images
+        self._readers: dict[Split, CelebAReader] | None = None
+
+    def reader(self, split: Split) -> CelebAReader:
+        """The records of one split; the annotation files are read at the first call, for all splits."""
+        if self._readers is None:
+            root = existing_root(self.root, "CelebA", "list_attr_celeba.txt or Anno, Eval and Img")
+            self._readers = read_celeba(root, self.images)
+        return self._readers[split]

@@ -1,0 +1,91 @@
+"""What training minimises: cross-entropy of face parsing at every scale, and of the attributes."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from facelightning.labels import IGNORE_INDEX
+
+
+def parsing_loss(logits: Sequence[Tensor], mask: Tensor) -> Tensor:
+    """Softmax cross-entropy of one or several predictions of a mask: deep supervision [1]_.
+
+    The mask is resized to each prediction's size, each prediction's loss is the mean over its counted pixels, and
+    the losses are added with equal weights. Resizing takes the pixel under the centre of each cell (PyTorch's
+    ``nearest-exact``); plain ``nearest`` takes the one at its top left corner, half a cell away from what the
+    prediction sees: four pixels at an eighth of the size.
+
+    Args:
+        logits: Predictions of the same K classes at any sizes, such as the four of the parser.
+        mask: Class indices below K; 255 marks pixels that do not count.
+
+    Shape:
+        - logits: each ``(B, K, h, w)``, of any floating type; the arithmetic is in float32 at least.
+        - mask: ``(B, H, W)``, int64.
+        - return: ``()``; 0 with a zero gradient where no pixel counts.
+
+    Example:
+        >>> mask = torch.zeros(2, 8, 6, dtype=torch.int64)
+        >>> parsing_loss([torch.zeros(2, 7, 8, 6), torch.zeros(2, 7, 4, 3)], mask)  # 2 log 7
+        tensor(3.8918)
+
+    .. [1] Kalayeh, Gong, Shah, "Improving Facial Attribute Prediction using Semantic Segmentation", CVPR 2017, §3.2.
+    """
+    return torch.stack([_mean_cross_entropy(scale, mask) for scale in logits]).sum()
+
+
+def attribute_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Sigmoid cross-entropy, the mean over all known entries of the batch [1]_.
+
+    Args:
+        logits: Scores of the attributes.
+        targets: 0, 1, or NaN where the label is unknown; such an entry adds neither loss nor gradient.
+
+    Shape:
+        - logits: ``(B, A)``, of any floating type; the arithmetic is in float32 at least.
+        - targets: ``(B, A)``.
+        - return: ``()``; 0 with a zero gradient where nothing is known.
+
+    Raises:
+        ValueError: If logits and targets differ in shape.
+
+    Example:
+        >>> attribute_loss(torch.zeros(1, 3), torch.tensor([[1.0, 0.0, float("nan")]]))  # log 2
+        tensor(0.6931)
+
+    .. [1] Kalayeh, Gong, Shah, "Improving Facial Attribute Prediction using Semantic Segmentation", CVPR 2017, §3.1.1.
+    """
+    if logits.shape != targets.shape:
+        raise ValueError(f"Logits {tuple(logits.shape)} and targets {tuple(targets.shape)} must have one shape (B, A).")
+    logits = _at_least_float32(logits)
+    known = ~targets.isnan()
+    # Both are replaced before the product: 0 x NaN would still be NaN, in the loss or in the gradient.
+    total = F.binary_cross_entropy_with_logits(
+        logits.where(known, 0), targets.to(logits.dtype).where(known, 0), weight=known.to(logits.dtype), reduction="sum"
+    )
+    return total / known.sum().clamp(min=1)
+
+
+def _mean_cross_entropy(logits: Tensor, mask: Tensor) -> Tensor:
+    """Mean over counted pixels, ``(B, K, h, w)`` and ``(B, H, W)`` to ``()``."""
+    target = _resize_nearest(mask, logits.shape[-2], logits.shape[-1])
+    # Summed outside: CUDA's own sum over pixels is not deterministic.
+    losses = F.cross_entropy(_at_least_float32(logits), target, ignore_index=IGNORE_INDEX, reduction="none")
+    return losses.sum() / (target != IGNORE_INDEX).sum().clamp(min=1)
+
+
+def _resize_nearest(mask: Tensor, height: int, width: int) -> Tensor:
+    """The pixels under the cells' centres, ``(B, H, W)`` to ``(B, height, width)``, in exact integer arithmetic."""
+    if mask.shape[-2:] == (height, width):
+        return mask
+    rows, columns = (
+        (2 * torch.arange(new, device=mask.device) + 1) * old // (2 * new)  # floor((i + 1/2) old / new)
+        for new, old in zip((height, width), mask.shape[-2:], strict=True)
+    )
+    return mask[:, rows[:, None], columns]
+
+
+def _at_least_float32(values: Tensor) -> Tensor:
+    return values.to(torch.promote_types(values.dtype, torch.float32))

@@ -1,0 +1,229 @@
+"""What is reported: IoU and F1 of face parsing; error, average precision and balanced accuracy of the attributes.
+
+Every score is computed once from integer counts over the whole set, so that it depends neither on batches, nor on the
+order of samples, nor on the number of processes. All results are Python floats in percent.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+
+from facelightning.labels import ATTRIBUTES, IGNORE_INDEX, LabelSpace
+
+
+class ParsingScores(Metric):
+    """IoU and F1 per class from one confusion matrix over the whole set.
+
+    Pixels whose truth is 255 do not count. A class in neither truth nor prediction scores NaN and is left out of the
+    means; one that is predicted but never true scores 0.
+
+    - ``iou``: class → intersection over union.
+    - ``mean_iou``: over all classes, background included [1]_.
+    - ``f1``: class → F1.
+    - ``mean_f1``: over the classes other than background.
+    - ``overall_f1``: F1 of all ``labels.parts`` (eyes, brows, nose, mouth) merged into one class [2]_.
+
+    Args:
+        labels: The label space of truth and prediction.
+
+    Shape:
+        - prediction: class indices ``(B, H, W)``, or logits ``(B, K, H, W)``.
+        - mask: ``(B, H, W)``, class indices or 255.
+
+    Raises:
+        ValueError: On shapes that do not match, or a class index outside the label space.
+
+    Example:
+        >>> from facelightning.labels import HELEN7
+        >>> scores = ParsingScores(HELEN7)
+        >>> scores.update(torch.tensor([[[0, 1], [2, 2]]]), torch.tensor([[[0, 2], [2, 255]]]))
+        >>> result = scores.compute()
+        >>> result["iou"]["background"], result["iou"]["face_skin"], result["iou"]["hair"], result["mean_iou"]
+        (100.0, 50.0, 0.0, 50.0)
+
+    .. [1] Kalayeh, Gong, Shah, "Improving Facial Attribute Prediction using Semantic Segmentation", CVPR 2017, Table 4.
+    .. [2] Smith, Zhang, Brandt, Lin, Yang, "Exemplar-Based Face Parsing", CVPR 2013.
+    """
+
+    full_state_update = False
+    confusion: Tensor
+
+    def __init__(self, labels: LabelSpace) -> None:
+        super().__init__()
+        self.labels = labels
+        size = (len(labels), len(labels))  # truth x prediction
+        self.add_state("confusion", torch.zeros(size, dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, prediction: Tensor, mask: Tensor) -> None:
+        """Count the pixels of a batch."""
+        num_classes = len(self.labels)
+        if prediction.ndim == mask.ndim + 1 and prediction.shape[1] == num_classes:
+            prediction = prediction.max(1).indices  # several times faster than argmax on a CPU
+        if prediction.shape != mask.shape or prediction.is_floating_point():
+            raise ValueError(
+                f"A prediction for masks {tuple(mask.shape)} must be class indices of the same shape or logits with "
+                f"{num_classes} channels ({self.labels.name}); found {tuple(prediction.shape)}, {prediction.dtype}."
+            )
+        counted = mask != IGNORE_INDEX
+        truth, predicted = mask.where(counted, 0).long(), prediction.where(counted, 0).long()
+        for name, indices in (("mask", truth), ("prediction", predicted)):
+            if indices.numel() and (indices.min() < 0 or indices.max() >= num_classes):
+                raise ValueError(
+                    f"Class indices of {self.labels.name} lie in 0...{num_classes - 1}; the {name} holds "
+                    f"{int(indices.min())}...{int(indices.max())}."
+                )
+        # What does not count goes to a bin of its own: on a CPU much faster than selecting what does.
+        pairs = (truth * num_classes + predicted).where(counted, num_classes**2)
+        counts = torch.bincount(pairs.flatten(), minlength=num_classes**2 + 1)[:-1]
+        self.confusion += counts.reshape(num_classes, num_classes)
+
+    def compute(self) -> dict[str, Any]:
+        """``iou``, ``mean_iou``, ``f1``, ``mean_f1``, ``overall_f1``, in percent."""
+        confusion = self.confusion.cpu()
+        hits, truth, predicted = confusion.diag(), confusion.sum(1), confusion.sum(0)
+        iou = 100 * hits.double() / (truth + predicted - hits)  # 0 / 0 is NaN: a class that does not occur
+        f1 = 200 * hits.double() / (truth + predicted)
+        parts = list(self.labels.part_indices)
+        merged_hits = confusion[parts][:, parts].sum()
+        return {
+            "iou": dict(zip(self.labels.classes, iou.tolist(), strict=True)),
+            "mean_iou": iou.nanmean().item(),
+            "f1": dict(zip(self.labels.classes, f1.tolist(), strict=True)),
+            "mean_f1": f1[1:].nanmean().item(),
+            "overall_f1": (200 * merged_hits.double() / (truth[parts].sum() + predicted[parts].sum())).item(),
+        }
+
+
+class AttributeScores(Metric):
+    """Error, average precision and balanced accuracy per attribute and in the mean [1]_.
+
+    An entry is predicted positive where its logit is above 0; unknown entries do not count. An attribute without a
+    positive has no average precision, one that lacks positives or negatives has no balanced accuracy, one of which
+    nothing is known has no error: it is NaN there, left out of that mean, and named.
+
+    - ``error``, ``mean_ap``, ``balanced_accuracy``: means over the attributes.
+    - ``per_attribute``: name → ``error``, ``ap``, ``balanced_accuracy``.
+    - ``undefined``: names of the attributes that miss a score.
+
+    Logits and targets are kept in float32: 320 bytes a sample of 40 attributes.
+
+    Args:
+        names: The attributes in the order of the columns.
+
+    Shape:
+        - logits: ``(B, A)``, of any floating type.
+        - targets: ``(B, A)``: 0, 1, or NaN where unknown.
+
+    Raises:
+        ValueError: On shapes that do not match; when computing, on a target other than 0, 1 and NaN or a logit that
+            is NaN.
+
+    Example:
+        >>> scores = AttributeScores(["Smiling", "Bald"])
+        >>> scores.update(torch.tensor([[2.0, -1.0], [-1.0, -3.0]]), torch.tensor([[1.0, 0.0], [1.0, 0.0]]))
+        >>> result = scores.compute()
+        >>> result["error"], result["mean_ap"], result["undefined"]
+        (25.0, 100.0, ['Smiling', 'Bald'])
+        >>> result["per_attribute"]["Smiling"]
+        {'error': 50.0, 'ap': 100.0, 'balanced_accuracy': nan}
+
+    .. [1] Kalayeh, Gong, Shah, "Improving Facial Attribute Prediction using Semantic Segmentation", CVPR 2017, §4.2.
+    """
+
+    full_state_update = False
+    logits: list[Tensor]
+    targets: list[Tensor]
+
+    def __init__(self, names: Sequence[str] = ATTRIBUTES) -> None:
+        super().__init__()
+        self.names = tuple(names)
+        self.add_state("logits", [], dist_reduce_fx="cat")
+        self.add_state("targets", [], dist_reduce_fx="cat")
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """float32, also within a module of lower precision: what all processes must send to one another."""
+        return torch.float32
+
+    def update(self, logits: Tensor, targets: Tensor) -> None:
+        """Keep the entries of a batch."""
+        if logits.shape != targets.shape or logits.ndim != 2 or logits.shape[1] != len(self.names):
+            raise ValueError(
+                f"Logits and targets must both be (B, {len(self.names)}), a column an attribute; "
+                f"found {tuple(logits.shape)} and {tuple(targets.shape)}."
+            )
+        # Kept flat: torchmetrics lets a process that saw no sample take part with an empty *one*-dimensional tensor.
+        self.logits.append(logits.detach().float().flatten())
+        self.targets.append(targets.detach().float().flatten())
+
+    def compute(self) -> dict[str, Any]:
+        """``error``, ``mean_ap``, ``balanced_accuracy``, ``per_attribute``, ``undefined``; scores in percent."""
+        logits, targets = (
+            (dim_zero_cat(kept) if len(kept) else torch.empty(0)).cpu().view(-1, len(self.names))
+            for kept in (self.logits, self.targets)
+        )
+        ap = average_precision(logits, targets)  # (A,), as are all below
+        true, false, positive = targets == 1, targets == 0, logits > 0
+        num_true, num_false = true.sum(0), false.sum(0)
+        hits, correct_rejections = (true & positive).sum(0), (false & ~positive).sum(0)
+        known = num_true + num_false
+        columns = {
+            "error": (known - hits - correct_rejections).double() / known,  # 0 / 0 is NaN: nothing is known
+            "ap": ap,
+            "balanced_accuracy": (hits.double() / num_true + correct_rejections.double() / num_false) / 2,
+        }
+        scores = {key: 100 * column for key, column in columns.items()}
+        rows = torch.stack(list(scores.values()), dim=1)  # (A, 3)
+        return {
+            "error": scores["error"].nanmean().item(),
+            "mean_ap": scores["ap"].nanmean().item(),
+            "balanced_accuracy": scores["balanced_accuracy"].nanmean().item(),
+            "per_attribute": {
+                name: dict(zip(scores, row, strict=True)) for name, row in zip(self.names, rows.tolist(), strict=True)
+            },
+            "undefined": [name for name, row in zip(self.names, rows, strict=True) if row.isnan().any()],
+        }
+
+
+def average_precision(scores: Tensor, targets: Tensor) -> Tensor:
+    """Average precision Σₙ (Rₙ - Rₙ₋₁) Pₙ over the distinct scores as thresholds, without interpolation.
+
+    Equal scores share one threshold, so that the order of samples is of no account; scikit-learn's
+    ``average_precision_score`` is the same.
+
+    Args:
+        scores: Larger means more likely positive.
+        targets: 0, 1, or NaN where unknown; such an entry does not count.
+
+    Shape:
+        - scores, targets: ``(n,)``, or ``(n, A)`` for A columns at once.
+        - return: ``()`` or ``(A,)``, float64 in [0, 1]; NaN for a column without a positive.
+
+    Raises:
+        ValueError: If the shapes differ, a target is other than 0, 1 and NaN, or a score is NaN.
+
+    Example:
+        >>> average_precision(torch.tensor([0.9, 0.8, 0.1]), torch.tensor([1.0, 0.0, 1.0]))
+        tensor(0.8333, dtype=torch.float64)
+    """
+    if scores.shape != targets.shape:
+        raise ValueError(f"Scores {tuple(scores.shape)} and targets {tuple(targets.shape)} must have one shape.")
+    if not ((targets == 0) | (targets == 1) | targets.isnan()).all():
+        raise ValueError("Targets must be 0, 1, or NaN where unknown; convert labels of -1 and 1 first.")
+    if scores.isnan().any():
+        raise ValueError("A score is NaN and cannot be ranked: the network that made it has diverged.")
+    scores, targets = scores.movedim(0, -1).contiguous(), targets.movedim(0, -1).contiguous()  # (A, n): sorts faster
+    known = ~targets.isnan()
+    ranked, order = scores.sort(descending=True)  # unknown entries among them: they add to no count below
+    retrieved = known.gather(-1, order).cumsum(-1)
+    hits = (targets == 1).gather(-1, order).cumsum(-1)
+    is_threshold = torch.ones_like(ranked, dtype=torch.bool)
+    is_threshold[..., :-1] = ranked[..., :-1] != ranked[..., 1:]  # the last entry of each run of equal scores
+    hits_above = torch.zeros_like(hits)  # at the threshold before
+    hits_above[..., 1:] = hits.where(is_threshold, 0).cummax(-1).values[..., :-1]
+    terms = (hits - hits_above) * hits.double() / retrieved.clamp(min=1)
+    return terms.where(is_threshold, 0).sum(-1) / (targets == 1).sum(-1)

@@ -1,0 +1,1 @@
+"""Networks: tensors in, tensors out; plain ``nn.Module``, one idea of a paper a file."""

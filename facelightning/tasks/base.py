@@ -1,0 +1,211 @@
+"""What every task shares: one step for training and one for evaluation, scores, optimiser, checkpoints."""
+
+from collections.abc import Mapping
+from typing import Any, Literal, TypedDict
+
+import lightning as L
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor, nn
+from torch.optim import Adagrad, AdamW, Optimizer
+from torch.optim.lr_scheduler import OneCycleLR
+from torchmetrics import MeanMetric, Metric
+
+from facelightning.errors import ConfigurationError
+from facelightning.labels import LabelSpace
+from facelightning.losses import attribute_loss, parsing_loss
+from facelightning.metrics import AttributeScores, ParsingScores
+
+Batch = Mapping[str, Any]
+
+
+class Outputs(TypedDict, total=False):
+    """What a network says of a batch: only the parts that it predicts."""
+
+    parsing: list[Tensor]
+    """Logits ``(B, K, h, w)``, coarse to fine."""
+    attributes: Tensor
+    """Logits ``(B, A)``."""
+
+
+class Scoring(nn.Module):
+    """The losses and scores of one evaluation: exact on any number of processes, whatever the batches.
+
+    Args:
+        labels: The parsing classes, if parsing is scored.
+        attributes: Whether attributes are scored.
+    """
+
+    def __init__(self, labels: LabelSpace | None, attributes: bool) -> None:
+        super().__init__()
+        scores: dict[str, Metric] = {}
+        if labels is not None:
+            scores["parsing"] = ParsingScores(labels)
+        if attributes:
+            scores["attributes"] = AttributeScores()
+        self.scores = nn.ModuleDict(scores)
+        self.losses = nn.ModuleDict({part: MeanMetric() for part in scores})
+
+    def update(self, outputs: Outputs, batch: Batch) -> None:
+        """Count one batch: the parts that are both predicted and known."""
+        for part, losses in sample_losses(outputs, batch).items():
+            self.losses[part].update(losses)
+        if "parsing" in outputs and "mask" in batch:
+            self.scores["parsing"].update(outputs["parsing"][-1], batch["mask"])
+        if "attributes" in outputs and "attributes" in batch:
+            self.scores["attributes"].update(outputs["attributes"], batch["attributes"])
+
+    def compute(self) -> tuple[dict[str, float], dict[str, Any]]:
+        """Mean losses and scores of each part that was counted; then start afresh."""
+        counted = [part for part, score in self.scores.items() if score.update_called]
+        losses = {part: float(self.losses[part].compute()) for part in counted}
+        scores = {part: self.scores[part].compute() for part in counted}
+        for metric in (*self.losses.values(), *self.scores.values()):
+            metric.reset()
+        return losses, scores
+
+
+def sample_losses(outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
+    """Each sample's own loss ``(B,)``: a mean of these does not depend on how samples were put into batches."""
+    losses: dict[str, Tensor] = {}
+    if "parsing" in outputs and "mask" in batch:
+        scales = zip(*(logits.split(1) for logits in outputs["parsing"]), strict=True)
+        pairs = zip(scales, batch["mask"].split(1), strict=True)
+        losses["parsing"] = torch.stack([parsing_loss(logits, mask) for logits, mask in pairs])
+    if "attributes" in outputs and "attributes" in batch:
+        known = zip(outputs["attributes"].split(1), batch["attributes"].split(1), strict=True)
+        losses["attributes"] = torch.stack([attribute_loss(logits, targets) for logits, targets in known])
+    return losses
+
+
+class FaceTask(L.LightningModule):
+    """Base of the tasks: a subclass makes ``network`` and says what it predicts.
+
+    Args:
+        labels: The label space of the parsing, if the task predicts one.
+        attributes: Whether the task predicts attributes.
+        optimizer: ``adagrad`` is the paper's (Kalayeh et al., CVPR 2017, §5).
+        learning_rate: Constant, or the peak of the one-cycle schedule.
+        weight_decay: L2 penalty (AdaGrad) or decoupled decay (AdamW).
+        schedule: ``constant`` as in the paper, or ``one_cycle`` over the whole training.
+    """
+
+    network: nn.Module
+    loss_weights: Mapping[str, float] = {"parsing": 1.0, "attributes": 1.0}
+
+    def __init__(
+        self,
+        labels: LabelSpace | None,
+        attributes: bool,
+        optimizer: Literal["adagrad", "adamw"],
+        learning_rate: float,
+        weight_decay: float,
+        schedule: Literal["constant", "one_cycle"],
+    ) -> None:
+        super().__init__()
+        self.labels = labels
+        self.optimizer, self.schedule = optimizer, schedule
+        self.learning_rate, self.weight_decay = learning_rate, weight_decay
+        self.validation = Scoring(labels, attributes)
+        self.testing = Scoring(labels, attributes)
+        self.results: dict[str, dict[str, Any]] = {}
+        """The scores of the last evaluation of each kind, ``"val"`` and ``"test"``."""
+
+    def predict_batch(self, batch: Batch) -> tuple[Outputs, Batch]:
+        """What the network says of a batch, and the truth to hold it against."""
+        raise NotImplementedError
+
+    @property
+    def regions(self) -> tuple[str, ...] | None:
+        """The regions that :meth:`region_weights` weighs; ``None`` for a network that weighs none."""
+        return None
+
+    def region_weights(self, images: Tensor) -> Tensor:
+        """How much each region counts for each attribute, ``(B, N, A)``, summing to 1 over regions."""
+        weights: Tensor = self.network.region_weights(images)
+        return weights
+
+    def setup(self, stage: str) -> None:
+        """Refuse masks of another label space than the network's, whose indices mean something else."""
+        datamodule = getattr(self.trainer, "datamodule", None)
+        found = getattr(datamodule, "labels", None)
+        if self.labels is not None and found is not None and found != self.labels.name:
+            raise ConfigurationError(
+                f"the model parses {self.labels.name}, but {type(datamodule).__name__} gives masks of {found}; "
+                "set both to one label space"
+            )
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The weighted sum of the losses of all parts."""
+        outputs, truth = self.predict_batch(batch)
+        losses: dict[str, Tensor] = {}
+        if "parsing" in outputs and "mask" in truth:
+            losses["parsing"] = parsing_loss(outputs["parsing"], truth["mask"])
+        if "attributes" in outputs and "attributes" in truth:
+            losses["attributes"] = attribute_loss(outputs["attributes"], truth["attributes"])
+        if losses.keys() != outputs.keys():
+            missing = ", ".join(sorted(outputs.keys() - losses.keys()))
+            raise ConfigurationError(
+                f"{type(self).__name__} cannot learn {missing}: the data gives only {', '.join(truth)}"
+            )
+        total = torch.stack([self.loss_weights[part] * loss for part, loss in losses.items()]).sum()
+        self.log("train/loss", total, prog_bar=True)
+        self.log_dict({f"train/loss_{part}": loss for part, loss in losses.items()})
+        return total
+
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Count one batch of one of the validation sets."""
+        self.validation.update(*self.predict_batch(batch))
+
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Count one batch of one of the test sets."""
+        self.testing.update(*self.predict_batch(batch))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the scores of the whole validation set."""
+        self._log_results("val", self.validation)
+
+    def on_test_epoch_end(self) -> None:
+        """Log the scores of the whole test set."""
+        self._log_results("test", self.testing)
+
+    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
+        """Probabilities ``attributes`` ``(B, A)`` and class indices ``parsing`` ``(B, H, W)``, with ``name``."""
+        outputs, _ = self.predict_batch({key: value for key, value in batch.items() if key in ("image", "name")})
+        prediction: dict[str, Any] = {"name": batch["name"]}
+        if "parsing" in outputs:
+            prediction["parsing"] = outputs["parsing"][-1].max(dim=1).indices
+        if "attributes" in outputs:
+            prediction["attributes"] = outputs["attributes"].float().sigmoid()
+        return prediction
+
+    def configure_optimizers(self) -> Optimizer | OptimizerLRSchedulerConfig:
+        """The optimiser over everything that is not frozen, and its schedule."""
+        parameters = [p for p in self.network.parameters() if p.requires_grad]
+        make = {"adagrad": Adagrad, "adamw": AdamW}[self.optimizer]
+        optimizer: Optimizer = make(parameters, lr=self.learning_rate, weight_decay=self.weight_decay)
+        if self.schedule == "constant":
+            return optimizer
+        steps = int(self.trainer.estimated_stepping_batches)
+        scheduler = OneCycleLR(optimizer, max_lr=self.learning_rate, total_steps=steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Name the task, so that :func:`facelightning.load_model` finds it."""
+        checkpoint["facelightning_task"] = type(self).__name__
+
+    def _log_results(self, name: str, scoring: Scoring) -> None:
+        losses, scores = scoring.compute()
+        if not scores:
+            raise ConfigurationError(f"{type(self).__name__}: the {name} data has nothing that this task predicts")
+        self.results[name] = scores
+        values = {f"loss_{part}": loss for part, loss in losses.items()}
+        values["loss"] = sum(self.loss_weights[part] * loss for part, loss in losses.items())
+        if "parsing" in scores:
+            parsing = scores["parsing"]
+            values |= {key: parsing[key] for key in ("mean_iou", "mean_f1", "overall_f1")}
+            values |= {f"iou_{label}": iou for label, iou in parsing["iou"].items() if iou == iou}  # NaN: absent
+        if "attributes" in scores:
+            values |= {key: scores["attributes"][key] for key in ("error", "mean_ap", "balanced_accuracy")}
+        # every process has the same values; sync_dist only tells Lightning so
+        self.log_dict({f"{name}/{key}": value for key, value in values.items()}, sync_dist=True)

@@ -1,0 +1,143 @@
+"""The losses against float64 loops, and what must add neither loss nor gradient."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from facelightning.labels import IGNORE_INDEX
+from facelightning.losses import attribute_loss, parsing_loss
+
+NAN = float("nan")
+
+
+def parsing_reference(logits: list[Tensor], mask: Tensor) -> float:
+    """The definition, a pixel at a time in float64: the pixel whose square holds the centre of the cell."""
+    total = 0.0
+    for scale in logits:
+        (batch, _, height, width), losses = scale.shape, []
+        for b in range(batch):
+            for i in range(height):
+                for j in range(width):
+                    row = math.floor((i + 0.5) * mask.shape[1] / height)
+                    column = math.floor((j + 0.5) * mask.shape[2] / width)
+                    label = int(mask[b, row, column])
+                    if label != IGNORE_INDEX:
+                        scores = [float(score) for score in scale[b, :, i, j].double()]
+                        losses.append(math.log(sum(math.exp(score) for score in scores)) - scores[label])
+        total += sum(losses) / len(losses) if losses else 0.0
+    return total
+
+
+def random_mask(batch: int, height: int, width: int, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    mask = torch.randint(0, 7, (batch, height, width), generator=generator)
+    return mask.masked_fill(torch.rand(mask.shape, generator=generator) < 0.2, IGNORE_INDEX)
+
+
+def random_logits(*sizes: tuple[int, int], batch: int = 2, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return [(3 * torch.randn(batch, 7, *size, generator=generator)).to(dtype) for size in sizes]
+
+
+class TestParsingLoss:
+    # The parser's scales at an eighth of its input: sizes that do not divide one another.
+    SIZES = ((4, 3), (7, 6), (14, 12), (27, 23))
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+    def test_is_the_definition(self, dtype: torch.dtype) -> None:
+        logits, mask = random_logits(*self.SIZES, dtype=dtype), random_mask(2, 27, 23)
+        loss = parsing_loss(logits, mask)
+        assert loss.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+        assert loss.item() == pytest.approx(parsing_reference(logits, mask), rel=1e-6)
+
+    @pytest.mark.parametrize("size", [(28, 23), (55, 45), (109, 89), (300, 200)])
+    def test_mask_is_resized_as_interpolate_does(self, size: tuple[int, int]) -> None:
+        mask = random_mask(2, 218, 178)
+        resized = F.interpolate(mask[:, None].double(), size, mode="nearest-exact")[:, 0].long()
+        logits = random_logits(size)
+        torch.testing.assert_close(parsing_loss(logits, mask), parsing_loss(logits, resized), rtol=0, atol=0)
+
+    def test_mask_is_sampled_at_the_centre_of_a_cell(self) -> None:
+        mask = torch.zeros(1, 1, 9, dtype=torch.int64)
+        mask[..., [1, 4, 7]] = 1  # the centres of three cells of three pixels
+        certain = torch.tensor([0.0, 50.0]).view(1, 2, 1, 1).expand(1, 2, 1, 3)
+        assert parsing_loss([certain], mask).item() == pytest.approx(0, abs=1e-6)
+
+    def test_gradient(self) -> None:
+        logits = [scale.requires_grad_() for scale in random_logits((3, 2), (4, 3), dtype=torch.float64)]
+        mask = random_mask(2, 4, 3)
+        assert torch.autograd.gradcheck(lambda *scales: parsing_loss(scales, mask), logits)
+
+    def test_an_ignored_batch_gives_zero_and_no_gradient(self) -> None:
+        logits = [scale.requires_grad_() for scale in random_logits((4, 3), (8, 6))]
+        loss = parsing_loss(logits, torch.full((2, 8, 6), IGNORE_INDEX))
+        assert loss.item() == 0
+        assert not any(gradient.any() for gradient in torch.autograd.grad(loss, logits))
+
+    def test_a_scale_without_counted_pixels_leaves_the_others(self) -> None:
+        mask = torch.full((2, 9, 9), IGNORE_INDEX)
+        mask[:, 0, 0] = 3  # no centre of a coarse cell
+        coarse, fine = random_logits((3, 3), (9, 9))
+        assert parsing_loss([coarse], mask).item() == 0
+        torch.testing.assert_close(parsing_loss([coarse, fine], mask), parsing_loss([fine], mask))
+
+    def test_ignored_pixels_get_no_gradient(self) -> None:
+        (logits,) = random_logits((9, 7))
+        logits.requires_grad_()
+        mask = random_mask(2, 9, 7)
+        (gradient,) = torch.autograd.grad(parsing_loss([logits], mask), logits)
+        assert torch.equal(gradient.abs().sum(1) > 0, mask != IGNORE_INDEX)
+
+    def test_a_class_outside_the_prediction_is_an_error(self) -> None:
+        with pytest.raises((IndexError, ValueError), match="7"):
+            parsing_loss(random_logits((8, 6)), torch.full((2, 8, 6), 7))
+
+
+class TestAttributeLoss:
+    TARGETS = torch.tensor([[1.0, 0.0, NAN], [NAN, 1.0, 0.0]])
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+    def test_is_the_definition(self, dtype: torch.dtype) -> None:
+        generator = torch.Generator().manual_seed(0)
+        logits = (4 * torch.randn(8, 40, generator=generator)).to(dtype)
+        targets = (torch.rand(8, 40, generator=generator) < 0.3).float()
+        targets[torch.rand(8, 40, generator=generator) < 0.2] = NAN
+        losses = [
+            math.log1p(math.exp(-score if target else score))
+            for score, target in zip(logits.double().flatten().tolist(), targets.flatten().tolist(), strict=True)
+            if not math.isnan(target)
+        ]
+        loss = attribute_loss(logits, targets)
+        assert loss.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+        assert loss.item() == pytest.approx(sum(losses) / len(losses), rel=1e-6)
+
+    def test_gradient(self) -> None:
+        logits = torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
+        assert torch.autograd.gradcheck(lambda scores: attribute_loss(scores, self.TARGETS), (logits,))
+
+    @pytest.mark.parametrize("score", [0.5, float("inf"), NAN])
+    def test_an_unknown_entry_adds_neither_loss_nor_gradient(self, score: float) -> None:
+        logits = torch.ones(2, 3).masked_fill(self.TARGETS.isnan(), score).requires_grad_()
+        loss = attribute_loss(logits, self.TARGETS)
+        (gradient,) = torch.autograd.grad(loss, logits)
+        expected = (2 * math.log1p(math.exp(-1)) + 2 * math.log1p(math.exp(1))) / 4
+        assert loss.item() == pytest.approx(expected)
+        assert gradient.isfinite().all()
+        assert torch.equal(gradient != 0, ~self.TARGETS.isnan())
+
+    def test_nothing_known_gives_zero_and_no_gradient(self) -> None:
+        logits = torch.randn(2, 3, requires_grad=True)
+        loss = attribute_loss(logits, torch.full((2, 3), NAN))
+        assert loss.item() == 0
+        assert not torch.autograd.grad(loss, logits)[0].any()
+
+    def test_large_logits_do_not_overflow(self) -> None:
+        logits, targets = torch.tensor([[1e4, -1e4]]), torch.tensor([[0.0, 1.0]])
+        assert attribute_loss(logits, targets).item() == 1e4
+
+    def test_shapes_must_agree(self) -> None:
+        with pytest.raises(ValueError, match=r"\(2, 1\).*\(2, 3\)"):
+            attribute_loss(torch.zeros(2, 1), self.TARGETS)
