@@ -5,6 +5,7 @@
 'Male'
 """
 
+import os
 from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from facelightning.data import CelebADataModule, HelenDataModule, JointDataModule, SyntheticDataModule
     from facelightning.labels import ATTRIBUTES, HELEN7, HELEN11, LabelSpace
     from facelightning.tasks import AttributeNet, JointNet, SegNet, load_model
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else its import asks the network for a newer version
 
 __version__ = version("facelightning")
 

@@ -141,8 +141,8 @@ def _figures(task: FaceTask, batches: Mapping[str, Mapping[str, Any]], num_image
         batch = {key: batches["mask"][key][:num_images] for key in ("image", "mask")}
         outputs, _ = task.predict_batch(batch)
         predicted = outputs["parsing"][-1].max(dim=1).indices
-        arrays = (x.cpu().numpy() for x in (batch["image"], batch["mask"], predicted))
-        figures.append(("parsing", parsing_panels(*arrays, labels=task.labels)))
+        images, truth, parsing = (x.cpu().numpy() for x in (batch["image"], batch["mask"], predicted))
+        figures.append(("parsing", parsing_panels(images, truth, parsing, task.labels)))
     regions = task.regions
     if regions is not None and "attributes" in batches:
         weights = task.region_weights(batches["attributes"]["image"]).mean(dim=0)  # (N, A)

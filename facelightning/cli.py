@@ -9,10 +9,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import jsonargparse
 import lightning as L
 import yaml
-from jsonargparse import ActionConfigFile
+from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]  # not marked as exported
+from jsonargparse import Path as ConfigPath  # type: ignore[attr-defined]
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 import facelightning.data  # noqa: F401  # imported so that configurations can name its classes without a path
@@ -70,7 +70,7 @@ class ConfigFile(ActionConfigFile):
         self._apply(parser, cfg, path, content)
 
     def _apply(self, parser: Any, cfg: Any, path: Path, content: dict[str, Any]) -> None:
-        with jsonargparse.Path(str(path), mode="fr").relative_path_context():
+        with ConfigPath(str(path), mode="fr").relative_path_context():
             super().__call__(parser, cfg, yaml.safe_dump(content))
 
 
@@ -174,9 +174,11 @@ class FaceCLI(LightningCLI):
         parser.add_lightning_class_args(Report, "report")
         parser.add_lightning_class_args(Figures, "figures")
         parser.add_lightning_class_args(PredictionWriter, "predictions")
-        parser.add_argument("--test_after_fit", type=bool, default=False, help="Score the best checkpoint on the test data.")
+        parser.add_argument(
+            "--test_after_fit", type=bool, default=False, help="Score the best checkpoint on the test data."
+        )
 
     def after_fit(self) -> None:
         """Test the best checkpoint, if the configuration asks for it."""
-        if self.config["fit"]["test_after_fit"] and not self.trainer.fast_dev_run:
+        if self.config["fit"]["test_after_fit"]:
             self.trainer.test(datamodule=self.datamodule, ckpt_path="best")

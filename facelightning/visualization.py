@@ -37,7 +37,8 @@ def color_mask(mask: npt.NDArray[np.integer], labels: LabelSpace) -> Picture:
     palette = np.zeros((256, 3), np.uint8)
     palette[: len(labels)] = labels.colors
     palette[IGNORE_INDEX] = _IGNORED_COLOR
-    return palette[mask]
+    painted: Picture = palette[mask]
+    return painted
 
 
 def parsing_panels(
@@ -101,5 +102,5 @@ def region_weights_figure(
 
 def _render(figure: Figure) -> Picture:
     canvas = FigureCanvasAgg(figure)  # drawn in memory: no display, no global state of pyplot
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    canvas.draw()  # type: ignore[no-untyped-call]  # matplotlib is only partly typed
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]

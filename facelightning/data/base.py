@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+import albumentations as A
 import cv2
 import lightning as L
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from facelightning.data.sampling import EvaluationSampler, Key, ResumableLoader, TrainSampler
-from facelightning.data.transforms import A, FaceTransform, Record, Sample
+from facelightning.data.transforms import FaceTransform, Record, Sample
 from facelightning.errors import ConfigurationError, DataFormatError, DataNotFoundError
 from facelightning.labels import LABEL_SPACES
 

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import albumentations as A
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from facelightning.data.base import FaceDataModule, Split, existing_root, read_image
 from facelightning.data.celeba import SUFFIXES, list_pictures, read_lines
-from facelightning.data.transforms import A, Record
+from facelightning.data.transforms import Record
 from facelightning.errors import DataFormatError, DataNotFoundError
 from facelightning.labels import HELEN7, HELEN11, HELEN11_TO_7
 

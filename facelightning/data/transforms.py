@@ -1,19 +1,16 @@
 """From what a reader returns to what a network takes: one size, augmentation, tensors."""
 
-import os
 from collections.abc import Sequence
 from typing import TypedDict
 
+import albumentations as A
+import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from facelightning.labels import IGNORE_INDEX, LabelSpace
-
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else importing it asks the network for a newer version
-import albumentations as A  # noqa: E402  # must follow the line above
-import cv2  # noqa: E402
 
 
 class Record(TypedDict, total=False):

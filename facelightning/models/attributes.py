@@ -76,7 +76,7 @@ class AttributeNetwork(nn.Module):
         self.parser = parser
         pooling = AveragePooling if parser is None else SemanticPooling
         self.pooling = pooling(16 * width, num_attributes)
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack this form
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Tensor:
         features = self.tail(self.encoder(images))  # (B, 16·width, 14, 12)

@@ -50,9 +50,10 @@ class JointNetwork(nn.Module):
         self.decoder = Decoder(len(labels), width)
         self.tail = AttributeTail(width)
         self.semantic_pooling = semantic_pooling
+        self.pooling: nn.Module
         pooling = SemanticPooling if semantic_pooling else AveragePooling
-        self.pooling = pooling(16 * width, num_attributes)
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack this form
+        self.pooling: AveragePooling | SemanticPooling = pooling(16 * width, num_attributes)
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
         """Both tasks on the same pictures.
@@ -105,10 +106,9 @@ class JointNetwork(nn.Module):
         """How much each region counts for each attribute, ``(B, N, A)``, summing to 1 over regions (SSP only)."""
         features = self.encoder(images)
         masks = self._masks(features, images.shape[-2:])
-        if masks is None:
+        if masks is None or not isinstance(self.pooling, SemanticPooling):
             raise ValueError("only a network with semantic pooling weighs regions")
-        weights: Tensor = self.pooling.scores(self.tail(features), masks)[1]
-        return weights
+        return self.pooling.scores(self.tail(features), masks)[1]
 
     def _masks(self, features: Tensor, input_size: Sequence[int]) -> Tensor | None:
         """SSP's regions on pictures without masks: parsed as at prediction, and teaching the decoder nothing."""

@@ -66,7 +66,7 @@ class SegmentationNetwork(nn.Module):
         super().__init__()
         self.encoder = Encoder(width)
         self.decoder = Decoder(num_classes, width)
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack this form
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor, scales: int = 4) -> list[Tensor]:
         logits: list[Tensor] = self.decoder(self.encoder(images), images.shape[-2:], scales)

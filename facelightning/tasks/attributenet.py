@@ -2,6 +2,8 @@
 
 from typing import Any, Literal
 
+from torch import Tensor
+
 from facelightning.errors import CheckpointError, ConfigurationError
 from facelightning.labels import ATTRIBUTES, LABEL_SPACES
 from facelightning.models.attributes import AttributeNetwork, Parser
@@ -73,6 +75,10 @@ class AttributeNet(FaceTask):
     def regions(self) -> tuple[str, ...] | None:
         """The parser's classes, with semantic pooling."""
         return None if self.network.parser is None else self.network.parser.labels.classes
+
+    def region_weights(self, images: Tensor) -> Tensor:
+        """How much each region counts for each attribute, ``(B, N, A)``, with semantic pooling."""
+        return self.network.region_weights(images)
 
     def predict_batch(self, batch: Batch) -> tuple[Outputs, Batch]:
         """Describe the pictures of a batch."""

@@ -1,7 +1,7 @@
 """What every task shares: one step for training and one for evaluation, scores, optimiser, checkpoints."""
 
 from collections.abc import Mapping
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, cast
 
 import lightning as L
 import torch
@@ -43,8 +43,9 @@ class Scoring(nn.Module):
             scores["parsing"] = ParsingScores(labels)
         if attributes:
             scores["attributes"] = AttributeScores()
-        self.scores = nn.ModuleDict(scores)
-        self.losses = nn.ModuleDict({part: MeanMetric() for part in scores})
+        # modules, so that they move to the device with the task; used as the metrics that they are
+        self.scores = cast(dict[str, Metric], nn.ModuleDict(scores))
+        self.losses = cast(dict[str, Metric], nn.ModuleDict({part: MeanMetric() for part in scores}))
 
     def update(self, outputs: Outputs, batch: Batch) -> None:
         """Count one batch: the parts that are both predicted and known."""
@@ -69,12 +70,12 @@ def sample_losses(outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
     """Each sample's own loss ``(B,)``: a mean of these does not depend on how samples were put into batches."""
     losses: dict[str, Tensor] = {}
     if "parsing" in outputs and "mask" in batch:
-        scales = zip(*(logits.split(1) for logits in outputs["parsing"]), strict=True)
-        pairs = zip(scales, batch["mask"].split(1), strict=True)
-        losses["parsing"] = torch.stack([parsing_loss(logits, mask) for logits, mask in pairs])
+        scales, mask = outputs["parsing"], batch["mask"]
+        each = [parsing_loss([logits[i : i + 1] for logits in scales], mask[i : i + 1]) for i in range(len(mask))]
+        losses["parsing"] = torch.stack(each)
     if "attributes" in outputs and "attributes" in batch:
-        known = zip(outputs["attributes"].split(1), batch["attributes"].split(1), strict=True)
-        losses["attributes"] = torch.stack([attribute_loss(logits, targets) for logits, targets in known])
+        pairs = zip(outputs["attributes"], batch["attributes"], strict=True)
+        losses["attributes"] = torch.stack([attribute_loss(logits, targets) for logits, targets in pairs])
     return losses
 
 
@@ -122,8 +123,7 @@ class FaceTask(L.LightningModule):
 
     def region_weights(self, images: Tensor) -> Tensor:
         """How much each region counts for each attribute, ``(B, N, A)``, summing to 1 over regions."""
-        weights: Tensor = self.network.region_weights(images)
-        return weights
+        raise NotImplementedError
 
     def setup(self, stage: str) -> None:
         """Refuse masks of another label space than the network's, whose indices mean something else."""

@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+from torch import Tensor
+
 from facelightning.errors import ConfigurationError
 from facelightning.labels import ATTRIBUTES, LABEL_SPACES
 from facelightning.models.joint import JointNetwork
@@ -53,6 +55,10 @@ class JointNet(FaceTask):
     def regions(self) -> tuple[str, ...] | None:
         """The classes it parses, with semantic pooling."""
         return self.network.labels.classes if self.network.semantic_pooling else None
+
+    def region_weights(self, images: Tensor) -> Tensor:
+        """How much each region counts for each attribute, ``(B, N, A)``, with semantic pooling."""
+        return self.network.region_weights(images)
 
     def predict_batch(self, batch: Batch) -> tuple[Outputs, Batch]:
         """In training each task on its own pictures; else what the batch has the truth for, or both."""

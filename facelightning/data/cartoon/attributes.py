@@ -29,21 +29,16 @@ def sample_attributes(rng: np.random.Generator) -> NDArray[np.bool_]:
 
     .. [1] Liu, Luo, Wang, Tang, "Deep Learning Face Attributes in the Wild", ICCV 2015.
     """
-    dice = dict(
-        zip(
-            (*ATTRIBUTES, "beard"),
-            rng.random(len(ATTRIBUTES) + 1).tolist(),
-            strict=True,
-        )
-    )
+    dice: dict[str, float] = dict(zip((*ATTRIBUTES, "beard"), rng.random(len(ATTRIBUTES) + 1).tolist(), strict=True))
 
     male = dice["Male"] < 0.42
     young = dice["Young"] < (0.66 if male else 0.86)
     has = {"Male": male, "Young": young}
 
     def draw(name: str, chance: float) -> bool:
-        has[name] = dice[name] < chance
-        return has[name]
+        outcome = dice[name] < chance
+        has[name] = outcome
+        return outcome
 
     _draw_hair(has, dice)
     bearded = male and dice["beard"] < 0.4
@@ -96,9 +91,7 @@ def _draw_hair(has: _Flags, dice: dict[str, float]) -> None:
     grey = not bald and dice["Gray_Hair"] < (0.01 if young else 0.38)
     black = not (bald or grey) and dice["Black_Hair"] < 0.3
     brown = not (bald or grey or black) and dice["Brown_Hair"] < 0.34
-    blond = not (bald or grey or black or brown) and dice["Blond_Hair"] < (
-        0.16 if male else 0.55
-    )
+    blond = not (bald or grey or black or brown) and dice["Blond_Hair"] < (0.16 if male else 0.55)
 
     straight = not bald and dice["Straight_Hair"] < 0.23
     wavy = not (bald or straight) and dice["Wavy_Hair"] < (0.22 if male else 0.56)

@@ -1,8 +1,9 @@
 """A painter: smooth outlines become soft stencils, each laid down once for its colour and once for its class."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import cache
 from itertools import accumulate
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -14,37 +15,18 @@ HEIGHT, WIDTH = 218, 178
 """The size of CelebA's aligned and cropped images in pixels."""
 
 Points = NDArray[np.float64]
-Outline = list[tuple[float, float]]
+Outline = Sequence[tuple[float, float]]
 Colour = NDArray[np.float32]
 _SUBPIXEL_BITS = 4
+_FLIP: Points = np.array([-1.0, 1.0])
 
 
 @cache
 def _catmull_rom(count: int, steps: int, closed: bool) -> tuple[Points, Points]:
     """The matrices that take control points to points on their Catmull-Rom curve and to its tangents there."""
     t = np.arange(steps)[:, None] / steps
-    weights = (
-        np.hstack(
-            [
-                -t + 2 * t**2 - t**3,
-                2 - 5 * t**2 + 3 * t**3,
-                t + 4 * t**2 - 3 * t**3,
-                -(t**2) + t**3,
-            ]
-        )
-        / 2
-    )
-    slopes = (
-        np.hstack(
-            [
-                -1 + 4 * t - 3 * t**2,
-                -10 * t + 9 * t**2,
-                1 + 8 * t - 9 * t**2,
-                -2 * t + 3 * t**2,
-            ]
-        )
-        / 2
-    )
+    weights = np.hstack([-t + 2 * t**2 - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, -(t**2) + t**3]) / 2
+    slopes = np.hstack([-1 + 4 * t - 3 * t**2, -10 * t + 9 * t**2, 1 + 8 * t - 9 * t**2, -2 * t + 3 * t**2]) / 2
     segments = count if closed else count - 1
     curve, tangent = np.zeros((2, segments * steps + (not closed), count))
     for segment in range(segments):
@@ -91,9 +73,8 @@ def dots(centres: Points, radius: float) -> list[Points]:
 
 @cache
 def _taper(count: int, taper: float) -> Points:
-    return (1 - taper + taper * np.sin(np.linspace(0, np.pi, count)) ** 0.7)[
-        :, None
-    ] / 2
+    half: Points = (1 - taper + taper * np.sin(np.linspace(0, np.pi, count)) ** 0.7)[:, None] / 2
+    return half
 
 
 def brush(points: Points | Outline, width: float, taper: float = 0.8) -> Points:
@@ -106,28 +87,32 @@ def brush(points: Points | Outline, width: float, taper: float = 0.8) -> Points:
 
 
 def _normals(tangents: Points) -> Points:
-    length = np.sqrt(np.einsum("ki,ki->k", tangents, tangents)) + 1e-9
-    return (tangents / length[:, None])[:, ::-1] * (-1.0, 1.0)
+    x, y = tangents[:, 0], tangents[:, 1]
+    return tangents[:, ::-1] * (_FLIP / (np.hypot(x, y)[:, None] + 1e-9))
 
 
 def mirror(points: Points) -> Points:
     """The same outline on the other side of the face."""
-    return points * (-1.0, 1.0)
+    return points * _FLIP
+
+
+def moved(points: Points, x: float, y: float) -> Points:
+    """The same outline some pixels to the right and down."""
+    offset: Points = np.array([x, y])
+    return points + offset
 
 
 def ripple(line: Points, amplitude: float, wavelength: float, phase: float) -> Points:
     """An outline with waves of a given amplitude and length in pixels across it: locks and curls."""
     length = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(line, axis=0).T))])
     dense = np.arange(0, length[-1], 2.5)
-    line = np.stack(
-        [np.interp(dense, length, line[:, axis]) for axis in (0, 1)], axis=1
-    )
+    line = np.stack([np.interp(dense, length, line[:, axis]) for axis in (0, 1)], axis=1)
     waves = amplitude * np.sin(2 * np.pi * (dense / wavelength + phase))
-    return line + _normals(np.gradient(line, axis=0)) * waves[:, None]
+    edge: Points = line + _normals(np.gradient(line, axis=0)) * waves[:, None]
+    return edge
 
 
-@dataclass(frozen=True)
-class Stencil:
+class Stencil(NamedTuple):
     """An 8-bit alpha and the place of its upper left corner on the canvas."""
 
     alpha: NDArray[np.uint8]
@@ -143,18 +128,10 @@ class Stencil:
     def within(self, other: "Stencil") -> "Stencil":
         """The part of this stencil that lies inside ``other``."""
         top, left = max(self.y, other.y), max(self.x, other.x)
-        bottom = max(
-            top, min(self.y + self.alpha.shape[0], other.y + other.alpha.shape[0])
-        )
-        right = max(
-            left, min(self.x + self.alpha.shape[1], other.x + other.alpha.shape[1])
-        )
-        mine = self.alpha[
-            top - self.y : bottom - self.y, left - self.x : right - self.x
-        ]
-        theirs = other.alpha[
-            top - other.y : bottom - other.y, left - other.x : right - other.x
-        ]
+        bottom = max(top, min(self.y + self.alpha.shape[0], other.y + other.alpha.shape[0]))
+        right = max(left, min(self.x + self.alpha.shape[1], other.x + other.alpha.shape[1]))
+        mine = self.alpha[top - self.y : bottom - self.y, left - self.x : right - self.x]
+        theirs = other.alpha[top - other.y : bottom - other.y, left - other.x : right - other.x]
         return Stencil(np.minimum(mine, theirs), left, top)
 
 
@@ -172,15 +149,10 @@ class Canvas:
         - pose: ``(2, 3)``.
     """
 
-    def __init__(
-        self, background: NDArray[np.float32], pose: NDArray[np.float64]
-    ) -> None:
+    def __init__(self, background: NDArray[np.float32], pose: NDArray[np.float64]) -> None:
         self.image = background
         self.pose = pose
-        self._fixed_pose = (
-            pose[:, :2].T * 2**_SUBPIXEL_BITS,
-            pose[:, 2] * 2**_SUBPIXEL_BITS + 0.5,
-        )
+        self._fixed_pose = (pose[:, :2].T * 2**_SUBPIXEL_BITS, pose[:, 2] * 2**_SUBPIXEL_BITS + 0.5)
         self._layers: list[tuple[int, Stencil]] = []
 
     def place(self, points: Points) -> Points:
@@ -188,29 +160,22 @@ class Canvas:
         return points @ self.pose[:, :2].T + self.pose[:, 2]
 
     def stencil(self, *outlines: Points, blur: float = 0.0) -> Stencil:
-        """The anti-aliased inside of outlines; an outline inside another cuts a hole; ``blur`` is a radius in pixels."""
+        """The inside of outlines, softened by a radius in pixels; an outline inside another cuts a hole."""
         margin = 1 + int(2 * blur)
         joined = outlines[0] if len(outlines) == 1 else np.concatenate(outlines)
         fixed = (joined @ self._fixed_pose[0] + self._fixed_pose[1]).astype(np.int32)
-        x, y, width, height = (
-            value >> _SUBPIXEL_BITS for value in cv2.boundingRect(fixed)
-        )
+        x, y, width, height = (value >> _SUBPIXEL_BITS for value in cv2.boundingRect(fixed))
         left, right = max(0, x - margin), min(WIDTH, x + width + 2 + margin)
         top, bottom = max(0, y - margin), min(HEIGHT, y + height + 2 + margin)
         if right <= left or bottom <= top:
             return Stencil(np.zeros((0, 0), np.uint8), 0, 0)
         alpha = np.zeros((bottom - top, right - left), np.uint8)
-        fixed -= (left << _SUBPIXEL_BITS, top << _SUBPIXEL_BITS)
+        fixed -= np.array((left << _SUBPIXEL_BITS, top << _SUBPIXEL_BITS), np.int32)
         ends = list(accumulate(map(len, outlines)))
-        polygons = [
-            fixed[start:end] for start, end in zip([0, *ends], ends, strict=False)
-        ]
+        polygons = [fixed[start:end] for start, end in zip([0, *ends], ends, strict=False)]
         cv2.fillPoly(alpha, polygons, 255, cv2.LINE_AA, _SUBPIXEL_BITS)
         if blur:
-            size = (
-                2 * int(blur) + 1,
-                2 * int(blur) + 1,
-            )  # two box filters come close to a Gaussian one
+            size = (2 * int(blur) + 1, 2 * int(blur) + 1)  # two box filters come close to a Gaussian one
             alpha = cv2.blur(cv2.blur(alpha, size), size).astype(np.uint8, copy=False)
         return Stencil(alpha, left, top)
 
@@ -234,11 +199,7 @@ class Canvas:
         """
         rows, columns = stencil.area
         below = self.image[:, rows, columns]
-        ink = (
-            colour[:, None, None]
-            if texture is None
-            else colour[:, None, None] * texture[rows, columns]
-        )
+        ink = colour[:, None, None] if texture is None else colour[:, None, None] * texture[rows, columns]
         change = ink - below
         change *= stencil.alpha * np.float32(opacity / 255)
         below += change
@@ -249,14 +210,10 @@ class Canvas:
         """How much of each pixel each class shows, ``(11, 218, 178)``; the eleven sum to 255 in every pixel."""
         masks = np.zeros((len(HELEN11), HEIGHT, WIDTH), np.uint8)
         clear = np.full((HEIGHT, WIDTH), 255, np.uint8)
-        for label, stencil in reversed(
-            self._layers
-        ):  # front to back, each layer takes its share of what is left
+        for label, stencil in reversed(self._layers):  # front to back, each layer takes its share of what is left
             if stencil.alpha.size:
                 left = clear[stencil.area]
-                share = cv2.multiply(left, stencil.alpha, scale=1 / 255).astype(
-                    np.uint8, copy=False
-                )
+                share = cv2.multiply(left, stencil.alpha, scale=1 / 255).astype(np.uint8, copy=False)
                 masks[label][stencil.area] += share
                 left -= share
         masks[0] += clear

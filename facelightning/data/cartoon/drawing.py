@@ -8,14 +8,7 @@ from numpy.typing import NDArray
 
 from facelightning.data.cartoon import features, head
 from facelightning.data.cartoon.canvas import HEIGHT, WIDTH, Canvas
-from facelightning.data.cartoon.parameters import (
-    Picture,
-    Sketch,
-    lerp,
-    noise_bank,
-    sample_identity,
-    sample_picture,
-)
+from facelightning.data.cartoon.parameters import Picture, Sketch, lerp, noise_bank, sample_identity, sample_picture
 from facelightning.labels import ATTRIBUTES
 
 DRAWING_VERSION = 1
@@ -65,9 +58,7 @@ def draw_face(attributes: NDArray[np.bool_], identity: int, seed: int) -> Cartoo
         ((218, 178, 3), (11, 218, 178), (5, 2))
     """
     if attributes.shape != (len(ATTRIBUTES),):
-        raise ValueError(
-            f"attributes has shape {attributes.shape}, expected ({len(ATTRIBUTES)},)"
-        )
+        raise ValueError(f"attributes has shape {attributes.shape}, expected ({len(ATTRIBUTES)},)")
     has = dict(zip(ATTRIBUTES, attributes.tolist(), strict=True))
     rng = np.random.default_rng([identity, seed, 1])
     picture = sample_picture(rng)
@@ -91,91 +82,50 @@ def draw_face(attributes: NDArray[np.bool_], identity: int, seed: int) -> Cartoo
     head.draw_earrings(sketch)
 
     landmarks = np.concatenate(
-        [
-            features.eye_centres(sketch),
-            [features.nose_tip(sketch)],
-            features.mouth_corners(sketch),
-        ]
+        [features.eye_centres(sketch), [features.nose_tip(sketch)], features.mouth_corners(sketch)]
     )
     image = _photograph(canvas.image, picture, rng, blurry=has["Blurry"])
-    return CartoonFace(
-        image, canvas.masks(), canvas.place(landmarks).astype(np.float32)
-    )
+    return CartoonFace(image, canvas.masks(), canvas.place(landmarks).astype(np.float32))
 
 
 def _pose(picture: Picture) -> NDArray[np.float64]:
     angle = np.deg2rad(lerp(-5, 5, picture.rotation))
     scale = lerp(0.95, 1.05, picture.scale)
     cos, sin = scale * np.cos(angle), scale * np.sin(angle)
-    return np.array(
-        [
-            [cos, -sin, 89 + lerp(-3, 3, picture.shift_x)],
-            [sin, cos, 112 + lerp(-3, 3, picture.shift_y)],
-        ]
-    )
+    return np.array([[cos, -sin, 89 + lerp(-3, 3, picture.shift_x)], [sin, cos, 112 + lerp(-3, 3, picture.shift_y)]])
 
 
 def _background(rng: np.random.Generator) -> NDArray[np.float32]:
     """Clutter out of focus: a colour field with boxes, discs and bars, ``(3, 218, 178)``."""
-    height, width = (
-        HEIGHT // 2,
-        WIDTH // 2,
-    )  # half the resolution is sharp enough behind a face
+    height, width = (HEIGHT // 2, WIDTH // 2)  # half the resolution is sharp enough behind a face
     grey = rng.uniform(50, 210)
     base = grey + rng.normal(0, 22, 3)
     field = np.clip(base + rng.normal(0, 22, (4, 4, 3)), 0, 255).astype(np.uint8)
     image = cv2.resize(field, (width, height), interpolation=cv2.INTER_CUBIC)
     count = int(rng.integers(4, 12))
-    places = (
-        (rng.random((count, 4)) * (width + 20, height + 20, 30, 40) + (-10, -10, 4, 4))
-        .astype(int)
-        .tolist()
-    )
+    places = (rng.random((count, 4)) * (width + 20, height + 20, 30, 40) + (-10, -10, 4, 4)).astype(int).tolist()
     colours = np.clip(base + rng.normal(0, 45, (count, 3)), 0, 255).tolist()
-    for kind, (x, y, wide, high), colour in zip(
-        rng.integers(0, 3, count).tolist(), places, colours, strict=True
-    ):
+    for kind, (x, y, wide, high), colour in zip(rng.integers(0, 3, count).tolist(), places, colours, strict=True):
         if kind == 0:
             cv2.rectangle(image, (x, y), (x + wide, y + high), colour, -1)
         elif kind == 1:
             cv2.circle(image, (x, y), wide // 2, colour, -1, cv2.LINE_AA)
         else:
-            cv2.line(
-                image,
-                (x, y),
-                (x + 4 * (wide - 17), y + 3 * (high - 22)),
-                colour,
-                2 + wide // 8,
-                cv2.LINE_AA,
-            )
+            cv2.line(image, (x, y), (x + 4 * (wide - 17), y + 3 * (high - 22)), colour, 2 + wide // 8, cv2.LINE_AA)
     if rng.random() < 0.7:
         image = cv2.blur(image, (5, 5))
-    planes = np.empty((3, HEIGHT, WIDTH), np.float32)
-    for source, plane in zip(cv2.split(image.astype(np.float32)), planes, strict=True):
-        cv2.resize(source, (WIDTH, HEIGHT), dst=plane)
-    return planes
+    image = cv2.resize(image, (WIDTH, HEIGHT))
+    return np.stack(cv2.split(image)).astype(np.float32)
 
 
 def _photograph(
-    canvas: NDArray[np.float32],
-    picture: Picture,
-    rng: np.random.Generator,
-    blurry: bool,
+    canvas: NDArray[np.float32], picture: Picture, rng: np.random.Generator, blurry: bool
 ) -> NDArray[np.uint8]:
     """Light from one side, focus, and the sensor's noise: ``(3, H, W)`` in [0, 255] to ``(H, W, 3)``, uint8."""
-    angle, strength = (
-        2 * np.pi * picture.light_angle,
-        lerp(0.02, 0.2, picture.light_strength),
-    )
-    x, y = (
-        np.linspace(-1, 1, WIDTH, dtype=np.float32),
-        np.linspace(-1, 1, HEIGHT, dtype=np.float32),
-    )
+    angle, strength = (2 * np.pi * picture.light_angle, lerp(0.02, 0.2, picture.light_strength))
+    x, y = (np.linspace(-1, 1, WIDTH, dtype=np.float32), np.linspace(-1, 1, HEIGHT, dtype=np.float32))
     across = np.float32(strength * np.cos(angle)) * x
-    down = (
-        np.float32(lerp(0.88, 1.08, picture.brightness))
-        + np.float32(strength * np.sin(angle)) * y
-    )
+    down = np.float32(lerp(0.88, 1.08, picture.brightness)) + np.float32(strength * np.sin(angle)) * y
     canvas *= across + down[:, None]
     warmth = lerp(-0.05, 0.05, picture.light_warmth)
     canvas *= np.array([1 + warmth, 1, 1 - warmth], np.float32)[:, None, None]
@@ -184,8 +134,5 @@ def _photograph(
         image = cv2.GaussianBlur(image, (0, 0), 2.6)
     top, left = rng.integers(0, 64, 2).tolist()
     grain = noise_bank()[top : top + HEIGHT, left : left + WIDTH]
-    return (
-        cv2.scaleAdd(grain, lerp(1.5, 6, picture.noise), image)
-        .clip(0, 255)
-        .astype(np.uint8)
-    )
+    noisy = cv2.addWeighted(image, 1, grain, lerp(1.5, 6, picture.noise), 0, dtype=cv2.CV_8U)
+    return np.asarray(noisy, dtype=np.uint8)

@@ -2,33 +2,14 @@
 
 import numpy as np
 
-from facelightning.data.cartoon.canvas import (
-    Points,
-    Stencil,
-    brush,
-    dots,
-    ellipse,
-    mirror,
-    smooth,
-)
+from facelightning.data.cartoon.canvas import Points, Stencil, brush, dots, ellipse, mirror, moved, smooth
 from facelightning.data.cartoon.parameters import Sketch, blend, lerp, pick, rgb
 
 _MOUTH_Y = 41.0
 
-_IRISES = (
-    rgb(96, 60, 34),
-    rgb(60, 110, 170),
-    rgb(70, 130, 80),
-    rgb(50, 36, 28),
-    rgb(120, 130, 140),
-)
+_IRISES = (rgb(96, 60, 34), rgb(60, 110, 170), rgb(70, 130, 80), rgb(50, 36, 28), rgb(120, 130, 140))
 _LIPSTICKS = (rgb(205, 18, 50), rgb(214, 30, 120), rgb(160, 16, 70), rgb(232, 70, 60))
-_EYE_SHADOWS = (
-    rgb(120, 60, 170),
-    rgb(40, 90, 180),
-    rgb(30, 130, 130),
-    rgb(150, 50, 90),
-)
+_EYE_SHADOWS = (rgb(120, 60, 170), rgb(40, 90, 180), rgb(30, 130, 130), rgb(150, 50, 90))
 
 
 def draw_skin(sketch: Sketch, head: Stencil, freckles: Points) -> None:
@@ -40,27 +21,12 @@ def draw_skin(sketch: Sketch, head: Stencil, freckles: Points) -> None:
         return canvas.stencil(outline, mirror(outline), blur=blur).within(head)
 
     if has["High_Cheekbones"]:
-        canvas.paint(
-            both(
-                smooth([(19, 30), (27, 23), (39, 13), (38, 30), (31, 44), (25, 46)]), 2
-            ),
-            dark,
-            opacity=0.42,
-        )
-        canvas.paint(
-            both(
-                smooth([(14, 20), (26, 10), (40, 3), (40, 10), (27, 19), (17, 25)]), 2
-            ),
-            light,
-            opacity=0.62,
-        )
+        canvas.paint(both(smooth([(19, 30), (27, 23), (39, 13), (38, 30), (31, 44), (25, 46)]), 3), dark, opacity=0.42)
+        canvas.paint(both(smooth([(14, 20), (26, 10), (40, 3), (40, 10), (27, 19), (17, 25)]), 2), light, opacity=0.62)
     if has["Rosy_Cheeks"]:
         canvas.paint(both(ellipse(26, 23, 12, 10), 3), rgb(240, 62, 72), opacity=0.62)
     if not has["Young"]:
-        forehead = [
-            brush([(-x, y + 2), (0, y - 1), (x, y + 2)], 2.8)
-            for y, x in ((-33, 20), (-26, 24), (-19, 21))
-        ]
+        forehead = [brush([(-x, y + 2), (0, y - 1), (x, y + 2)], 2.8) for y, x in ((-33, 20), (-26, 24), (-19, 21))]
         sides = [
             brush([(12, 20), (20, 30), (23, 42)], 3.4),
             brush([(32, -2), (40, -7)], 2.6),
@@ -69,29 +35,17 @@ def draw_skin(sketch: Sketch, head: Stencil, freckles: Points) -> None:
         wrinkles = canvas.stencil(*forehead, *sides, *map(mirror, sides)).within(head)
         canvas.paint(wrinkles, dark, opacity=0.72)
     if not has["Attractive"]:
-        canvas.paint(
-            canvas.stencil(*dots(freckles, 1.8)).within(head), dark, opacity=0.5
-        )
+        canvas.paint(canvas.stencil(*dots(freckles, 1.8)).within(head), dark, opacity=0.5)
     eyes = eye_centres(sketch)
     if has["Bags_Under_Eyes"]:
         pouch = smooth([(-11, 7), (0, 10), (11, 7), (9, 15), (0, 18), (-9, 15)])
-        canvas.paint(
-            canvas.stencil(*(pouch + eye for eye in eyes), blur=1).within(head),
-            dark,
-            opacity=0.6,
-        )
+        canvas.paint(canvas.stencil(*(pouch + eye for eye in eyes), blur=1).within(head), dark, opacity=0.6)
         fold = brush([(-10, 14), (0, 18), (10, 14)], 2.5)
-        canvas.paint(
-            canvas.stencil(*(fold + eye for eye in eyes)).within(head),
-            dark,
-            opacity=0.8,
-        )
+        canvas.paint(canvas.stencil(*(fold + eye for eye in eyes)).within(head), dark, opacity=0.8)
     if has["Heavy_Makeup"]:
         lid = smooth([(-13, 0), (-7, -12), (6, -14), (13, -5), (12, 3), (0, 9)])
         colour = pick(_EYE_SHADOWS, sketch.picture.shadow_colour)
-        shadow = canvas.stencil(mirror(lid) + eyes[0], lid + eyes[1], blur=1.5).within(
-            head
-        )
+        shadow = canvas.stencil(mirror(lid) + eyes[0], lid + eyes[1], blur=1.5).within(head)
         canvas.paint(shadow, colour, opacity=0.72)
 
 
@@ -101,92 +55,32 @@ def draw_beard(sketch: Sketch, head: Stencil) -> None:
     stubble, strands = sketch.texture("stubble"), sketch.texture("tousled")
     if has["5_o_Clock_Shadow"]:
         side = np.array([(48, 14), (34, 22), (22, 30), (10, 30), (0, 31)])
-        area = np.concatenate(
-            [side, mirror(side[-2::-1]), [(-48, 44), (-26, 74), (26, 74), (48, 44)]]
-        )
+        area = np.concatenate([side, mirror(side[-2::-1]), [(-48, 44), (-26, 74), (26, 74), (48, 44)]])
         shade = canvas.stencil(area, blur=2).within(head)
-        canvas.paint(
-            shade,
-            blend(sketch.beard, sketch.skin * rgb(0.6, 0.66, 0.72), 0.4),
-            opacity=0.5,
-            texture=stubble,
-        )
-    if not (
-        has["No_Beard"]
-        or has["5_o_Clock_Shadow"]
-        or has["Goatee"]
-        or has["Mustache"]
-        or has["Sideburns"]
-    ):
-        outer = [
-            (-46, 4),
-            (-44, 22),
-            (-40, 46),
-            (-24, 66),
-            (0, 71),
-            (24, 66),
-            (40, 46),
-            (44, 22),
-            (46, 4),
-        ]
-        inner = [
-            (39, 6),
-            (35, 26),
-            (25, 36),
-            (16, 50),
-            (0, 53),
-            (-16, 50),
-            (-25, 36),
-            (-35, 26),
-            (-39, 6),
-        ]
-        full = canvas.stencil(
-            np.concatenate([smooth(outer, closed=False), smooth(inner, closed=False)])
-        ).within(head)
-        canvas.paint(full, sketch.beard, "face_skin", opacity=0.92, texture=strands)
+        canvas.paint(shade, blend(sketch.beard, sketch.skin * rgb(0.6, 0.66, 0.72), 0.4), opacity=0.5, texture=stubble)
+    if not (has["No_Beard"] or has["5_o_Clock_Shadow"] or has["Goatee"] or has["Mustache"] or has["Sideburns"]):
+        outer = [(-46, 4), (-44, 22), (-40, 46), (-24, 66), (0, 71), (24, 66), (40, 46), (44, 22), (46, 4)]
+        inner = [(39, 6), (35, 26), (25, 36), (16, 50), (0, 53), (-16, 50), (-25, 36), (-35, 26), (-39, 6)]
+        jaw = np.concatenate([smooth(outer, closed=False), smooth(inner, closed=False)])
+        canvas.paint(canvas.stencil(jaw).within(head), sketch.beard, "face_skin", opacity=0.92, texture=strands)
     if has["Sideburns"]:
-        burn = smooth([(49, -14), (37, -12), (35, 12), (32, 29), (38, 34), (49, 28)])
-        area = canvas.stencil(burn, mirror(burn)).within(head)
-        canvas.paint(area, sketch.beard, "face_skin", opacity=0.92, texture=strands)
-    if has["Goatee"]:
-        tuft = smooth(
-            [
-                (-6, 52),
-                (6, 52),
-                (15, 58),
-                (13, 66),
-                (7, 72),
-                (0, 74),
-                (-7, 72),
-                (-13, 66),
-                (-15, 58),
-            ]
-        )
+        burn = smooth([(49, -14), (36, -12), (33, 12), (30, 29), (36, 35), (49, 28)])
         canvas.paint(
-            canvas.stencil(tuft + (sketch.turn / 2, 0)),
-            sketch.beard,
-            "face_skin",
-            texture=strands,
+            canvas.stencil(burn, mirror(burn)).within(head), sketch.beard, "face_skin", opacity=0.92, texture=strands
         )
+    if has["Goatee"]:
+        tuft = smooth([(-6, 52), (6, 52), (15, 58), (13, 66), (7, 72), (0, 74), (-7, 72), (-13, 66), (-15, 58)])
+        canvas.paint(canvas.stencil(moved(tuft, sketch.turn / 2, 0)), sketch.beard, "face_skin", texture=strands)
 
 
 def draw_mustache(sketch: Sketch) -> None:
     """Hair on the upper lip: face skin in Helen's labels."""
     if not sketch.has["Mustache"]:
         return
-    wing = [(0, 30), (7, 28.5), (16, 34), (21, 42), (14, 40), (7, 37.5), (0, 37)]
-    half = np.array(wing)
-    outline = smooth(np.concatenate([half, mirror(half[-2:0:-1])]), steps=3) + (
-        sketch.turn * 0.7,
-        0,
-    )
+    half = np.array([(0, 30), (7, 28.5), (16, 34), (21, 42), (14, 40), (7, 37.5), (0, 37)])
+    outline = moved(smooth(np.concatenate([half, mirror(half[-2:0:-1])]), steps=3), sketch.turn * 0.7, 0)
     canvas = sketch.canvas
-    canvas.paint(
-        canvas.stencil(outline),
-        sketch.beard,
-        "face_skin",
-        texture=sketch.texture("tousled"),
-    )
+    canvas.paint(canvas.stencil(outline), sketch.beard, "face_skin", texture=sketch.texture("tousled"))
 
 
 def nose_tip(sketch: Sketch) -> tuple[float, float]:
@@ -201,58 +95,25 @@ def draw_nose(sketch: Sketch) -> None:
     width = lerp(8.5, 10, sketch.identity.nose_width) + (6 if has["Big_Nose"] else 0)
     base = tip + (4 if has["Big_Nose"] else 2)
     if has["Pointy_Nose"]:
-        width -= 1.5
-        side = np.array(
-            [
-                (2.5, -4),
-                (3, 6),
-                (5, base - 9),
-                (width, base - 5),
-                (width * 0.7, base - 2),
-                (3, base + 3),
-            ]
-        )
-        point = base + 6.0
+        width -= 2.0
+        side = np.array([(2.5, -4), (3, 6), (5, base - 9), (width, base - 5), (width * 0.7, base - 2), (3, base + 3)])
+        point = base + 7.0
     else:
         side = np.array(
-            [
-                (3.5, -4),
-                (4, 6),
-                (6.5, base - 10),
-                (width, base - 5),
-                (width, base + 1),
-                (width * 0.55, base + 2),
-            ]
+            [(3.5, -4), (4, 6), (6.5, base - 10), (width, base - 5), (width, base + 1), (width * 0.55, base + 2)]
         )
         point = base + 3.0
     outline = smooth(np.concatenate([side, [(0, point)], mirror(side[::-1])]))
-    outline[:, 0] += x * np.clip(
-        (outline[:, 1] + 4) / (tip + 4), 0, 1
-    )  # the bridge stays, the tip turns
+    outline[:, 0] += x * np.clip((outline[:, 1] + 4) / (tip + 4), 0, 1)  # the bridge stays, the tip turns
     nose = canvas.stencil(outline)
     dark = sketch.skin_shadow
-    canvas.paint(nose, blend(sketch.skin, dark, 0.42), "nose")
+    canvas.paint(nose, blend(sketch.skin, dark, 0.5), "nose")
     inside = (outline - (x, tip)) * (0.72, 0.9) + (x - 1, tip - 1.5)
-    canvas.paint(
-        canvas.stencil(inside, blur=1).within(nose),
-        blend(sketch.skin, rgb(255, 230, 210), 0.15),
-    )
-    nostrils = [
-        ellipse(x + side * width * 0.5, base - 0.5, width * 0.26, 1.9)
-        for side in (-1, 1)
-    ]
-    canvas.paint(
-        canvas.stencil(*nostrils).within(nose), dark * np.float32(0.55), opacity=0.9
-    )
-    gleam = ellipse(
-        x - 0.5,
-        tip - 3,
-        2.2 if has["Pointy_Nose"] else width * 0.42,
-        5 if has["Pointy_Nose"] else 3,
-    )
-    canvas.paint(
-        canvas.stencil(gleam, blur=1).within(nose), rgb(255, 246, 236), opacity=0.6
-    )
+    canvas.paint(canvas.stencil(inside, blur=1).within(nose), blend(sketch.skin, rgb(255, 230, 210), 0.15))
+    nostrils = [ellipse(x + side * width * 0.5, base - 0.5, width * 0.26, 1.9) for side in (-1, 1)]
+    canvas.paint(canvas.stencil(*nostrils).within(nose), dark * np.float32(0.55), opacity=0.9)
+    gleam = ellipse(x - 0.5, tip - 3, 2.2 if has["Pointy_Nose"] else width * 0.42, 5 if has["Pointy_Nose"] else 3)
+    canvas.paint(canvas.stencil(gleam, blur=1).within(nose), rgb(255, 246, 236), opacity=0.6)
 
 
 def _mouth_curve(sketch: Sketch) -> tuple[Points, Points]:
@@ -260,7 +121,7 @@ def _mouth_curve(sketch: Sketch) -> tuple[Points, Points]:
     smile = sketch.has["Smiling"]
     half = lerp(13.5, 15.5, sketch.identity.mouth_width) + (5 if smile else 0)
     u = np.linspace(-1, 1, 13)[:, None]
-    corner, middle = (-5.0, 2.5) if smile else (1.0, -0.5)
+    corner, middle = (-6.0, 3.0) if smile else (0.4, -0.2)
     y = (
         _MOUTH_Y
         + lerp(-1, 1.5, sketch.identity.mouth_height)
@@ -281,49 +142,24 @@ def draw_mouth(sketch: Sketch) -> None:
     canvas, has = sketch.canvas, sketch.has
     line, profile = _mouth_curve(sketch)
     down = np.array([[0.0, 1.0]])
-    full = 1.85 if has["Big_Lips"] else 1.0
+    full = 2.1 if has["Big_Lips"] else 1.0
     bow = np.abs(np.linspace(-1, 1, 13)[:, None])
-    upper = line - down * full * profile * (
-        3.6 + 1.2 * np.exp(-(((bow - 0.3) / 0.18) ** 2))
-    )
-    gap = (
-        lerp(8, 12, sketch.picture.mouth_opening) if has["Mouth_Slightly_Open"] else 0.0
-    )
+    upper = line - down * full * profile * (3.6 + 1.2 * np.exp(-(((bow - 0.3) / 0.18) ** 2)))
+    gap = lerp(8, 12, sketch.picture.mouth_opening) if has["Mouth_Slightly_Open"] else 0.0
     below = line + down * gap * profile
     lower = below + down * full * profile * 4.6
-    natural = blend(
-        sketch.skin * rgb(0.86, 0.62, 0.6),
-        rgb(188, 104, 98),
-        lerp(0.2, 0.5, sketch.identity.lip_tone),
-    )
-    colour = (
-        pick(_LIPSTICKS, sketch.picture.lipstick_colour)
-        if has["Wearing_Lipstick"]
-        else natural
-    )
-    canvas.paint(
-        canvas.stencil(np.concatenate([below, lower[::-1]])),
-        colour * np.float32(1.06),
-        "lower_lip",
-    )
-    gleam = canvas.stencil(ellipse(*lower[6] - (0, 2.4 * full), 5, 1.2 * full), blur=1)
-    canvas.paint(
-        gleam, rgb(255, 225, 220), opacity=0.5 if has["Wearing_Lipstick"] else 0.25
-    )
+    natural = blend(sketch.skin * rgb(0.86, 0.62, 0.6), rgb(198, 74, 84), lerp(0.45, 0.65, sketch.identity.lip_tone))
+    colour = pick(_LIPSTICKS, sketch.picture.lipstick_colour) if has["Wearing_Lipstick"] else natural
+    canvas.paint(canvas.stencil(np.concatenate([below, lower[::-1]])), colour * np.float32(1.06), "lower_lip")
+    gleam = ellipse(0, -2.4 * full, 5, 1.2 * full) + lower[6]
+    canvas.paint(canvas.stencil(gleam, blur=1), rgb(255, 225, 220), opacity=0.5 if has["Wearing_Lipstick"] else 0.25)
     if has["Mouth_Slightly_Open"]:
         inner = canvas.stencil(np.concatenate([line, below[::-1]]))
         canvas.paint(inner, rgb(74, 18, 24), "inner_mouth")
-        canvas.paint(
-            canvas.stencil(ellipse(*below[6] + (0, 0.5), 7, 3.2)).within(inner),
-            rgb(196, 84, 88),
-        )
+        canvas.paint(canvas.stencil(ellipse(0, 0.5, 7, 3.2) + below[6]).within(inner), rgb(196, 84, 88))
         teeth = np.concatenate([line, (line + down * gap * 0.5 * profile)[::-1]])
         canvas.paint(canvas.stencil(teeth).within(inner), rgb(248, 246, 238))
-    canvas.paint(
-        canvas.stencil(np.concatenate([upper, line[::-1]])),
-        colour * np.float32(0.9),
-        "upper_lip",
-    )
+    canvas.paint(canvas.stencil(np.concatenate([upper, line[::-1]])), colour * np.float32(0.9), "upper_lip")
     if not has["Mouth_Slightly_Open"]:
         seam = brush(line[::3], 2.0)
         canvas.paint(canvas.stencil(seam), colour * np.float32(0.4), opacity=0.85)
@@ -340,42 +176,20 @@ def draw_eyes(sketch: Sketch) -> None:
     canvas, has = sketch.canvas, sketch.has
     size = lerp(0.92, 1.1, sketch.identity.eye_size)
     high = 2.6 if has["Narrow_Eyes"] else 6.4
-    almond = [
-        (-10, 1.5),
-        (-5, 0.3 - high * 0.85),
-        (1, -high),
-        (6, -high * 0.7),
-        (10, -0.5),
-        (5, high * 0.75),
-    ]
-    lid = [
-        (-10.5, 1.5),
-        (-5, -high * 0.85),
-        (1, -high - 0.4),
-        (6, -high * 0.75),
-        (10.5, -0.5),
-    ]
+    almond = [(-10, 1.5), (-5, 0.3 - high * 0.85), (1, -high), (6, -high * 0.7), (10, -0.5), (5, high * 0.75)]
+    lid = [(-10.5, 1.5), (-5, -high * 0.85), (1, -high - 0.4), (6, -high * 0.75), (10.5, -0.5)]
     right = smooth([*almond, (-3, high * 0.9)]) * size
-    lashes = (
-        brush([*lid, (14, -4)], 4.2) * size
-        if has["Heavy_Makeup"]
-        else brush(lid, 2.4) * size
-    )
+    lashes = brush([*lid, (14, -4)], 4.2) * size if has["Heavy_Makeup"] else brush(lid, 2.4) * size
     eyes = eye_centres(sketch)
     outlines = mirror(right) + eyes[0], right + eyes[1]
     for outline, label in zip(outlines, ("left_eye", "right_eye"), strict=True):
         canvas.paint(canvas.stencil(outline), rgb(246, 244, 242), label)
     both = canvas.stencil(*outlines)
-    gaze = eyes + (lerp(-2, 2, sketch.picture.gaze), -0.3)
-    canvas.paint(
-        canvas.stencil(*dots(gaze, 5.6)).within(both),
-        pick(_IRISES, sketch.identity.eye_colour),
-    )
+    gaze = moved(eyes, lerp(-2, 2, sketch.picture.gaze), -0.3)
+    canvas.paint(canvas.stencil(*dots(gaze, 5.6)).within(both), pick(_IRISES, sketch.identity.eye_colour))
     canvas.paint(canvas.stencil(*dots(gaze, 2.7)).within(both), rgb(14, 12, 14))
     if has["Attractive"]:
-        canvas.paint(
-            canvas.stencil(*dots(gaze - 2, 2.1)).within(both), rgb(255, 255, 255)
-        )
+        canvas.paint(canvas.stencil(*dots(gaze - 2, 2.1)).within(both), rgb(255, 255, 255))
     canvas.paint(canvas.stencil(mirror(lashes) + eyes[0]), rgb(34, 24, 24), "left_eye")
     canvas.paint(canvas.stencil(lashes + eyes[1]), rgb(34, 24, 24), "right_eye")
 
@@ -388,23 +202,11 @@ def draw_eyebrows(sketch: Sketch) -> None:
     arch = 7.5 if has["Arched_Eyebrows"] else 1.0
     base = lerp(-14, -17, sketch.identity.brow_height)
     texture = sketch.texture("tousled")
-    line = [
-        (-12.5, 1.0),
-        (-4.0, -arch * 0.55),
-        (4.5, -arch),
-        (13.5, 2.5 if has["Arched_Eyebrows"] else 0.5),
-    ]
-    right = brush(line, width, taper=0.6) + (0, base)
+    line = [(-12.5, 1.0), (-4.0, -arch * 0.55), (4.5, -arch), (13.5, 2.5 if has["Arched_Eyebrows"] else 0.5)]
+    right = moved(brush(line, width, taper=0.6), 0, base)
     eyes = eye_centres(sketch)
-    canvas.paint(
-        canvas.stencil(mirror(right) + eyes[0]),
-        sketch.beard,
-        "left_eyebrow",
-        texture=texture,
-    )
-    canvas.paint(
-        canvas.stencil(right + eyes[1]), sketch.beard, "right_eyebrow", texture=texture
-    )
+    canvas.paint(canvas.stencil(mirror(right) + eyes[0]), sketch.beard, "left_eyebrow", texture=texture)
+    canvas.paint(canvas.stencil(right + eyes[1]), sketch.beard, "right_eyebrow", texture=texture)
 
 
 def draw_glasses(sketch: Sketch) -> None:
@@ -412,41 +214,19 @@ def draw_glasses(sketch: Sketch) -> None:
     if not sketch.has["Eyeglasses"]:
         return
     canvas, picture = sketch.canvas, sketch.picture
-    frame = pick(
-        (rgb(28, 28, 32), rgb(120, 50, 30), rgb(150, 30, 50), rgb(40, 60, 120)),
-        picture.glasses_colour,
-    )
+    frame = pick((rgb(28, 28, 32), rgb(120, 50, 30), rgb(150, 30, 50), rgb(40, 60, 120)), picture.glasses_colour)
     if picture.glasses_kind < 0.5:
-        box = np.array(
-            [
-                (-15, -10),
-                (0, -11),
-                (15, -10),
-                (15.5, 5),
-                (11, 12),
-                (0, 13),
-                (-11, 12),
-                (-15.5, 5),
-            ]
-        )
+        box = np.array([(-15, -10), (0, -11), (15, -10), (15.5, 5), (11, 12), (0, 13), (-11, 12), (-15.5, 5)])
         rim, hole = smooth(box, steps=2), smooth(box * (0.8, 0.76), steps=2)
     else:
         rim, hole = ellipse(0, 0, 15, 14), ellipse(0, 0, 12, 11)
-    eyes = eye_centres(sketch) + (0, 1.5)
+    eyes = moved(eye_centres(sketch), 0, 1.5)
     lenses = [hole + eye for eye in eyes]
     (left, left_y), (right, right_y) = eyes.tolist()
-    bridge = brush(
-        [(left + 14, left_y - 2), ((left + right) / 2, -2), (right - 14, right_y - 2)],
-        3,
-        taper=0.2,
-    )
+    bridge = brush([(left + 14, left_y - 2), ((left + right) / 2, -2), (right - 14, right_y - 2)], 3, taper=0.2)
     arms = [
         np.array([(x, y - 4), (end, -4), (end, -0.5), (x, y - 1)])
         for x, y, end in ((left - 14.5, left_y, -46), (right + 14.5, right_y, 46))
     ]
     canvas.paint(canvas.stencil(*lenses), rgb(170, 205, 235), opacity=0.25)
-    canvas.paint(
-        canvas.stencil(*lenses, *(rim + eye for eye in eyes), bridge, *arms),
-        frame,
-        "face_skin",
-    )
+    canvas.paint(canvas.stencil(*lenses, *(rim + eye for eye in eyes), bridge, *arms), frame, "face_skin")

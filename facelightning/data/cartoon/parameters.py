@@ -73,9 +73,7 @@ class Picture:
 
 def sample_identity(identity: int) -> Identity:
     """The traits of a person, from the person's number alone."""
-    return Identity(
-        *np.random.default_rng([identity, 0]).random(len(fields(Identity))).tolist()
-    )
+    return Identity(*np.random.default_rng([identity, 0]).random(len(fields(Identity))).tolist())
 
 
 def sample_picture(rng: np.random.Generator) -> Picture:
@@ -117,13 +115,7 @@ CLOTHS = (
 
 _SKIN = (rgb(232, 180, 144), rgb(206, 148, 108), rgb(160, 106, 74), rgb(108, 70, 50))
 _PALE = rgb(253, 238, 231)
-_OTHER_HAIR = (
-    rgb(196, 92, 36),
-    rgb(150, 36, 44),
-    rgb(208, 96, 148),
-    rgb(60, 136, 140),
-    rgb(118, 82, 168),
-)
+_OTHER_HAIR = (rgb(196, 92, 36), rgb(150, 36, 44), rgb(208, 96, 148), rgb(60, 136, 140), rgb(118, 82, 168))
 
 
 @dataclass(frozen=True)
@@ -191,58 +183,35 @@ class Sketch:
     @property
     def tilt(self) -> float:
         """How many pixels one eye and one mouth corner hang in an asymmetric face."""
-        return (
-            0.0
-            if self.has["Attractive"]
-            else (2.5 if self.identity.asymmetry < 0.5 else -2.5)
-        )
+        return 0.0 if self.has["Attractive"] else (2.5 if self.identity.asymmetry < 0.5 else -2.5)
 
     def texture(self, kind: str) -> NDArray[np.float32]:
         """Factors of brightness, ``(218, 178)``: "straight", "wavy" or "tousled" hair, or "stubble"."""
-        top, left = (
-            int(self.picture.texture * 60),
-            int(self.picture.texture * 5003) % 60,
-        )
-        return _textures(kind)[top : top + HEIGHT, left : left + WIDTH]
+        top, left = (int(self.picture.texture * 60), int(self.picture.texture * 5003) % 60)
+        return _texture(kind)[top : top + HEIGHT, left : left + WIDTH]
+
+
+_TEXTURES = {  # blur across and along the strands, sway and its wavelength in pixels, contrast
+    "stubble": (0.8, 0.8, 0.0, 1.0, 0.3),
+    "tousled": (0.9, 4.0, 6.0, 88.0, 0.11),
+    "straight": (1.3, 16.0, 0.0, 1.0, 0.22),
+    "wavy": (1.3, 16.0, 4.0, 20.0, 0.26),
+}
 
 
 @cache
-def _textures(kind: str) -> NDArray[np.float32]:
-    noise = (
-        np.random.default_rng(7)
-        .standard_normal((HEIGHT + 60, WIDTH + 60))
-        .astype(np.float32)
-    )
-    if kind == "stubble":
-        noise = cv2.GaussianBlur(noise, (0, 0), 0.8)
-    elif kind == "tousled":
-        noise = cv2.GaussianBlur(noise, (0, 0), sigmaX=0.9, sigmaY=4.0)
-    else:
-        noise = cv2.GaussianBlur(noise, (0, 0), sigmaX=1.3, sigmaY=16.0)
-    y, x = np.mgrid[: noise.shape[0], : noise.shape[1]].astype(np.float32)
-    if kind == "wavy":
-        noise = cv2.remap(
-            noise,
-            x + 4 * np.sin(y / 3.2 + x / 25),
-            y,
-            cv2.INTER_LINEAR,
-            borderMode=cv2.BORDER_REFLECT,
-        )
-    if kind == "tousled":
-        noise = cv2.remap(
-            noise,
-            x + 6 * np.sin(y / 14 + x / 11),
-            y,
-            cv2.INTER_LINEAR,
-            borderMode=cv2.BORDER_REFLECT,
-        )
-    strength = {"stubble": 0.3, "tousled": 0.11, "straight": 0.22, "wavy": 0.26}[kind]
-    return np.clip(1 + strength * noise / noise.std(), 0.4, 1.7).astype(np.float32)
+def _texture(kind: str) -> NDArray[np.float32]:
+    across, along, sway, wavelength, contrast = _TEXTURES[kind]
+    noise = np.random.default_rng(7).standard_normal((HEIGHT + 60, WIDTH + 60), dtype=np.float32)
+    strands = cv2.GaussianBlur(noise, (0, 0), sigmaX=across, sigmaY=along)
+    y, x = np.mgrid[: HEIGHT + 60, : WIDTH + 60].astype(np.float32)
+    bent = x + np.float32(sway) * np.sin(y * np.float32(2 * np.pi / wavelength) + x / 18)
+    swaying = cv2.remap(strands, bent, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
+    factors: NDArray[np.float32] = np.clip(1 + contrast * swaying / swaying.std(), 0.4, 1.7, dtype=np.float32)
+    return factors
 
 
 @cache
 def noise_bank() -> NDArray[np.float32]:
     """Gaussian noise of unit variance to cut a sensor's noise from, ``(282, 242, 3)``."""
-    return np.random.default_rng(8).standard_normal(
-        (HEIGHT + 64, WIDTH + 64, 3), dtype=np.float32
-    )
+    return np.random.default_rng(8).standard_normal((HEIGHT + 64, WIDTH + 64, 3), dtype=np.float32)
