@@ -26,6 +26,13 @@ options:
 example: facelightning fit --config quickstart.yaml"""
 
 
+def users_mistake(error: BaseException | None) -> FacelightningError | None:
+    """The error of ours that an exception is, or was raised from: the argument parser wraps what a class raises."""
+    while error is not None and not isinstance(error, FacelightningError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
 def main(args: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status; a user's mistake is one sentence on stderr, not a traceback.
 
@@ -53,8 +60,11 @@ def main(args: Sequence[str] | None = None) -> int:
         from facelightning.cli import FaceCLI
 
         FaceCLI(arguments)
-    except FacelightningError as error:
-        print(f"facelightning: {error}", file=sys.stderr)
+    except Exception as error:
+        mistake = users_mistake(error)
+        if mistake is None:
+            raise
+        print(f"facelightning: {mistake}", file=sys.stderr)
         return 1
     except SystemExit as error:
         if type(error).__name__ == "SIGTERMException":  # Lightning would end a killed run with status 0

@@ -19,6 +19,7 @@ import facelightning.data  # noqa: F401  # imported so that configurations can n
 from facelightning.callbacks import Figures, PredictionWriter, Report
 from facelightning.errors import ConfigurationError
 from facelightning.tasks import FaceTask
+from facelightning.tasks.checkpoint import read_checkpoint
 
 QUIET = (
     # the frozen parser of an attribute network is in evaluation mode on purpose
@@ -71,7 +72,7 @@ class ConfigFile(ActionConfigFile):
 
     def _apply(self, parser: Any, cfg: Any, path: Path, content: dict[str, Any]) -> None:
         with ConfigPath(str(path), mode="fr").relative_path_context():
-            super().__call__(parser, cfg, yaml.safe_dump(content))
+            super().__call__(parser, cfg, yaml.safe_dump(content))  # type: ignore[no-untyped-call]
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -168,6 +169,12 @@ class FaceCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse what was given; Lightning's own version warns whenever that is not ``sys.argv``."""
         self.config = parser.parse_args(args)
+        settings = self.config[self.config["subcommand"]]
+        if "verbose" in settings:
+            settings["verbose"] = False  # the scores are printed by Report
+        checkpoint = settings.get("ckpt_path")
+        if checkpoint not in (None, "best", "last", "hpc"):
+            read_checkpoint(checkpoint)  # a broken file is reported before anything is built
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """The callbacks that every run has, and what follows training."""
@@ -181,4 +188,4 @@ class FaceCLI(LightningCLI):
     def after_fit(self) -> None:
         """Test the best checkpoint, if the configuration asks for it."""
         if self.config["fit"]["test_after_fit"]:
-            self.trainer.test(datamodule=self.datamodule, ckpt_path="best")
+            self.trainer.test(datamodule=self.datamodule, ckpt_path="best", verbose=False)

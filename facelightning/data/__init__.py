@@ -4,5 +4,6 @@ from facelightning.data.base import FaceDataModule
 from facelightning.data.celeba import CelebADataModule
 from facelightning.data.helen import HelenDataModule
 from facelightning.data.joint import JointDataModule
+from facelightning.data.synthetic import SyntheticDataModule
 
-__all__ = ["CelebADataModule", "FaceDataModule", "HelenDataModule", "JointDataModule"]
+__all__ = ["CelebADataModule", "FaceDataModule", "HelenDataModule", "JointDataModule", "SyntheticDataModule"]

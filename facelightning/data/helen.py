@@ -1,4 +1,4 @@
-"""Helen with the eleven masks of Smith et al. (CVPR 2013): 2,330 photographs with a soft mask for each part of a face."""
+"""Helen with the masks of Smith et al. (CVPR 2013): 2,330 photographs with a soft mask for each of eleven labels."""
 
 import os
 import re

@@ -50,7 +50,6 @@ class JointNetwork(nn.Module):
         self.decoder = Decoder(len(labels), width)
         self.tail = AttributeTail(width)
         self.semantic_pooling = semantic_pooling
-        self.pooling: nn.Module
         pooling = SemanticPooling if semantic_pooling else AveragePooling
         self.pooling: AveragePooling | SemanticPooling = pooling(16 * width, num_attributes)
         self.to(memory_format=torch.channels_last)

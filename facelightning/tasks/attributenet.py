@@ -87,10 +87,12 @@ class AttributeNet(FaceTask):
 
 def read_parser(path: str) -> dict[str, Any]:
     """A SegNet's checkpoint, or one clear sentence."""
-    checkpoint = read_checkpoint(path)
+    remedy = "train a parser with: facelightning fit --config segnet.yaml"
+    try:
+        checkpoint = read_checkpoint(path)
+    except CheckpointError as error:
+        raise CheckpointError(f"AttributeNet's parser: {error}; {remedy}") from None
     if checkpoint["facelightning_task"] != "SegNet":
-        raise CheckpointError(
-            f"parser {path} is the checkpoint of a {checkpoint['facelightning_task']}, not of a SegNet; "
-            "train one with: facelightning fit --config segnet.yaml"
-        )
+        found = checkpoint["facelightning_task"]
+        raise CheckpointError(f"AttributeNet's parser: {path} holds a {found}, not a SegNet; {remedy}")
     return checkpoint

@@ -127,7 +127,7 @@ def test_layouts(write: Callable[[Path], Path], without: tuple[str, ...], tmp_pa
 
 def test_original_pictures_have_their_own_folder_and_landmarks(tmp_path: Path) -> None:
     write_official(tmp_path, folder="img_celeba")
-    with pytest.raises(DataNotFoundError, match="aligned pictures.*img_align_celeba"):
+    with pytest.raises(DataNotFoundError, match=r"aligned pictures.*img_align_celeba"):
         CelebADataModule(str(tmp_path)).setup("fit")
     check(tmp_path, without=("landmarks",), images="wild")
     aligned = tmp_path / "Anno" / "list_landmarks_align_celeba.txt"

@@ -250,6 +250,17 @@ def test_a_mask_of_another_size_is_refused(tmp_path: Path) -> None:
         HelenDataModule(str(tmp_path)).reader("train")[0]
 
 
+def test_masks_belong_to_the_stored_pixels(tmp_path: Path) -> None:
+    """A camera's note to turn the picture does not turn the masks, so it must not turn the picture."""
+    path = write_helen(tmp_path) / "images/10_1.jpg"
+    jpeg = path.read_bytes()
+    turn = b"Exif\0\0II*\0\x08\0\0\0\x01\0" + b"\x12\x01\x03\0\x01\0\0\0\x06\0\0\0" + b"\0\0\0\0"
+    path.write_bytes(jpeg[:2] + b"\xff\xe1" + (len(turn) + 2).to_bytes(2, "big") + turn + jpeg[2:])
+    turned = cv2.imread(str(path))
+    assert turned is not None and turned.shape == (10, 12, 3)  # the file does ask to be turned
+    check(tmp_path)
+
+
 def test_a_mask_that_is_a_web_page_is_named(tmp_path: Path) -> None:
     write_helen(tmp_path)
     (tmp_path / "labels/10_1/10_1_lbl10.png").write_text(HTML)

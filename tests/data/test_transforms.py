@@ -3,12 +3,13 @@
 import random
 from typing import Any
 
+import albumentations as A
 import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
 
-from facelightning.data.transforms import LANDMARKS_MIRRORED, A, FaceTransform, Record
+from facelightning.data.transforms import LANDMARKS_MIRRORED, FaceTransform, Record
 from facelightning.labels import HELEN7, HELEN11, IGNORE_INDEX, LabelSpace
 
 LANDMARKS = np.array([[5, 8], [14, 8], [10, 12], [6, 17], [13, 17]], np.float32)

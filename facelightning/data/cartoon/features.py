@@ -95,9 +95,9 @@ def draw_nose(sketch: Sketch) -> None:
     width = lerp(8.5, 10, sketch.identity.nose_width) + (6 if has["Big_Nose"] else 0)
     base = tip + (4 if has["Big_Nose"] else 2)
     if has["Pointy_Nose"]:
-        width -= 2.0
+        width -= 2.5
         side = np.array([(2.5, -4), (3, 6), (5, base - 9), (width, base - 5), (width * 0.7, base - 2), (3, base + 3)])
-        point = base + 7.0
+        point = base + 8.0
     else:
         side = np.array(
             [(3.5, -4), (4, 6), (6.5, base - 10), (width, base - 5), (width, base + 1), (width * 0.55, base + 2)]
@@ -122,13 +122,8 @@ def _mouth_curve(sketch: Sketch) -> tuple[Points, Points]:
     half = lerp(13.5, 15.5, sketch.identity.mouth_width) + (5 if smile else 0)
     u = np.linspace(-1, 1, 13)[:, None]
     corner, middle = (-6.0, 3.0) if smile else (0.4, -0.2)
-    y = (
-        _MOUTH_Y
-        + lerp(-1, 1.5, sketch.identity.mouth_height)
-        + middle
-        + (corner - middle) * u**2
-        + sketch.tilt * 0.7 * u
-    )
+    height = _MOUTH_Y + lerp(-1, 1.5, sketch.identity.mouth_height)
+    y = height + middle + (corner - middle) * u**2 + sketch.tilt * 0.7 * u
     return np.hstack([half * u + sketch.turn / 2, y]), np.sqrt(1 - u**2) ** 1.2
 
 

@@ -147,15 +147,16 @@ def draw_hair(sketch: Sketch) -> None:
         return
     texture = sketch.texture(_strands(sketch))
     volume = lerp(0, 9, identity.hair_volume)
-    part = lerp(-16, 16, identity.hair_parting)
     wide = lerp(0.95, 1.05, identity.head_width)
     half: Outline = [(-47, 6), (-49 - volume / 3, -20), (-44 - volume / 2, -52), (-24, -70 - volume)]
     outer = [*half, (0, -74 - volume), *((-x, y) for x, y in half[::-1])]
     if has["Receding_Hairline"]:
-        inner = [(41, 5), (40, -16), (37, -36), (27, -51), (13, -57), (0, -50), (-13, -57), (-27, -51), (-37, -36)]
-        inner += [(-40, -16), (-41, 5)]
+        temple: Outline = [(41, 5), (40, -16), (37, -36), (27, -51), (13, -57)]
+        brow = (0.0, -50.0)
     else:
-        inner = [(41, 5), (40, -14), (35, -30), (22, -39), (part, -45), (-22, -39), (-35, -30), (-40, -14), (-41, 5)]
+        temple = [(41, 5), (40, -14), (35, -30), (22, -39)]
+        brow = (lerp(-16, 16, identity.hair_parting), -45.0)
+    inner = [*temple, brow, *((-x, y) for x, y in temple[::-1])]
     scale = (wide, 1.0)
     cap = canvas.stencil(np.concatenate([_lock(sketch, outer, 3.0), smooth(inner, closed=False)]) * scale)
     canvas.paint(cap, sketch.hair, "hair", texture=texture)
@@ -165,7 +166,8 @@ def draw_hair(sketch: Sketch) -> None:
         reach = lerp(45, 104, identity.hair_reach)
         x = 53 + lerp(0, 7, identity.hair_volume)
         hang = _lock(sketch, [(41, -34), (x - 1, -10), (x, 25), (x, reach - 2), (x * 0.8, reach + 2)])
-        inside = _lock(sketch, [(35, reach + 1), (39, 50), (42, 20), (40, -10), (35, -32)], 2.5)
+        face = 5.0 if has["Chubby"] else 0.0  # full cheeks push the hair aside
+        inside = _lock(sketch, [(35, reach + 1), (39 + face, 50), (42 + face, 20), (40, -10), (35, -32)], 2.5)
         lock = np.concatenate([hang, inside]) * scale
         canvas.paint(canvas.stencil(lock, mirror(lock)), sketch.hair * np.float32(0.94), "hair", texture=texture)
     if has["Bangs"]:

@@ -1,0 +1,101 @@
+"""The parts of every network: what a block computes, at what sizes, and what it has no parameters for."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from facelightning.labels import HELEN7
+from facelightning.models.attributes import AttributeNetwork, Parser
+from facelightning.models.blocks import ConvBlock, Encoder, Normalize, max_pool
+from facelightning.models.joint import JointNetwork
+from facelightning.models.segmentation import SegmentationNetwork
+
+
+class TestNormalize:
+    def test_is_zero_mean_and_unit_deviation_of_imagenet(self) -> None:
+        image = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1) + torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+        torch.testing.assert_close(Normalize()(image), torch.ones(1, 3, 1, 1))
+
+    def test_uint8_and_float_agree(self) -> None:
+        values = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(1, 3, 16, 16)
+        torch.testing.assert_close(Normalize()(values), Normalize()(values.float() / 255))
+
+    def test_is_channels_last(self) -> None:
+        normalized = Normalize()(torch.rand(2, 3, 5, 4))
+        assert normalized.is_contiguous(memory_format=torch.channels_last)
+        assert normalized.shape == (2, 3, 5, 4)
+
+    def test_is_not_learned(self) -> None:
+        assert not list(Normalize().parameters())
+        assert set(Normalize().state_dict()) == {"mean", "std"}  # travels in the checkpoint
+
+
+class TestConvBlock:
+    def test_is_convolution_batchnorm_prelu(self) -> None:
+        """The three operations written out in float64, in training mode."""
+        torch.manual_seed(0)
+        block = ConvBlock(3, 5).double()
+        conv, norm, prelu = block[0], block[1], block[2]
+        assert isinstance(conv, nn.Conv2d)
+        assert isinstance(norm, nn.BatchNorm2d)
+        assert isinstance(prelu, nn.PReLU)
+        nn.init.uniform_(norm.weight)
+        nn.init.uniform_(norm.bias)
+        nn.init.uniform_(prelu.weight)
+        x = torch.randn(2, 3, 6, 7, dtype=torch.float64)
+
+        padded = torch.zeros(2, 3, 8, 9, dtype=torch.float64)
+        padded[:, :, 1:-1, 1:-1] = x
+        y = torch.zeros(2, 5, 6, 7, dtype=torch.float64)
+        for i in range(3):
+            for j in range(3):
+                y += torch.einsum("oc,bchw->bohw", conv.weight[:, :, i, j], padded[:, :, i : i + 6, j : j + 7])
+        mean, var = y.mean((0, 2, 3), keepdim=True), y.var((0, 2, 3), unbiased=False, keepdim=True)
+        y = (y - mean) / (var + 1e-5).sqrt() * norm.weight.view(-1, 1, 1) + norm.bias.view(-1, 1, 1)
+        y = y.clamp(min=0) + prelu.weight.view(-1, 1, 1) * y.clamp(max=0)
+        torch.testing.assert_close(block(x), y)
+
+    def test_serves_as_deconvolution(self) -> None:
+        """A transposed convolution of stride 1 is a convolution with mirrored kernel and swapped channels."""
+        torch.manual_seed(0)
+        conv = ConvBlock(4, 6).double()[0]
+        assert isinstance(conv, nn.Conv2d)
+        x = torch.randn(2, 4, 7, 5, dtype=torch.float64)
+        deconvolved = F.conv_transpose2d(x, conv.weight.flip(2, 3).transpose(0, 1), stride=1, padding=1)
+        torch.testing.assert_close(conv(x), deconvolved, rtol=1e-12, atol=1e-12)
+        assert not torch.allclose(conv(x), F.conv_transpose2d(x, conv.weight.transpose(0, 1), stride=1, padding=1))
+
+    @pytest.mark.parametrize(
+        ("network", "layers"),
+        [
+            pytest.param(SegmentationNetwork(7, 2), 8 + 8 + 4, id="segmentation"),
+            pytest.param(AttributeNetwork(40, 2), 12, id="attributes"),
+            pytest.param(AttributeNetwork(40, 2, Parser(HELEN7, 2)), 12 + 20, id="attributes with parser"),
+            pytest.param(JointNetwork(HELEN7, 40, 2, semantic_pooling=True), 12 + 12, id="joint"),
+        ],
+    )
+    def test_every_convolution_is_in_a_block_and_has_no_bias(self, network: nn.Module, layers: int) -> None:
+        blocks = [module for module in network.modules() if isinstance(module, ConvBlock)]
+        convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
+        assert [block[0] for block in blocks] == convolutions
+        assert len(convolutions) == layers
+        for block in blocks:
+            conv = block[0]
+            assert isinstance(conv, nn.Conv2d)
+            assert conv.bias is None
+            assert (conv.kernel_size, conv.stride, conv.padding) == ((3, 3), (1, 1), (1, 1))
+            assert [type(part) for part in block] == [nn.Conv2d, nn.BatchNorm2d, nn.PReLU]
+
+
+class TestMaxPool:
+    def test_keeps_the_last_odd_row_and_column(self) -> None:
+        image = torch.arange(15.0).view(1, 1, 3, 5)
+        assert max_pool()(image)[0, 0].tolist() == [[6, 8, 9], [11, 13, 14]]
+
+    @pytest.mark.parametrize("size", [(218, 178), (109, 89), (64, 64), (37, 53), (8, 8), (1, 1)])
+    def test_encoder_is_an_eighth_rounded_up(self, size: tuple[int, int]) -> None:
+        features: Tensor = Encoder(width=2).eval()(torch.rand(1, 3, *size))
+        assert features.shape == (1, 16, math.ceil(size[0] / 8), math.ceil(size[1] / 8))

@@ -1,0 +1,84 @@
+"""Every bundled configuration runs through the public command: fit, validate, test, predict."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from facelightning.cli import config_folder
+from tests.conftest import SIZE
+
+EXPERIMENTS = sorted(path.name for path in config_folder().glob("*.yaml"))
+OVERLAYS = sorted(path.relative_to(config_folder()).as_posix() for path in config_folder().glob("overlays/*.yaml"))
+
+
+def smaller_data(data: dict[str, Any], faces: Path) -> dict[str, Any]:
+    """The same data module on few small pictures."""
+    small = {"image_size": list(SIZE), "batch_size": 4, "num_workers": 0}
+    name = data["class_path"]
+    if name == "JointDataModule":
+        parts = {part: smaller_data(settings, faces) for part, settings in data["init_args"].items()}
+        return {"class_path": name, "init_args": parts}
+    if name == "SyntheticDataModule":
+        return {"class_path": name, "init_args": {**small, "root": str(faces), "faces": [21, 11, 13], "masks": [9, 5, 7]}}
+    folder = {"CelebADataModule": "celeba", "HelenDataModule": "helen"}[name]
+    return {"class_path": name, "init_args": {**small, "root": str(faces / folder)}}
+
+
+def small_overlay(config: str, faces: Path, folder: Path) -> str:
+    """An overlay that makes a configuration run in seconds; what it is about stays as it is."""
+    content = yaml.safe_load((config_folder() / config).read_text())
+    if "extends" in content:
+        base = yaml.safe_load((config_folder() / content["extends"]).read_text())
+        content["data"] = {"class_path": base["data"]["class_path"], "init_args": base["data"]["init_args"]}
+        content["model"] = {**base["model"], "init_args": base["model"]["init_args"] | content["model"]["init_args"]}
+    overlay: dict[str, Any] = {
+        "model": {"init_args": {"width": 2}},
+        "data": smaller_data(content["data"], faces),
+        "trainer": {"max_steps": 2, "max_epochs": -1, "accelerator": "cpu", "enable_progress_bar": False},
+    }
+    if "parser" in content["model"]["init_args"]:
+        overlay["model"]["init_args"]["parser"] = "runs/segnet/version_0/checkpoints/last.ckpt"
+    path = folder / f"small_{config}"
+    path.write_text(yaml.safe_dump(overlay))
+    return str(path)
+
+
+def run_all(command: Callable[..., None], configs: list[str], *flags: str) -> None:
+    """Train, then score and predict with the checkpoint that training left."""
+    arguments = [word for config in configs for word in ("--config", config)] + list(flags)
+    command("fit", *arguments, "--trainer.check_val_every_n_epoch=1", "--trainer.limit_train_batches=2")
+    name = yaml.safe_load(next(Path("runs").glob("*/version_0/config.yaml")).read_text())
+    assert {"model", "data", "trainer"} <= name.keys()  # the complete configuration, not what differs
+    (last,) = [path for path in Path("runs").glob("*/version_0/checkpoints/last.ckpt") if path.parts[1] != "segnet"]
+    for stage in ("validate", "test", "predict"):
+        command(stage, *arguments, "--ckpt_path", str(last))
+    run = last.parent.parent.parent
+    results = json.loads(next(run.glob("version_*/test_results.json")).read_text())
+    assert results.keys() <= {"attributes", "parsing"}
+    assert results
+    assert any(run.glob("version_*/predictions/*"))
+
+
+@pytest.mark.parametrize("config", EXPERIMENTS)
+def test_experiment(config: str, command: Callable[..., None], faces: Path, tmp_path: Path) -> None:
+    overlay = small_overlay(config, faces, tmp_path)
+    if "parser:" in (config_folder() / config).read_text():
+        parser = small_overlay("segnet.yaml", faces, tmp_path)
+        command("fit", "--config", "segnet.yaml", "--config", parser)
+    if config.startswith("segnet"):  # told apart from the parser that others need
+        run_all(command, [config, overlay], "--trainer.logger.init_args.name=parser")
+    else:
+        run_all(command, [config, overlay])
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_overlay(overlay: str, command: Callable[..., None], faces: Path, tmp_path: Path) -> None:
+    small = small_overlay("avg.yaml", faces, tmp_path)
+    flags: list[str] = []
+    if overlay == "overlays/multi_gpu.yaml":  # all of it that a machine without GPUs has
+        flags = ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.sync_batchnorm=false"]
+    run_all(command, ["avg.yaml", small, overlay], *flags)
