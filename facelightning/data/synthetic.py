@@ -44,7 +44,8 @@ class SyntheticDataModule(JointDataModule):
         masks: How many other faces with masks.
         drawing_seed: Another seed draws other people; needs another ``root``.
         image_size: Height and width of what the network sees, in pixels; drawn at 218×178.
-        batch_size: Pictures a step, process and part.
+        batch_size: Faces with attributes a step and process.
+        mask_batch_size: Faces with masks a step and process; few will do, every pixel of them teaches.
         num_workers: Processes that read and augment, for each part.
         augmentations: Albumentations transforms for training; a horizontal flip if not given.
         seed: Of order and augmentation; the run's ``seed_everything`` if not given.
@@ -59,12 +60,13 @@ class SyntheticDataModule(JointDataModule):
         drawing_seed: int = 0,
         image_size: tuple[int, int] = (218, 178),
         batch_size: int = 32,
+        mask_batch_size: int = 8,
         num_workers: int = 2,
         augmentations: list[A.BasicTransform] | None = None,
         seed: int | None = None,
     ) -> None:
         self.root, self.faces, self.masks, self.drawing_seed = Path(root), faces, masks, drawing_seed
-        helen = HelenDataModule(f"{root}/helen", labels, image_size, batch_size, num_workers, augmentations, seed)
+        helen = HelenDataModule(f"{root}/helen", labels, image_size, mask_batch_size, num_workers, augmentations, seed)
         celeba = CelebADataModule(f"{root}/celeba", "aligned", image_size, batch_size, num_workers, augmentations, seed)
         super().__init__(parsing=helen, attributes=celeba)
 

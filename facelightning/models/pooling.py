@@ -95,7 +95,8 @@ class SemanticPooling(nn.Module):
         present = mass > 0
         sums = torch.einsum("bchw,bnhw->bnc", features, masks)
         means = torch.where(present, sums / mass.where(present, 1), 0)  # (B, N, C)
-        evidence = self.localization(means).float()  # (B, N, A)
+        evidence = self.localization(means)  # (B, N, A)
+        evidence = evidence.to(torch.promote_types(evidence.dtype, torch.float32))
         evidence = evidence.masked_fill(~present, torch.finfo(evidence.dtype).min)
         # the product matters where no region is present: the softmax is then uniform
         return self.recognition(means), evidence.softmax(dim=1) * present

@@ -5,7 +5,7 @@ from pathlib import Path
 from facelightning.errors import CheckpointError
 from facelightning.tasks.attributenet import AttributeNet
 from facelightning.tasks.base import FaceTask
-from facelightning.tasks.checkpoint import read_checkpoint
+from facelightning.tasks.checkpoint import read_checkpoint, restore
 from facelightning.tasks.jointnet import JointNet
 from facelightning.tasks.segnet import SegNet
 
@@ -36,6 +36,9 @@ def load_model(path: str | Path) -> FaceTask:
         raise CheckpointError(f"{path} holds a {name}, which this version of facelightning does not know")
     # names that start with "_" are notes that Lightning's command line leaves
     settings = {key: value for key, value in checkpoint["hyper_parameters"].items() if not key.startswith("_")}
-    task = TASKS[name](**settings)
-    task.load_state_dict(checkpoint["state_dict"])
+    try:
+        task = TASKS[name](**settings)
+    except TypeError as error:
+        raise CheckpointError(f"the settings in {path} are not those of this version's {name}: {error}") from None
+    restore(task, checkpoint["state_dict"], path)
     return task.eval()

@@ -8,7 +8,7 @@ from facelightning.errors import CheckpointError, ConfigurationError
 from facelightning.labels import ATTRIBUTES, LABEL_SPACES
 from facelightning.models.attributes import AttributeNetwork, Parser
 from facelightning.tasks.base import Batch, FaceTask, Outputs
-from facelightning.tasks.checkpoint import read_checkpoint
+from facelightning.tasks.checkpoint import read_checkpoint, restore
 
 
 class AttributeNet(FaceTask):
@@ -64,9 +64,9 @@ class AttributeNet(FaceTask):
                 self.hparams["parser_config"] = parser_config
             assert parser_config is not None
             regions = Parser(LABEL_SPACES[parser_config["labels"]], parser_config["width"])
-            if trained is not None:
+            if parser is not None and trained is not None:
                 weights = {k: v for k, v in trained["state_dict"].items() if k.startswith("network.")}
-                regions.load_state_dict(weights)
+                restore(regions, weights, parser)
         elif parser is not None:
             raise ConfigurationError(f"AttributeNet: pooling {pooling} uses no parser, but `parser` is {parser}")
         self.network = AttributeNetwork(len(ATTRIBUTES), width, regions)

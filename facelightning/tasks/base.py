@@ -135,6 +135,10 @@ class FaceTask(L.LightningModule):
                 "set both to one label space"
             )
 
+    def on_fit_start(self) -> None:
+        """Leave the evaluation mode of :func:`facelightning.load_model`, which Lightning would keep."""
+        self.train()
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The weighted sum of the losses of all parts."""
         outputs, truth = self.predict_batch(batch)
@@ -187,7 +191,8 @@ class FaceTask(L.LightningModule):
         if self.schedule == "constant":
             return optimizer
         steps = int(self.trainer.estimated_stepping_batches)
-        scheduler = OneCycleLR(optimizer, max_lr=self.learning_rate, total_steps=steps)
+        momentum = self.optimizer == "adamw"  # AdaGrad has none to cycle
+        scheduler = OneCycleLR(optimizer, self.learning_rate, steps, cycle_momentum=momentum)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from facelightning.errors import CheckpointError
 
@@ -19,8 +20,25 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a broken or malicious file provokes
-        reason = str(error).strip().split("\n")[0]
-        raise CheckpointError(f"checkpoint {path} cannot be read ({type(error).__name__}: {reason})") from None
-    if not isinstance(checkpoint, dict) or "facelightning_task" not in checkpoint:
+        # torch's own message advises to switch weights_only off
+        raise CheckpointError(
+            f"checkpoint {path} cannot be read ({type(error).__name__}): it is damaged or not a checkpoint"
+        ) from None
+    parts = {"facelightning_task", "hyper_parameters", "state_dict"}
+    if not isinstance(checkpoint, dict) or not parts <= checkpoint.keys():
         raise CheckpointError(f"{path} is not a checkpoint of a facelightning task")
     return checkpoint
+
+
+def restore(module: nn.Module, weights: dict[str, Tensor], path: str | Path) -> None:
+    """Give a module the weights of a checkpoint.
+
+    Raises:
+        CheckpointError: If they are not those of such a module.
+    """
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError:
+        raise CheckpointError(
+            f"the weights in {path} do not fit its settings: it is damaged or of another version of facelightning"
+        ) from None
