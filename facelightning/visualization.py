@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from facelightning.labels import IGNORE_INDEX, LabelSpace
 
@@ -55,7 +56,7 @@ def parsing_panels(
     rows = -(-len(images) // columns)
     height, width = images.shape[-2:]
     scale = 180 / height  # panels of one height, whatever the network's input
-    figure = Figure(figsize=(columns * (3 * width * scale + 24) / 100, (rows * 188 + 60) / 100), dpi=200)
+    figure = Figure(figsize=(columns * (3 * width * scale + 24) / 100, (rows * 188 + 60) / 100), dpi=140)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis in axes:
         axis.set_axis_off()
@@ -65,10 +66,7 @@ def parsing_panels(
         axis.imshow(np.hstack([panels[0], gap, panels[1], gap, panels[2]]), interpolation="nearest")
     for axis in axes[:columns]:
         axis.set_title("image   |   truth   |   prediction", fontsize=8)
-    patches = [
-        Figure().add_subplot().scatter([], [], color=np.array(color) / 255, marker="s", edgecolors="gray", label=name)
-        for name, color in zip(labels.classes, labels.colors, strict=True)
-    ]
+    patches = [Patch(facecolor=f"#{bytes(color).hex()}", edgecolor="gray") for color in labels.colors]
     names = [name.replace("_", " ") for name in labels.classes]
     figure.legend(patches, names, loc="lower center", ncol=min(len(labels), 7), fontsize=7, frameon=False)
     figure.subplots_adjust(left=0.01, right=0.99, top=1 - 22 / (rows * 188 + 60), bottom=36 / (rows * 188 + 60))

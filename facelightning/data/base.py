@@ -1,25 +1,20 @@
 """What all data modules share: reading a picture, the data set, the loaders."""
 
 import os
-from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import albumentations as A
 import cv2
 import lightning as L
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from facelightning.data.sampling import EvaluationSampler, Key, ResumableLoader, TrainSampler
 from facelightning.data.transforms import FaceTransform, Record, Sample
-from facelightning.errors import ConfigurationError, DataFormatError, DataNotFoundError
+from facelightning.errors import ConfigurationError, DataFormatError
 from facelightning.labels import LABEL_SPACES
 
 Split = Literal["train", "val", "test"]
-
-HTML_HINT = "it is a web page, as a download service sends when its quota is exceeded: download the file again"
 
 
 class Reader(Protocol):
@@ -28,40 +23,6 @@ class Reader(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Record: ...
-
-
-def read_image(path: Path, flags: int = cv2.IMREAD_COLOR_RGB) -> npt.NDArray[np.uint8]:
-    """Read a picture file as uint8, (H,W,3) RGB, or (H,W) with ``cv2.IMREAD_GRAYSCALE``.
-
-    Raises:
-        DataNotFoundError: If there is no such file.
-        DataFormatError: If it cannot be decoded.
-    """
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise DataNotFoundError(f"picture {path} does not exist") from None
-    image = cv2.imdecode(np.frombuffer(content, np.uint8), flags) if content else None
-    if image is None:
-        what = HTML_HINT if content.lstrip()[:1] == b"<" else f"its {len(content)} bytes are not a picture"
-        raise DataFormatError(f"cannot decode {path}: {what}")
-    return image.astype(np.uint8, copy=False)
-
-
-def existing_root(root: str | Path | None, what: str, example: str) -> Path:
-    """The folder of a data set, or one clear sentence about what to pass.
-
-    Args:
-        root: The argument as the user gave it.
-        what: The data set's name.
-        example: What lies in a correct root.
-    """
-    if root is None:
-        raise DataNotFoundError(f"{what}: no data root given; pass its folder as `root` (it holds {example})")
-    path = Path(root).expanduser()
-    if not path.is_dir():
-        raise DataNotFoundError(f"{what}: data root {path} does not exist; pass the folder that holds {example}")
-    return path
 
 
 class FaceDataset(Dataset[Sample]):

@@ -1,18 +1,17 @@
 """CelebA (Liu et al., ICCV 2015): 202,599 photographs of 10,177 people with 40 attributes and five landmarks each."""
 
-import os
 from array import array
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import albumentations as A
-import cv2
 import numpy as np
 import numpy.typing as npt
 from lightning.pytorch.utilities import rank_zero_warn
 
-from facelightning.data.base import HTML_HINT, FaceDataModule, Split, existing_root, read_image
+from facelightning.data.base import FaceDataModule, Split
+from facelightning.data.files import SUFFIXES, existing_root, list_pictures, read_image, read_lines, stem
 from facelightning.data.transforms import Record
 from facelightning.errors import DataFormatError, DataNotFoundError
 from facelightning.labels import ATTRIBUTES
@@ -22,36 +21,6 @@ PARTITION: tuple[Split, ...] = ("train", "val", "test")
 
 IMAGE_FOLDERS = {"aligned": ("img_align_celeba", "img_align_celeba_png"), "wild": ("img_celeba",)}
 LANDMARK_FILES = {"aligned": "list_landmarks_align_celeba", "wild": "list_landmarks_celeba"}
-SUFFIXES = (".jpg", ".jpeg", ".png")
-
-
-def read_lines(path: Path) -> list[str]:
-    """The lines of a text file of a data set, whatever its line ends.
-
-    Raises:
-        DataFormatError: If it is empty, a web page or not text.
-    """
-    content = path.read_bytes()
-    if content.lstrip()[:1] == b"<":
-        raise DataFormatError(f"cannot read {path}: {HTML_HINT}")
-    try:
-        lines = content.decode("utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        raise DataFormatError(f"cannot read {path}: it is not a text file; download it again") from None
-    if not lines:
-        raise DataFormatError(f"cannot read {path}: it is empty; download it again")
-    return lines
-
-
-def stem(name: str) -> str:
-    """A file's name without its last suffix; what comes before may contain dots."""
-    return name.rpartition(".")[0]
-
-
-def list_pictures(folder: Path) -> dict[str, str]:
-    """The names of all pictures in a folder by their stem, from one listing."""
-    names = sorted(name for name in os.listdir(folder) if name.lower().endswith(SUFFIXES) and name[0] != ".")
-    return {stem(name): name for name in reversed(names)}  # of one stem's files the first, .jpg before .png
 
 
 @dataclass(frozen=True)
@@ -193,7 +162,7 @@ class CelebAReader:
     def __getitem__(self, index: int) -> Record:
         name = str(self.names[index])
         # annotators and networks saw the stored pixels, not the orientation that a camera may have noted in the file
-        image = read_image(self.folder / name, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+        image = read_image(self.folder / name)
         record = Record(image=image, attributes=self.attributes[index].astype(np.float32), name=name)
         if self.landmarks is not None:
             record["landmarks"] = self.landmarks[index]

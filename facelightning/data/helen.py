@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from facelightning.data.base import FaceDataModule, Split, existing_root, read_image
-from facelightning.data.celeba import SUFFIXES, list_pictures, read_lines
+from facelightning.data.base import FaceDataModule, Split
+from facelightning.data.files import SUFFIXES, existing_root, list_pictures, read_image, read_lines
 from facelightning.data.transforms import Record
 from facelightning.errors import DataFormatError, DataNotFoundError
 from facelightning.labels import HELEN7, HELEN11, HELEN11_TO_7
@@ -111,7 +111,7 @@ class HelenReader:
         name = str(self.ids[index])
         # the masks were made for the stored pixels, not for the orientation that a camera may have noted in the file
         path = self.root / "images" / str(self.pictures[index])
-        image = read_image(path, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+        image = read_image(path)
         alphas = [self._read_alpha(name, label, image.shape[:2]) for label in range(len(HELEN11))]
         return Record(image=image, mask=merge_masks(alphas, GROUPS[self.labels]), name=name)
 

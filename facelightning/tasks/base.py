@@ -191,6 +191,8 @@ class FaceTask(L.LightningModule):
         if self.schedule == "constant":
             return optimizer
         steps = int(self.trainer.estimated_stepping_batches)
+        # counting made the loaders before a checkpoint's place in them is restored; made again, they will resume there
+        self.trainer.fit_loop._combined_loader = None
         momentum = self.optimizer == "adamw"  # AdaGrad has none to cycle
         scheduler = OneCycleLR(optimizer, self.learning_rate, steps, cycle_momentum=momentum)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

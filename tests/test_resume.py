@@ -1,0 +1,97 @@
+"""A training that was interrupted anywhere ends with the same bits as one that was not."""
+
+from pathlib import Path
+
+import albumentations as A
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from facelightning.data import CelebADataModule, SyntheticDataModule
+from facelightning.tasks import AttributeNet, FaceTask, JointNet
+from tests.conftest import SIZE
+
+
+def make(kind: str, faces: Path, workers: int) -> tuple[FaceTask, L.LightningDataModule]:
+    """A task and its data, with everything that is random switched on."""
+    L.seed_everything(5, verbose=False)
+    augmentations = [A.HorizontalFlip(p=0.5), A.Affine(scale=(0.7, 1.2), rotate=(-20, 20), p=0.8, fill_mask=255)]
+    if kind == "single":
+        attributes = CelebADataModule(
+            str(faces / "celeba"), image_size=SIZE, batch_size=4, num_workers=workers, augmentations=augmentations
+        )
+        return AttributeNet(width=2), attributes
+    both = SyntheticDataModule(
+        str(faces),
+        faces=(21, 11, 13),
+        masks=(9, 5, 7),
+        image_size=SIZE,
+        batch_size=4,  # six batches an epoch
+        mask_batch_size=4,  # three: cycled twice
+        num_workers=workers,
+        augmentations=augmentations,
+    )
+    return JointNet(width=2, pooling="ssp", optimizer="adamw", schedule="one_cycle"), both
+
+
+def train(kind: str, faces: Path, folder: Path, workers: int, resume: Path | None = None) -> dict[str, object]:
+    """Two epochs, with a checkpoint after each step; what the last one holds."""
+    task, data = make(kind, faces, workers)
+    keep = ModelCheckpoint(folder, filename="{step}", auto_insert_metric_name=False, every_n_train_steps=1, save_top_k=-1)
+    trainer = L.Trainer(
+        accelerator="cpu",
+        max_epochs=2,
+        callbacks=[keep],
+        logger=False,
+        use_distributed_sampler=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        log_every_n_steps=1,
+    )
+    trainer.fit(task, datamodule=data, ckpt_path=resume)
+    assert trainer.global_step == 12
+    checkpoint: dict[str, object] = torch.load(folder / "12.ckpt", weights_only=True)
+    return checkpoint
+
+
+def assert_same(found: object, expected: object) -> None:
+    """Equal to the last bit, however deep."""
+    if isinstance(expected, dict):
+        assert isinstance(found, dict)
+        assert found.keys() == expected.keys()
+        for key in expected:
+            assert_same(found[key], expected[key])
+    elif isinstance(expected, list):
+        assert isinstance(found, list)
+        for left, right in zip(found, expected, strict=True):
+            assert_same(left, right)
+    elif isinstance(expected, torch.Tensor):
+        assert isinstance(found, torch.Tensor)
+        assert torch.equal(found, expected)
+    else:
+        assert found == expected
+
+
+@pytest.mark.parametrize(("kind", "workers"), [("single", 0), ("joint", 0), ("joint", 2)])
+def test_resuming_mid_epoch_continues_bit_identically(kind: str, workers: int, faces: Path, tmp_path: Path) -> None:
+    whole = train(kind, faces, tmp_path / "whole", workers)
+    # inside the first epoch (and the second cycle of the shorter set), at its very end, inside the second
+    for step in (4, 6, 8) if workers == 0 else (4,):
+        resumed = train(kind, faces, tmp_path / f"from{step}", 0, tmp_path / "whole" / f"{step}.ckpt")
+        for part in ("state_dict", "optimizer_states", "lr_schedulers"):
+            assert_same(resumed[part], whole[part])
+
+
+def test_another_seed_trains_otherwise(faces: Path, tmp_path: Path) -> None:
+    """What the test above compares does depend on order and augmentation."""
+    weights = []
+    for seed in (1, 2):
+        task, data = make("single", faces, 0)
+        assert isinstance(data, CelebADataModule)
+        data.seed = seed
+        L.Trainer(
+            accelerator="cpu", max_steps=2, logger=False, enable_checkpointing=False, enable_progress_bar=False
+        ).fit(task, datamodule=data)
+        weights.append(torch.cat([p.detach().flatten() for p in task.network.parameters()]))
+    assert not torch.equal(*weights)
