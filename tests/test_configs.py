@@ -23,7 +23,10 @@ def smaller_data(data: dict[str, Any], faces: Path) -> dict[str, Any]:
         parts = {part: smaller_data(settings, faces) for part, settings in data["init_args"].items()}
         return {"class_path": name, "init_args": parts}
     if name == "SyntheticDataModule":
-        return {"class_path": name, "init_args": {**small, "root": str(faces), "faces": [21, 11, 13], "masks": [9, 5, 7]}}
+        return {
+            "class_path": name,
+            "init_args": {**small, "root": str(faces), "faces": [21, 11, 13], "masks": [9, 5, 7]},
+        }
     folder = {"CelebADataModule": "celeba", "HelenDataModule": "helen"}[name]
     return {"class_path": name, "init_args": {**small, "root": str(faces / folder)}}
 

@@ -38,7 +38,9 @@ def make(kind: str, faces: Path, workers: int) -> tuple[FaceTask, L.LightningDat
 def train(kind: str, faces: Path, folder: Path, workers: int, resume: Path | None = None) -> dict[str, object]:
     """Two epochs, with a checkpoint after each step; what the last one holds."""
     task, data = make(kind, faces, workers)
-    keep = ModelCheckpoint(folder, filename="{step}", auto_insert_metric_name=False, every_n_train_steps=1, save_top_k=-1)
+    keep = ModelCheckpoint(
+        folder, filename="{step}", auto_insert_metric_name=False, every_n_train_steps=1, save_top_k=-1
+    )
     trainer = L.Trainer(
         accelerator="cpu",
         max_epochs=2,
