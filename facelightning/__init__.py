@@ -11,7 +11,13 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from facelightning.data import CelebADataModule, HelenDataModule, JointDataModule, SyntheticDataModule
+    from facelightning.data import (
+        CelebADataModule,
+        FolderDataModule,
+        HelenDataModule,
+        JointDataModule,
+        SyntheticDataModule,
+    )
     from facelightning.labels import ATTRIBUTES, HELEN7, HELEN11, LabelSpace
     from facelightning.tasks import AttributeNet, JointNet, SegNet, load_model
 
@@ -20,7 +26,13 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else its import asks t
 __version__ = version("facelightning")
 
 _HOMES = {
-    "facelightning.data": ("CelebADataModule", "HelenDataModule", "JointDataModule", "SyntheticDataModule"),
+    "facelightning.data": (
+        "CelebADataModule",
+        "FolderDataModule",
+        "HelenDataModule",
+        "JointDataModule",
+        "SyntheticDataModule",
+    ),
     "facelightning.labels": ("ATTRIBUTES", "HELEN7", "HELEN11", "LabelSpace"),
     "facelightning.tasks": ("AttributeNet", "JointNet", "SegNet", "load_model"),
 }
@@ -31,6 +43,7 @@ __all__ = [
     "HELEN11",
     "AttributeNet",
     "CelebADataModule",
+    "FolderDataModule",
     "HelenDataModule",
     "JointDataModule",
     "JointNet",

@@ -2,22 +2,25 @@
 
 import csv
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
+from urllib.parse import quote
 
 import cv2
 import lightning as L
-import numpy as np
 import torch
 from lightning.pytorch.callbacks import BasePredictionWriter, Callback
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from torch import Tensor
 
 from facelightning.errors import ConfigurationError
 from facelightning.labels import ATTRIBUTES
 from facelightning.tasks import FaceTask
-from facelightning.visualization import parsing_panels, region_weights_figure, save_picture
+from facelightning.visualization import Picture, parsing_panels, region_weights_figure, save_picture
 
 
 def run_folder(trainer: L.Trainer) -> Path | None:
@@ -27,7 +30,7 @@ def run_folder(trainer: L.Trainer) -> Path | None:
 
 
 def score_table(title: str, results: Mapping[str, Mapping[str, Any]]) -> str:
-    """Scores as lines of text, in percent.
+    """Scores as lines of text, in percent; ``nan`` where there is none.
 
     Args:
         title: The first line.
@@ -35,9 +38,10 @@ def score_table(title: str, results: Mapping[str, Mapping[str, Any]]) -> str:
 
     Example:
         >>> print(score_table("test", {"attributes": {"error": 8.33, "mean_ap": 81.02, "balanced_accuracy": 88.24,
-        ...                                           "undefined": []}}))
+        ...                                           "undefined": ["Bald"]}}))
         test
           attributes   error 8.33 %   mean AP 81.02 %   balanced accuracy 88.24 %
+                       left out of a mean, for want of positives or negatives: Bald
     """
     lines = [title]
     if "attributes" in results:
@@ -47,7 +51,8 @@ def score_table(title: str, results: Mapping[str, Mapping[str, Any]]) -> str:
             f"balanced accuracy {scores['balanced_accuracy']:.2f} %"
         )
         if scores["undefined"]:
-            lines.append(f"               left out of a mean, one class only: {', '.join(scores['undefined'])}")
+            note = f"left out of a mean, for want of positives or negatives: {', '.join(scores['undefined'])}"
+            lines += wrap(note, 100, initial_indent=" " * 15, subsequent_indent=" " * 15)
     if "parsing" in results:
         scores = results["parsing"]
         lines.append(
@@ -59,7 +64,18 @@ def score_table(title: str, results: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 class Report(Callback):
-    """Prints the scores after training, validation and test; a test also writes ``test_results.json``."""
+    """Prints the scores after training, validation and test; a test also writes ``test_results.json``.
+
+    The file holds ``"attributes"``: ``error``, ``mean_ap``, ``balanced_accuracy``, ``per_attribute`` (name → ``error``,
+    ``ap``, ``balanced_accuracy``) and ``undefined`` (names); and ``"parsing"``: ``iou`` (class → IoU), ``mean_iou``,
+    ``f1`` (class → F1), ``mean_f1``, ``overall_f1``; each as far as it was scored. Scores are in percent; ``null``
+    where there is none. See :mod:`facelightning.metrics` for what each means. Without a logger nothing is written.
+    """
+
+    def on_sanity_check_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Forget the scores of the few batches that Lightning tries before training."""
+        if isinstance(pl_module, FaceTask):
+            pl_module.results.pop("val", None)
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """The scores of the last validation."""
@@ -77,7 +93,8 @@ class Report(Callback):
         if folder is not None and trainer.is_global_zero and isinstance(pl_module, FaceTask):
             path = folder / "test_results.json"
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(_without_nan(pl_module.results["test"]), indent=2) + "\n", encoding="utf-8")
+            results = _without_nan(pl_module.results["test"])
+            path.write_text(json.dumps(results, indent=2, allow_nan=False) + "\n", encoding="utf-8")
             rank_zero_info(f"written: {path}")
 
     def _print(self, title: str, name: str, pl_module: L.LightningModule) -> None:
@@ -89,14 +106,16 @@ def _without_nan(value: Any) -> Any:
     """JSON has no NaN: an undefined score is null."""
     if isinstance(value, Mapping):
         return {key: _without_nan(item) for key, item in value.items()}
-    return None if isinstance(value, float) and np.isnan(value) else value
+    return None if value != value else value
 
 
 class Figures(Callback):
     """Draws the current model after each validation into ``figures/``, and to Weights & Biases where it is used.
 
     ``parsing.png`` shows image | truth | prediction; ``region_weights.png`` how much each region counts for each
-    attribute (Kalayeh et al., CVPR 2017, Figures 3 and 4), where the model weighs regions.
+    attribute (Kalayeh et al., CVPR 2017, Figures 3 and 4), where the model weighs regions. The pictures are spread
+    evenly over the first 64 with a mask; the weights are means over the first 256 with attributes, or few more: to
+    the end of the batch. Of several processes the first draws what it sees.
 
     Args:
         num_images: Pictures in the parsing panels.
@@ -104,7 +123,12 @@ class Figures(Callback):
 
     def __init__(self, num_images: int = 6) -> None:
         self.num_images = num_images
-        self._batches: dict[str, dict[str, Any]] = {}
+        self._pictures: list[tuple[Tensor, Tensor]] = []  # image (3, H, W) and mask (H, W)
+        self._weights: list[Tensor] = []  # (N, A)
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Forget what an interrupted validation left."""
+        self._pictures, self._weights = [], []
 
     def on_validation_batch_end(
         self,
@@ -115,57 +139,73 @@ class Figures(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keep the first batch of each validation set."""
-        if batch_idx == 0 and not trainer.sanity_checking:
-            self._batches |= {key: batch for key in ("mask", "attributes") if key in batch}
+        """Keep pictures with masks, and weigh regions on pictures with attributes, until there are enough."""
+        if trainer.sanity_checking or not trainer.is_global_zero or not isinstance(pl_module, FaceTask):
+            return
+        if pl_module.labels is not None and "mask" in batch:
+            self._pictures += list(zip(batch["image"], batch["mask"], strict=True))[: 64 - len(self._pictures)]
+        if pl_module.regions is not None and "attributes" in batch and len(self._weights) < 256:
+            self._weights += pl_module.region_weights(batch["image"]).float()
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Draw what was kept."""
         folder = run_folder(trainer)
-        batches, self._batches = self._batches, {}
-        if trainer.sanity_checking or not trainer.is_global_zero or not isinstance(pl_module, FaceTask):
+        if not isinstance(pl_module, FaceTask):
             return
-        figures = dict(_figures(pl_module, batches, self.num_images))
+        figures: dict[str, Picture] = {}
+        if self._pictures and self.num_images > 0:
+            figures["parsing"] = self._draw_parsing(pl_module)
+        if self._weights and pl_module.regions is not None:
+            weights = torch.stack(self._weights).mean(dim=0).T.cpu().numpy()
+            figures["region_weights"] = region_weights_figure(weights, ATTRIBUTES, pl_module.regions)
+        self._pictures, self._weights = [], []
         for name, picture in figures.items():
             if folder is not None:
                 save_picture(folder / "figures" / f"{name}.png", picture)
             for logger in trainer.loggers:
                 if isinstance(logger, WandbLogger):
-                    logger.log_image(f"figures/{name}", [picture], step=trainer.global_step)
+                    # Lightning files a validation's scores under the step before: the pictures belong beside them
+                    logger.log_image(f"figures/{name}", [picture], step=max(trainer.global_step - 1, 0))
 
-
-@torch.no_grad()
-def _figures(task: FaceTask, batches: Mapping[str, Mapping[str, Any]], num_images: int) -> list[tuple[str, Any]]:
-    figures = []
-    if task.labels is not None and "mask" in batches:
-        batch = {key: batches["mask"][key][:num_images] for key in ("image", "mask")}
-        outputs, _ = task.predict_batch(batch)
+    def _draw_parsing(self, task: FaceTask) -> Picture:
+        step = max(1, len(self._pictures) // self.num_images)
+        images, masks = (torch.stack(part) for part in zip(*self._pictures[::step][: self.num_images], strict=True))
+        outputs, _ = task.predict_batch({"image": images, "mask": masks})
         predicted = outputs["parsing"][-1].max(dim=1).indices
-        images, truth, parsing = (x.cpu().numpy() for x in (batch["image"], batch["mask"], predicted))
-        figures.append(("parsing", parsing_panels(images, truth, parsing, task.labels)))
-    regions = task.regions
-    if regions is not None and "attributes" in batches:
-        weights = task.region_weights(batches["attributes"]["image"]).mean(dim=0)  # (N, A)
-        figures.append(("region_weights", region_weights_figure(weights.T.cpu().numpy(), ATTRIBUTES, regions)))
-    return figures
+        shown, truth, parsing = (tensor.cpu().numpy() for tensor in (images, masks, predicted))
+        assert task.labels is not None
+        return parsing_panels(shown, truth, parsing, task.labels)
 
 
 class PredictionWriter(BasePredictionWriter):
-    """Writes predictions into ``predictions/``: ``attributes.csv`` with 40 probabilities a picture, and the parsing
-    of each picture as ``parsing/NAME.png``, whose pixels are class indices."""
+    """Writes predictions into ``predictions/`` of the run folder.
+
+    - ``attributes.csv``: a row for each picture, of its ``name`` and 40 probabilities, in no particular order.
+    - ``parsing/NAME.png``: class indices as grey values. NAME is the picture's whole name, with its suffix if it has
+      one, so that ``1.jpg`` and ``1.png`` do not meet: ``1.jpg.png``. What a file name cannot hold everywhere is
+      written as in a URL: ``a/b`` becomes ``a%2Fb.png``.
+
+    Raises:
+        ConfigurationError: If there is no logger, and so no run folder; if there are predictions already; or if two
+            pictures have one name, which would have to share a file. Nothing is overwritten.
+    """
 
     def __init__(self) -> None:
         super().__init__(write_interval="batch")
-        self._folder: Path | None = None
+        self._folder = Path()
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Make the folder; predictions that nobody could find are refused."""
+        """Make the folder."""
         if stage != "predict":
             return
         folder = run_folder(trainer)
         if folder is None:
             raise ConfigurationError("predictions are written into the run folder; configure a trainer.logger")
         self._folder = folder / "predictions"
+        exists = self._folder.exists()
+        trainer.strategy.barrier()  # no process makes the folder before all have looked
+        if exists:
+            raise ConfigurationError(f"{self._folder} holds predictions already; delete it, or write to another run")
         self._folder.mkdir(parents=True, exist_ok=True)
 
     def write_on_batch_end(
@@ -178,20 +218,35 @@ class PredictionWriter(BasePredictionWriter):
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        """Append one batch; each process has a table of its own."""
-        assert self._folder is not None
+        """Write one batch; each process has a table of its own."""
         if "attributes" in prediction:
-            suffix = f"_{trainer.global_rank}" if trainer.world_size > 1 else ""
-            path = self._folder / f"attributes{suffix}.csv"
-            new = not path.exists()
-            with path.open("a", newline="", encoding="utf-8") as file:
-                writer = csv.writer(file)
-                if new:
-                    writer.writerow(["name", *ATTRIBUTES])
-                for name, row in zip(prediction["name"], prediction["attributes"].tolist(), strict=True):
-                    writer.writerow([name, *(f"{probability:.6f}" for probability in row)])
+            with self._table(trainer.global_rank).open("a", newline="", encoding="utf-8") as file:
+                for name, row in zip(prediction["name"], prediction["attributes"].cpu().numpy(), strict=True):
+                    csv.writer(file).writerow([name, *row])  # as many digits as tell float32 numbers apart
         if "parsing" in prediction:
-            for name, mask in zip(prediction["name"], prediction["parsing"].cpu().numpy(), strict=True):
-                path = self._folder / "parsing" / f"{name}.png"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                cv2.imwrite(str(path), mask.astype(np.uint8))
+            (self._folder / "parsing").mkdir(exist_ok=True)
+            for name, mask in zip(prediction["name"], prediction["parsing"].byte().cpu().numpy(), strict=True):
+                path = self._folder / "parsing" / f"{quote(name, safe=' ')}.png"
+                try:
+                    with path.open("xb") as image:
+                        image.write(cv2.imencode(".png", mask)[1].tobytes())
+                except FileExistsError:
+                    raise ConfigurationError(
+                        f"two pictures are named {name}: {path} would be overwritten; predict them in separate runs"
+                    ) from None
+
+    def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Put the tables of all processes together."""
+        trainer.strategy.barrier()
+        tables = [path for rank in range(trainer.world_size) if (path := self._table(rank)).exists()]
+        if tables and trainer.is_global_zero:
+            with (self._folder / "attributes.csv").open("w", newline="", encoding="utf-8") as file:
+                csv.writer(file).writerow(["name", *ATTRIBUTES])
+                for table in tables:
+                    with table.open(newline="", encoding="utf-8") as part:
+                        shutil.copyfileobj(part, file)
+                    table.unlink()
+        rank_zero_info(f"written: {self._folder}")
+
+    def _table(self, rank: int) -> Path:
+        return self._folder / f"attributes_{rank}.csv"

@@ -1,4 +1,4 @@
-"""Pictures of what a model sees: pure functions from arrays to RGB pictures."""
+"""Pictures of what a model sees: pure functions from arrays to RGB pictures, fit for screen and print."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +14,9 @@ from facelightning.labels import IGNORE_INDEX, LabelSpace
 
 Picture = npt.NDArray[np.uint8]
 
-_IGNORED_COLOR = (255, 255, 255)
+_WHITE, _FRAME = 255, 160
+_LETTER = 0.062  # inches that a letter of 8 points takes, with some to spare
+_FONT_SIZE = 8
 
 
 def save_picture(path: Path, picture: Picture) -> None:
@@ -30,14 +32,19 @@ def color_mask(mask: npt.NDArray[np.integer], labels: LabelSpace) -> Picture:
         - mask: ``(H, W)`` or ``(B, H, W)``, class indices or 255.
         - return: ``(…, 3)``, RGB.
 
+    Raises:
+        ValueError: If an index is neither a class nor 255.
+
     Example:
         >>> from facelightning.labels import HELEN7
         >>> color_mask(np.array([[0, 3]]), HELEN7).tolist()
         [[[0, 0, 0], [60, 140, 220]]]
     """
-    palette = np.zeros((256, 3), np.uint8)
+    unknown = mask[((mask < 0) | (mask >= len(labels))) & (mask != IGNORE_INDEX)]
+    if unknown.size:
+        raise ValueError(f"class indices of {labels.name} lie in 0...{len(labels) - 1}; the mask holds {unknown[0]}")
+    palette = np.full((256, 3), _WHITE, np.uint8)
     palette[: len(labels)] = labels.colors
-    palette[IGNORE_INDEX] = _IGNORED_COLOR
     painted: Picture = palette[mask]
     return painted
 
@@ -47,31 +54,79 @@ def parsing_panels(
 ) -> Picture:
     """Image, truth and prediction of each picture side by side, with a legend (Kalayeh et al., CVPR 2017, Fig. 3).
 
+    Two pictures a row; a panel has the same size however many there are, and its pixels are whole squares.
+
     Shape:
         - images: ``(B, 3, H, W)``, uint8 RGB.
-        - truth, predicted: ``(B, H, W)``, class indices; 255 in the truth is shown white.
+        - truth, predicted: ``(B, H, W)``, class indices; 255, ignored, is white.
         - return: ``(h, w, 3)``, RGB.
+
+    Raises:
+        ValueError: If there is no picture, a shape or type is another, or an index is neither a class nor 255.
+
+    Example:
+        >>> from facelightning.labels import HELEN7
+        >>> images, masks = np.zeros((4, 3, 109, 89), np.uint8), np.zeros((4, 109, 89), np.uint8)
+        >>> parsing_panels(images, masks, masks, HELEN7).shape[2]
+        3
     """
-    columns = max(1, round(len(images) ** 0.5))
-    rows = -(-len(images) // columns)
-    height, width = images.shape[-2:]
-    scale = 180 / height  # panels of one height, whatever the network's input
-    figure = Figure(figsize=(columns * (3 * width * scale + 24) / 100, (rows * 188 + 60) / 100), dpi=140)
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axis in axes:
-        axis.set_axis_off()
-    gap = np.full((height, max(1, width // 30), 3), 255, np.uint8)
-    for axis, image, mask, prediction in zip(axes, images, truth, predicted, strict=False):
-        panels = (image.transpose(1, 2, 0), color_mask(mask, labels), color_mask(prediction, labels))
-        axis.imshow(np.hstack([panels[0], gap, panels[1], gap, panels[2]]), interpolation="nearest")
-    for axis in axes[:columns]:
-        axis.set_title("image   |   truth   |   prediction", fontsize=8)
-    patches = [Patch(facecolor=f"#{bytes(color).hex()}", edgecolor="gray") for color in labels.colors]
+    count, _, height, width = images.shape
+    if count == 0 or truth.shape != (count, height, width) or predicted.shape != truth.shape:
+        raise ValueError(
+            f"images {images.shape} need at least one picture, and truth {truth.shape} and predicted "
+            f"{predicted.shape} of ({count}, {height}, {width})"
+        )
+    if images.dtype != np.uint8:
+        raise ValueError(f"images must be uint8, in 0...255; found {images.dtype}")
+    panels = np.stack([images.transpose(0, 2, 3, 1), color_mask(truth, labels), color_mask(predicted, labels)], axis=1)
+    zoom = max(1, round(330 / max(height, width)))
+    panels = panels.repeat(zoom, axis=2).repeat(zoom, axis=3)  # (B, 3, zoom H, zoom W, 3)
+    inch = round(max(panels.shape[2:4]) / 1.65)  # print size, and so the letters' size beside it, is always the same
+    panels = np.pad(panels, ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0)), constant_values=_FRAME)
+    height, width = panels.shape[2:4]
+
+    columns = min(count, 2)
+    rows = -(-count // columns)
+    gap, margin, header = round(0.03 * inch), round(0.12 * inch), round(0.25 * inch)
+    lefts = [margin + (c // 3) * (3 * width + 2 * gap + margin) + (c % 3) * (width + gap) for c in range(3 * columns)]
+    tops = [header + row * (height + gap) for row in range(rows)]
+
     names = [name.replace("_", " ") for name in labels.classes]
-    figure.legend(patches, names, loc="lower center", ncol=min(len(labels), 7), fontsize=7, frameon=False)
-    figure.subplots_adjust(left=0.01, right=0.99, top=1 - 22 / (rows * 188 + 60), bottom=36 / (rows * 188 + 60))
-    figure.subplots_adjust(wspace=0.03, hspace=0.03)
-    return _render(figure)
+    colors = [f"#{bytes(color).hex()}" for color in labels.colors]
+    if (truth == IGNORE_INDEX).any() or (predicted == IGNORE_INDEX).any():
+        names, colors = [*names, "ignored"], [*colors, "white"]
+    page_width = lefts[-1] + width + margin
+    entry = (max(map(len, names)) * _LETTER + 0.35) * inch
+    legend_rows = -(-len(names) // max(1, int(page_width / entry)))
+    page_height = tops[-1] + height + round((0.12 + 0.18 * legend_rows) * inch)
+
+    # half a pixel more: matplotlib cuts the size to whole pixels instead of rounding it
+    figure = Figure(figsize=((page_width + 0.5) / inch, (page_height + 0.5) / inch), dpi=inch)
+    for column, left in enumerate(lefts):
+        title = ("image", "truth", "prediction")[column % 3]
+        middle = (left + width / 2) / page_width
+        figure.text(middle, 1 - 0.55 * header / page_height, title, ha="center", va="center", fontsize=_FONT_SIZE)
+    figure.legend(
+        [Patch(facecolor=color, edgecolor="gray", linewidth=0.5) for color in colors],
+        names,
+        loc="lower center",
+        bbox_to_anchor=(0.5, 0.03 * inch / page_height),
+        ncols=-(-len(names) // legend_rows),
+        fontsize=_FONT_SIZE,
+        frameon=False,
+        borderpad=0,
+        borderaxespad=0,
+        handlelength=1,
+        handleheight=1,
+        handletextpad=0.4,
+        columnspacing=1.2,
+    )
+    page = _render(figure)
+    for index, triple in enumerate(panels):
+        row, column = divmod(index, columns)
+        for panel, left in zip(triple, lefts[3 * column :], strict=False):
+            page[tops[row] : tops[row] + height, left : left + width] = panel
+    return page
 
 
 def region_weights_figure(
@@ -79,22 +134,48 @@ def region_weights_figure(
 ) -> Picture:
     """How much each region counts for each attribute, as a heat map (Kalayeh et al., CVPR 2017, Fig. 4).
 
+    A row for each attribute, a column for each region; a dot marks the largest weight of a row. The colours
+    (ColorBrewer's YlGnBu) darken steadily: they can be told apart by the colour-blind, and in grey.
+
     Shape:
         - weights: ``(A, N)``, in [0, 1], each row summing to 1.
         - return: ``(h, w, 3)``, RGB.
 
     Raises:
-        ValueError: If there is not one name for each row and column.
+        ValueError: If there is not one name for each row and column, or a weight lies outside [0, 1].
+
+    Example:
+        >>> region_weights_figure(np.array([[0.9, 0.1]]), ["Wavy_Hair"], ["hair", "nose"]).shape[2]
+        3
     """
-    if weights.shape != (len(attributes), len(regions)):
+    if weights.shape != (len(attributes), len(regions)) or weights.size == 0:
         raise ValueError(f"weights {weights.shape} need {len(attributes)} rows and {len(regions)} columns")
-    figure = Figure(figsize=(0.26 * len(attributes) + 1.6, 0.26 * len(regions) + 2.0), dpi=150, layout="constrained")
-    axis = figure.add_subplot()
-    image = axis.imshow(weights.T, cmap="viridis", vmin=0, vmax=1, aspect="equal")
-    axis.set_xticks(range(len(attributes)), [name.replace("_", " ") for name in attributes], rotation=90, fontsize=8)
-    axis.set_yticks(range(len(regions)), [name.replace("_", " ") for name in regions], fontsize=8)
-    axis.tick_params(length=0)
-    figure.colorbar(image, ax=axis, fraction=0.012, pad=0.01, label="weight").ax.tick_params(labelsize=7)
+    if not ((weights >= 0) & (weights <= 1 + 1e-5)).all():
+        raise ValueError(f"weights lie in [0, 1]; found {weights.min()}...{weights.max()}")
+    # a layout in inches: matplotlib's own takes several times as long as all of the drawing
+    left = max(map(len, attributes)) * _LETTER + 0.1
+    top = max(map(len, regions)) * _LETTER * 0.71 + 0.15  # region names are slanted by 45 degrees
+    width, height, bottom = 0.32 * len(regions), 0.16 * len(attributes), 0.55
+    right = max(0.71 * _LETTER * len(name) - 0.32 * i for i, name in enumerate(reversed(regions))) + 0.05
+    page_width, page_height = left + width + right, top + height + bottom
+
+    figure = Figure(figsize=(page_width, page_height), dpi=200)
+    axes = figure.add_axes((left / page_width, bottom / page_height, width / page_width, height / page_height))
+    mesh = axes.pcolormesh(weights, cmap="YlGnBu", vmin=0, vmax=1, edgecolors="white", linewidth=0.5)
+    axes.invert_yaxis()
+    axes.set_axis_off()  # names as plain text: ticks take several times as long to draw
+    for row, name in enumerate(attributes):
+        axes.text(-0.12, row + 0.5, name.replace("_", " "), ha="right", va="center_baseline", fontsize=_FONT_SIZE)
+    for column, name in enumerate(regions):
+        axes.text(column + 0.5, -0.25, name.replace("_", " "), rotation=45, rotation_mode="anchor", fontsize=_FONT_SIZE)
+    largest = weights.argmax(axis=1)
+    dots = ["white" if row[region] > 0.5 else "black" for row, region in zip(weights, largest, strict=True)]
+    axes.scatter(largest + 0.5, np.arange(len(attributes)) + 0.5, s=4, c=dots, linewidths=0)
+
+    bar = figure.add_axes((left / page_width, 0.38 / page_height, width / page_width, 0.08 / page_height))
+    figure.colorbar(mesh, cax=bar, orientation="horizontal", ticks=[0, 0.5, 1])
+    bar.tick_params(length=2, pad=1, labelsize=7)
+    bar.set_xlabel("weight (dot: the largest)", labelpad=1, fontsize=_FONT_SIZE)
     return _render(figure)
 
 

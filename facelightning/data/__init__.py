@@ -2,8 +2,16 @@
 
 from facelightning.data.base import FaceDataModule
 from facelightning.data.celeba import CelebADataModule
+from facelightning.data.folder import FolderDataModule
 from facelightning.data.helen import HelenDataModule
 from facelightning.data.joint import JointDataModule
 from facelightning.data.synthetic import SyntheticDataModule
 
-__all__ = ["CelebADataModule", "FaceDataModule", "HelenDataModule", "JointDataModule", "SyntheticDataModule"]
+__all__ = [
+    "CelebADataModule",
+    "FaceDataModule",
+    "FolderDataModule",
+    "HelenDataModule",
+    "JointDataModule",
+    "SyntheticDataModule",
+]

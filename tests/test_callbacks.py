@@ -1,0 +1,296 @@
+"""What a run leaves behind, held against the data on disk by independent means."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import cv2
+import lightning as L
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+import yaml
+from lightning.pytorch.loggers import CSVLogger
+from sklearn.metrics import average_precision_score, confusion_matrix
+
+from facelightning import JointNet
+from facelightning.__main__ import main
+from facelightning.callbacks import Figures, PredictionWriter, score_table
+from facelightning.errors import ConfigurationError
+from facelightning.labels import ATTRIBUTES, HELEN7, HELEN11, HELEN11_TO_7
+from tests.test_configs import small_overlay
+
+FULL_SIZE = "--data.init_args.image_size=[218,178]"  # that of the files: truth can be read without resizing
+
+
+@pytest.fixture(scope="module")
+def runs(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of two runs: one that trained and tested, and one that predicted with its best checkpoint."""
+    folder = tmp_path_factory.mktemp("run")
+    arguments = ["--config", "quickstart.yaml", "--config", small_overlay("quickstart.yaml", faces, folder), FULL_SIZE]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert main(["fit", *arguments, "--trainer.log_every_n_steps=1"]) == 0
+        best = "runs/quickstart/version_0/checkpoints/best.ckpt"
+        assert main(["predict", *arguments, "--ckpt_path", best]) == 0
+    return folder / "runs" / "quickstart"
+
+
+def results_of(run: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((run / "test_results.json").read_text())
+    return content
+
+
+def is_percentage(value: object) -> bool:
+    return value is None or (isinstance(value, float) and 0 <= value <= 100)
+
+
+def test_a_run_folder_holds_everything(runs: Path) -> None:
+    run = runs / "version_0"
+    names = {path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()}
+    assert names - {"hparams.yaml"} == {
+        "config.yaml",
+        "metrics.csv",
+        "checkpoints/best.ckpt",
+        "checkpoints/last.ckpt",
+        "test_results.json",
+        "figures/parsing.png",
+        "figures/region_weights.png",
+    }
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["model"]["init_args"]["pooling"] == "ssp"
+    with (run / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert any(row["train/loss"] for row in rows)
+    assert any(row["val/mean_ap"] and row["val/mean_iou"] for row in rows)
+    for picture in ("parsing", "region_weights"):
+        assert cv2.imread(str(run / "figures" / f"{picture}.png")) is not None
+
+
+def test_test_results_have_the_documented_structure(runs: Path) -> None:
+    results = results_of(runs / "version_0")
+    assert results.keys() == {"attributes", "parsing"}
+    attributes, parsing = results["attributes"], results["parsing"]
+    assert attributes.keys() == {"error", "mean_ap", "balanced_accuracy", "per_attribute", "undefined"}
+    assert tuple(attributes["per_attribute"]) == ATTRIBUTES
+    for name, scores in attributes["per_attribute"].items():
+        assert scores.keys() == {"error", "ap", "balanced_accuracy"}
+        assert all(map(is_percentage, scores.values()))
+        assert (None in scores.values()) == (name in attributes["undefined"])
+    assert attributes["undefined"]  # of 13 pictures: the case is met
+    assert parsing.keys() == {"iou", "mean_iou", "f1", "mean_f1", "overall_f1"}
+    assert tuple(parsing["iou"]) == tuple(parsing["f1"]) == HELEN7.classes
+    means = [attributes[key] for key in ("error", "mean_ap", "balanced_accuracy")]
+    means += [parsing[key] for key in ("mean_iou", "mean_f1", "overall_f1")]
+    assert all(map(is_percentage, [*parsing["iou"].values(), *parsing["f1"].values(), *means]))
+    assert None not in means
+
+
+def read_table(path: Path) -> dict[str, npt.NDArray[np.float32]]:
+    with path.open(newline="") as file:
+        header, *rows = csv.reader(file)
+    assert header == ["name", *ATTRIBUTES]
+    table = {name: np.array(values, np.float32) for name, *values in rows}
+    assert len(table) == len(rows)
+    return table
+
+
+def test_the_written_probabilities_give_the_scores_of_the_test(runs: Path, faces: Path) -> None:
+    table = read_table(runs / "version_1" / "predictions" / "attributes.csv")
+    assert not list((runs / "version_1" / "predictions").glob("attributes_*"))
+    partition = dict(line.split() for line in (faces / "celeba/Eval/list_eval_partition.txt").read_text().splitlines())
+    annotation = [line.split() for line in (faces / "celeba/Anno/list_attr_celeba.txt").read_text().splitlines()[2:]]
+    truth = {name: np.array(labels, int) == 1 for name, *labels in annotation if partition[name] == "2"}
+    assert len(truth) == 13
+    assert len(table) == 13 + 7  # both test sets
+    probabilities = np.stack([table[name] for name in truth])
+    assert ((probabilities > 0) & (probabilities < 1)).all()
+    labels = np.stack(list(truth.values()))
+    expected = {
+        name: 100 * average_precision_score(labels[:, i], probabilities[:, i])
+        for i, name in enumerate(ATTRIBUTES)
+        if labels[:, i].any()
+    }
+    scores = results_of(runs / "version_0")["attributes"]
+    found = {name: row["ap"] for name, row in scores["per_attribute"].items() if row["ap"] is not None}
+    assert found == pytest.approx(expected)
+    assert scores["mean_ap"] == pytest.approx(np.mean(list(expected.values())))
+    assert scores["error"] == pytest.approx(100 * ((probabilities > 0.5) != labels).mean())
+
+
+def test_the_written_masks_give_the_scores_of_the_test(runs: Path, faces: Path) -> None:
+    folder = runs / "version_1" / "predictions" / "parsing"
+    celeba = [f"{number:06d}.jpg.png" for number in range(33, 46)]
+    ids = [line.split(" , ")[1] for line in (faces / "helen/testing.txt").read_text().splitlines()]
+    assert sorted(path.name for path in folder.iterdir()) == sorted([*celeba, *(f"{name}.png" for name in ids)])
+    confusion = np.zeros((7, 7))
+    for name in ids:
+        alphas = [
+            cv2.imread(str(faces / f"helen/labels/{name}/{name}_lbl{label:02d}.png"), cv2.IMREAD_GRAYSCALE)
+            for label in range(len(HELEN11))
+        ]
+        stack = np.stack([np.asarray(alpha, float) for alpha in alphas])
+        groups = [stack[[HELEN11.index(part) for part in parts]].sum(axis=0) for parts in HELEN11_TO_7.values()]
+        truth = np.stack(groups).clip(max=255).argmax(axis=0)
+        predicted = cv2.imread(str(folder / f"{name}.png"), cv2.IMREAD_UNCHANGED)
+        assert predicted is not None
+        assert predicted.shape == truth.shape
+        confusion += confusion_matrix(truth.ravel(), predicted.ravel(), labels=range(7))
+    hits = confusion.diagonal()
+    iou = 100 * hits / (confusion.sum(axis=0) + confusion.sum(axis=1) - hits)
+    scores = results_of(runs / "version_0")["parsing"]
+    assert list(scores["iou"].values()) == pytest.approx(list(iou))
+    assert scores["mean_iou"] == pytest.approx(iou.mean())
+
+
+def test_scores_are_printed(
+    command: Callable[..., None], faces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--config", "quickstart.yaml", "--config", small_overlay("quickstart.yaml", faces, tmp_path)]
+    command("fit", *arguments)
+    after_training, after_test = capsys.readouterr().out.split("test scores\n")
+    assert after_training.count("validation scores after training\n") == 1
+    results = results_of(Path("runs/quickstart/version_0"))
+    assert f"mean AP {results['attributes']['mean_ap']:.2f} %" in after_test
+    assert f"mean IoU {results['parsing']['mean_iou']:.2f} %" in after_test
+    for name, iou in results["parsing"]["iou"].items():
+        assert f"{name} {iou:.2f}" in after_test
+    printed = " ".join(after_test.split())
+    assert f"positives or negatives: {', '.join(results['attributes']['undefined'])} parsing" in printed
+
+
+def test_the_table_holds_only_what_was_scored() -> None:
+    parsing = {"iou": {"hair": 47.56}, "mean_iou": 61.84, "f1": {"hair": 64.46}, "mean_f1": 70.0, "overall_f1": 80.0}
+    lines = score_table("title", {"parsing": parsing}).splitlines()
+    assert [line.split()[0] for line in lines] == ["title", "parsing", "IoU"]
+    assert "61.84" in lines[1]
+    assert "hair 47.56" in lines[2]
+
+
+class Faces(torch.utils.data.Dataset[dict[str, Any]]):
+    """Noise with the given names."""
+
+    def __init__(self, names: list[str], **truth: torch.Tensor) -> None:
+        self.names, self.truth = names, truth
+        self.images = torch.randint(0, 256, (len(names), 3, 40, 32), dtype=torch.uint8)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        truth = {key: values[index] for key, values in self.truth.items()}
+        return {"image": self.images[index], "name": self.names[index], **truth}
+
+
+def make_trainer(folder: Path, callback: L.Callback) -> L.Trainer:
+    return L.Trainer(
+        accelerator="cpu",
+        callbacks=[callback],
+        logger=CSVLogger(folder, name="run", version=0),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+    )
+
+
+def predict(folder: Path, names: list[str]) -> Path:
+    loader = torch.utils.data.DataLoader(Faces(names), batch_size=2)
+    make_trainer(folder, PredictionWriter()).predict(JointNet(width=2), loader)
+    return folder / "run" / "version_0" / "predictions"
+
+
+def test_no_name_leaves_the_folder_or_meets_another(tmp_path: Path) -> None:
+    names = ["1.jpg", "1.png", "1", "../up", "..", "/root", "a/b", "a%2Fb", "a\\b", "a_b", "ä, ö\n", ""]
+    folder = predict(tmp_path / "inner", names)
+    files = {path for path in tmp_path.rglob("*") if path.is_file()} - {folder.parent / "metrics.csv"}
+    files -= {folder.parent / "hparams.yaml"}
+    masks = files - {folder / "attributes.csv"}
+    assert len(masks) == len(names)
+    assert {path.parent for path in masks} == {folder / "parsing"}
+    assert {"1.jpg.png", "1.png.png", "1.png", "a%2Fb.png"} < {path.name for path in masks}
+    assert list(read_table(folder / "attributes.csv")) == names  # as they are
+
+
+def test_two_pictures_of_one_name_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"two pictures are named a: .*a\.png would be overwritten"):
+        predict(tmp_path, ["a", "b", "c", "a"])
+
+
+def test_predictions_of_two_runs_are_not_mixed(tmp_path: Path) -> None:
+    folder = predict(tmp_path, ["a", "b"])
+    before = {path: path.read_bytes() for path in folder.rglob("*.*")}
+    with pytest.raises(ConfigurationError, match=r"predictions holds predictions already; delete it"):
+        predict(tmp_path, ["c", "d"])
+    assert before == {path: path.read_bytes() for path in folder.rglob("*.*")}
+
+
+def test_predictions_need_a_run_folder() -> None:
+    trainer = L.Trainer(accelerator="cpu", logger=False, callbacks=[PredictionWriter()], enable_progress_bar=False)
+    with pytest.raises(ConfigurationError, match=r"configure a trainer\.logger"):
+        trainer.predict(JointNet(width=2), torch.utils.data.DataLoader(Faces(["a"])))
+
+
+def test_tables_of_all_processes_are_put_together(tmp_path: Path) -> None:
+    """Two writers take turns on one folder, as two processes would."""
+    writers = []
+    for rank in (0, 1):
+        strategy = SimpleNamespace(barrier=lambda: None)
+        trainer: Any = SimpleNamespace(
+            global_rank=rank, world_size=2, is_global_zero=rank == 0, strategy=strategy, log_dir=tmp_path, logger=True
+        )
+        writers.append((PredictionWriter(), trainer))
+    task = JointNet(width=2)
+    writers[0][0].setup(writers[0][1], task, "predict")
+    writers[1][0]._folder = writers[0][0]._folder
+    rows = torch.rand(4, 40)
+    for turn, (writer, trainer) in enumerate(2 * writers):
+        prediction = {"name": [f"face{turn}"], "attributes": rows[turn : turn + 1]}
+        writer.write_on_batch_end(trainer, task, prediction, None, None, 0, 0)
+    for writer, trainer in reversed(writers):
+        writer.on_predict_end(trainer, task)
+    (path,) = (tmp_path / "predictions").iterdir()
+    table = read_table(path)
+    assert sorted(table) == ["face0", "face1", "face2", "face3"]
+    assert all(np.array_equal(table[f"face{turn}"], rows[turn].numpy()) for turn in range(4))  # to the last bit
+
+
+def test_pictures_are_spread_and_weights_are_means(tmp_path: Path) -> None:
+    """The figures' inputs, from 20 pictures with masks and 300 with attributes."""
+    torch.manual_seed(0)
+    masks = Faces([""] * 20, mask=torch.randint(0, 7, (20, 40, 32)))
+    attributes = Faces([""] * 300, attributes=torch.randint(0, 2, (300, 40)).float())
+    seen: dict[str, Any] = {}
+
+    class Watched(Figures):
+        def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+            seen["pictures"], seen["weights"] = self._pictures, self._weights
+            super().on_validation_end(trainer, pl_module)
+            assert not self._pictures
+            assert not self._weights
+
+    task = JointNet(width=2, pooling="ssp")
+    loaders = [torch.utils.data.DataLoader(data, batch_size=8) for data in (masks, attributes)]
+    make_trainer(tmp_path, Watched(num_images=3)).validate(task, loaders, verbose=False)
+    assert len(seen["pictures"]) == 20
+    assert torch.equal(seen["pictures"][12][0], masks.images[12])
+    expected = task.eval().region_weights(attributes.images[:256])
+    assert torch.allclose(torch.stack(seen["weights"]), expected, atol=1e-5)
+    page = cv2.imread(str(tmp_path / "run/version_0/figures/parsing.png"))
+    assert page is not None
+    for chosen in (0, 6, 12):
+        shown = masks.images[chosen].permute(1, 2, 0).numpy()[..., ::-1].repeat(8, axis=0).repeat(8, axis=1)
+        assert cv2.matchTemplate(page, np.ascontiguousarray(shown[:64, :64]), cv2.TM_SQDIFF_NORMED).min() < 1e-6
+
+
+def test_the_sanity_check_is_not_reported(
+    command: Callable[..., None], faces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = small_overlay("segnet.yaml", faces, tmp_path)
+    never = "--trainer.check_val_every_n_epoch=100"
+    command("fit", "--config", "segnet.yaml", "--config", small, never, "--trainer.callbacks=[]")
+    assert "validation scores" not in capsys.readouterr().out
+    assert not list(Path("runs").rglob("figures"))

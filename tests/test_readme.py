@@ -1,0 +1,49 @@
+"""What README and configs/README.md tell people to type works."""
+
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from facelightning.__main__ import main
+from tests.test_configs import small_overlay
+
+ROOT = Path(__file__).parent.parent
+TEXTS = [ROOT / "README.md", ROOT / "configs" / "README.md"]
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    """The fenced code blocks of a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", path.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def commands() -> list[str]:
+    """Every ``facelightning`` command, continued lines joined."""
+    lines = [line for path in TEXTS for block in blocks(path, "bash") for line in block.replace("\\\n", " ").splitlines()]
+    found = (re.search(r"\bfacelightning (fit|validate|test|predict)\b[^#]*", line) for line in lines)
+    return sorted({" ".join(match.group().split()) for match in found if match})
+
+
+def test_there_are_commands() -> None:
+    assert "facelightning fit --config quickstart.yaml" in commands()
+
+
+@pytest.mark.parametrize("line", commands())
+def test_command_is_understood(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each option exists and each value has its type; what they train is tested with the configurations."""
+    monkeypatch.chdir(tmp_path)
+    words = shlex.split(line)[1:]
+    with pytest.raises(SystemExit) as stop:
+        main([*words, "--print_config"])
+    assert stop.value.code == 0
+
+
+def test_python_examples_run(command: Callable[..., None], faces: Path, tmp_path: Path) -> None:
+    small = small_overlay("quickstart.yaml", faces, tmp_path)
+    command("fit", "--config", "quickstart.yaml", "--config", small, "--test_after_fit=false")
+    examples = blocks(ROOT / "README.md", "python")
+    assert examples
+    for example in examples:
+        exec(compile(example, "README.md", "exec"), {})

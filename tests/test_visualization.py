@@ -1,0 +1,218 @@
+"""Pictures: the right colours at the right places, every name readable, and nothing drawn from nonsense."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import matplotlib
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from facelightning.labels import ATTRIBUTES, HELEN7, HELEN11, LabelSpace
+from facelightning.visualization import Picture, color_mask, parsing_panels, region_weights_figure, save_picture
+
+Masks = npt.NDArray[np.int64]
+
+
+def examples(
+    count: int, height: int = 12, width: int = 10, labels: LabelSpace = HELEN7
+) -> tuple[Picture, Masks, Masks]:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (count, 3, height, width), np.uint8)
+    truth, predicted = rng.integers(0, len(labels), (2, count, height, width))
+    return images, truth, predicted
+
+
+def find(page: Picture, panel: Picture) -> tuple[int, int]:
+    """The one place in a page where a panel stands exactly."""
+    height, width = panel.shape[:2]
+    places = np.argwhere((page[: 1 - height, : 1 - width] == panel[0, 0]).all(axis=2))
+    for y in range(0, height, 13):
+        for x in range(0, width, 13):
+            places = places[(page[places[:, 0] + y, places[:, 1] + x] == panel[y, x]).all(axis=1)]
+    ((top, left),) = places.tolist()
+    assert np.array_equal(page[top : top + height, left : left + width], panel)
+    return top, left
+
+
+def enlarged(panel: Picture) -> Picture:
+    zoom = round(330 / max(panel.shape[:2]))
+    return panel.repeat(zoom, axis=0).repeat(zoom, axis=1)
+
+
+def test_masks_are_painted_in_the_colours_of_their_classes() -> None:
+    painted = color_mask(np.array([[0, 1, 6], [255, 3, 2]]), HELEN7)
+    assert painted.dtype == np.uint8
+    assert painted.tolist() == [
+        [list(HELEN7.colors[0]), list(HELEN7.colors[1]), list(HELEN7.colors[6])],
+        [[255, 255, 255], list(HELEN7.colors[3]), list(HELEN7.colors[2])],
+    ]
+
+
+@pytest.mark.parametrize("index", [7, 254, 300, -1])
+def test_an_index_without_a_class_is_not_painted(index: int) -> None:
+    with pytest.raises(ValueError, match=rf"helen7 lie in 0\.\.\.6; the mask holds {index}"):
+        color_mask(np.array([[0, index]]), HELEN7)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 8])
+def test_every_panel_is_exact_and_in_its_place(count: int) -> None:
+    images, truth, predicted = examples(count)
+    page = parsing_panels(images, truth, predicted, HELEN7)
+    assert page.dtype == np.uint8
+    places = []
+    for i in range(count):
+        triple = (images[i].transpose(1, 2, 0), color_mask(truth[i], HELEN7), color_mask(predicted[i], HELEN7))
+        places.append([find(page, enlarged(panel)) for panel in triple])
+    for triple_places in places:
+        assert len({top for top, _ in triple_places}) == 1
+        lefts = [left for _, left in triple_places]
+        assert lefts == sorted(lefts)
+    tops = [triple_places[0][0] for triple_places in places]
+    assert [tops.index(top) for top in tops] == [i // 2 * 2 for i in range(count)]  # two a row, in order
+    assert page.shape[1] == parsing_panels(*examples(min(count, 2)), HELEN7).shape[1]
+
+
+@pytest.mark.parametrize("size", [(40, 32), (109, 89), (218, 178), (64, 96), (400, 400)])
+@pytest.mark.parametrize("labels", [HELEN7, HELEN11], ids=str)
+def test_the_legend_shows_every_class_and_nothing_touches_the_margin(size: tuple[int, int], labels: LabelSpace) -> None:
+    black = np.zeros((1, *size), np.int64)
+    page = parsing_panels(np.zeros((1, 3, *size), np.uint8), black, black, labels)
+    for color in labels.colors[1:]:
+        assert (page == color).all(axis=2).sum() > 100  # the panels are black: this is its patch in the legend
+    assert (page[:, :4] == 255).all()
+    assert (page[:, -4:] == 255).all()
+    assert (page[:3] == 255).all()
+    assert (page[-2:] == 255).all()
+
+
+@pytest.mark.parametrize("index", range(len(HELEN7)))
+def test_the_legend_names_every_class(index: int) -> None:
+    batch = examples(2)
+    page = parsing_panels(*batch, HELEN7)
+    renamed = [*HELEN7.classes]
+    renamed[index] = renamed[index][::-1]  # as many letters: the layout stays
+    other = parsing_panels(*batch, replace(HELEN7, classes=tuple(renamed)))
+    assert page.shape == other.shape
+    changed = (page != other).any(axis=(1, 2)).nonzero()[0]
+    assert changed.min() > find(page, enlarged(color_mask(batch[2][1], HELEN7)))[0] + 336  # below the panels
+
+
+def test_names_are_shown_without_underscores() -> None:
+    batch = examples(1, labels=HELEN11)
+    spaced = replace(HELEN11, classes=tuple(name.replace("_", " ") for name in HELEN11.classes))
+    assert np.array_equal(parsing_panels(*batch, HELEN11), parsing_panels(*batch, spaced))
+    names = [name.replace("_", " ") for name in ATTRIBUTES]
+    weights = np.full((40, 2), 0.5)
+    page = region_weights_figure(weights, ATTRIBUTES, ["face_skin", "hair"])
+    assert np.array_equal(page, region_weights_figure(weights, names, ["face skin", "hair"]))
+
+
+def test_ignored_pixels_are_explained_only_where_there_are_any() -> None:
+    images, truth, predicted = examples(2)
+    without = parsing_panels(images, truth, predicted, HELEN7)
+    truth[0, 0, 0] = 255
+    page = parsing_panels(images, truth, predicted, HELEN7)
+    top, left = find(page, enlarged(color_mask(truth[0], HELEN7)))
+    assert page[top, left].tolist() == [255, 255, 255]
+    assert page[top + 30, left].tolist() != [255, 255, 255]
+    assert page.shape == without.shape
+    bottom = find(page, enlarged(color_mask(predicted[1], HELEN7)))[0] + 336 + 2
+    assert (page[bottom:] != without[bottom:]).any()
+    columns = [np.nonzero((p[bottom:] < 250).any(axis=(0, 2)))[0] for p in (page, without)]
+    assert np.ptp(columns[0]) > np.ptp(columns[1]) + 50  # the legend is longer by one entry
+
+
+@pytest.mark.parametrize(
+    ("images", "truth", "predicted", "message"),
+    [
+        (np.zeros((0, 3, 4, 4), np.uint8), np.zeros((0, 4, 4), int), np.zeros((0, 4, 4), int), "at least one picture"),
+        (np.zeros((2, 3, 4, 4), np.uint8), np.zeros((2, 4, 5), int), np.zeros((2, 4, 4), int), r"\(2, 4, 5\)"),
+        (np.zeros((2, 3, 4, 4), np.uint8), np.zeros((2, 4, 4), int), np.zeros((1, 4, 4), int), r"\(1, 4, 4\)"),
+        (np.zeros((1, 3, 4, 4), np.float32), np.zeros((1, 4, 4), int), np.zeros((1, 4, 4), int), "uint8.*float32"),
+        (np.zeros((1, 3, 4, 4), np.uint8), np.zeros((1, 4, 4), int), np.full((1, 4, 4), 7), "the mask holds 7"),
+    ],
+)
+def test_panels_that_do_not_fit_together(images: Picture, truth: Masks, predicted: Masks, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        parsing_panels(images, truth, predicted, HELEN7)
+
+
+def heat(weight: float) -> list[int]:
+    """The colour of a weight, from matplotlib's own table."""
+    return [round(255 * part) for part in matplotlib.colormaps["YlGnBu"](float(weight))[:3]]
+
+
+def test_each_weight_is_where_its_attribute_and_region_are() -> None:
+    weights = np.random.default_rng(0).dirichlet(np.ones(7), 40)
+    weights[3] = np.eye(7)[5]
+    page = region_weights_figure(weights, ATTRIBUTES, HELEN7.classes)
+    rows, columns = (page == heat(1)).all(axis=2).nonzero()  # the one weight of 1, and the end of the colour bar
+    top, left = rows.min() + 8, columns[rows < rows.min() + 10].min() + 8  # within the cell, beside its dot
+    step_x, step_y = 0.32 * 200, 0.16 * 200  # inches, dots an inch
+    for row in range(40):
+        for column in range(7):
+            found = page[round(top + (row - 3) * step_y), round(left + (column - 5) * step_x)]
+            assert np.abs(found.astype(int) - heat(weights[row, column])).max() <= 3, (row, column)
+
+
+@pytest.mark.parametrize(("largest", "low", "high"), [(0.9, 225, 255), (0.6, 225, 255), (0.45, 0, 60), (0.42, 0, 60)])
+def test_the_largest_weight_alone_is_marked(largest: float, low: int, high: int) -> None:
+    """White on dark cells, black on light ones."""
+    rest = 1 - largest - 0.3 * (1 - largest)
+    weights = np.array([[rest, largest, 0.3 * (1 - largest)]])
+    page = region_weights_figure(weights, ["Bald"], ["hair", "nose", "lips"]).astype(int)
+    cells = page[: -round(0.5 * 200)]  # without the colour bar
+    for weight in weights[0]:
+        rows, columns = (np.abs(cells - heat(weight)).max(axis=2) <= 3).nonzero()
+        row, column = (rows.min() + rows.max()) // 2, (columns.min() + columns.max()) // 2
+        assert np.ptp(columns) > 50
+        middle = cells[row, column]
+        assert ((low <= middle) & (middle <= high)).all() == (weight == largest), weight
+
+
+@pytest.mark.parametrize("index", [0, 20, 39])
+def test_the_heat_map_names_attributes_and_regions(index: int) -> None:
+    weights = np.full((40, 7), 1 / 7)
+    page = region_weights_figure(weights, ATTRIBUTES, HELEN7.classes)
+    names = [*ATTRIBUTES]
+    names[index] = names[index][::-1]
+    changed = (page != region_weights_figure(weights, names, HELEN7.classes)).any(axis=2).nonzero()
+    first_row = len(page) - round((0.55 + 0.16 * 40) * 200)
+    middle = first_row + (index + 0.5) * 0.16 * 200
+    assert np.abs(changed[0] - middle).max() < 20  # beside its row alone
+    regions = [*HELEN7.classes]
+    regions[index % 7] = regions[index % 7][::-1]
+    changed = (page != region_weights_figure(weights, ATTRIBUTES, regions)).any(axis=2).nonzero()
+    assert changed[0].max() < first_row
+
+
+def test_nothing_is_cut_off_the_heat_map() -> None:
+    for regions in (HELEN7.classes, HELEN11.classes, ("hair", "x" * 30)):
+        page = region_weights_figure(np.full((40, len(regions)), 0.1), ATTRIBUTES, regions)
+        border = np.concatenate([page[:2].reshape(-1, 3), page[:, :2].reshape(-1, 3), page[:, -2:].reshape(-1, 3)])
+        assert (border == 255).all()
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        (np.full((39, 7), 0.1), r"\(39, 7\) need 40 rows and 7 columns"),
+        (np.full((7, 40), 0.1), r"\(7, 40\) need"),
+        (np.full((40, 7), 1.5), r"\[0, 1\]; found 1.5"),
+        (np.full((40, 7), -0.1), r"\[0, 1\]"),
+        (np.full((40, 7), np.nan), r"\[0, 1\]; found nan"),
+    ],
+)
+def test_weights_that_are_none(weights: npt.NDArray[np.float64], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        region_weights_figure(weights, ATTRIBUTES, HELEN7.classes)
+
+
+def test_a_saved_picture_is_the_picture(tmp_path: Path) -> None:
+    picture = examples(1)[0][0].transpose(1, 2, 0)
+    save_picture(tmp_path / "made" / "ä.png", picture)
+    stored = cv2.imdecode(np.fromfile(tmp_path / "made" / "ä.png", np.uint8), cv2.IMREAD_COLOR)
+    assert stored is not None
+    assert np.array_equal(stored[..., ::-1], picture)
