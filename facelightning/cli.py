@@ -2,9 +2,11 @@
 
 import difflib
 import inspect
+import logging
 import re
 import warnings
 from collections.abc import Sequence
+from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -110,7 +112,7 @@ class FaceParser(LightningArgumentParser):
         names = {action.dest.rsplit(".", 1)[-1] for parser in parsers for action in parser._actions}
         for path in re.findall(r"class_path '([\w.]+)'", message):
             module, _, name = path.rpartition(".")
-            found = getattr(inspect.importlib.import_module(module), name, None)  # type: ignore[attr-defined]
+            found = getattr(import_module(module), name, None)
             names |= set(inspect.signature(found).parameters) if found else set()
         return sorted(names)
 
@@ -144,6 +146,8 @@ class FaceCLI(LightningCLI):
     def __init__(self, args: Sequence[str]) -> None:
         for message in QUIET:
             warnings.filterwarnings("ignore", message)
+        # Lightning advertises other products in its log, and has no switch for it
+        logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda r: "Tip:" not in r.getMessage())
         super().__init__(
             FaceTask,
             L.LightningDataModule,
@@ -172,6 +176,8 @@ class FaceCLI(LightningCLI):
         settings = self.config[self.config["subcommand"]]
         if "verbose" in settings:
             settings["verbose"] = False  # the scores are printed by Report
+        if "return_predictions" in settings:
+            settings["return_predictions"] = False  # they are written; kept, they would fill the memory
         checkpoint = settings.get("ckpt_path")
         if checkpoint not in (None, "best", "last", "hpc"):
             read_checkpoint(checkpoint)  # a broken file is reported before anything is built
@@ -188,4 +194,5 @@ class FaceCLI(LightningCLI):
     def after_fit(self) -> None:
         """Test the best checkpoint, if the configuration asks for it."""
         if self.config["fit"]["test_after_fit"]:
-            self.trainer.test(datamodule=self.datamodule, ckpt_path="best", verbose=False)
+            best = getattr(self.trainer.checkpoint_callback, "best_model_path", "")  # none in a very short training
+            self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=best or None, verbose=False)

@@ -34,7 +34,8 @@ def runs(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     arguments = ["--config", "quickstart.yaml", "--config", small_overlay("quickstart.yaml", faces, folder), FULL_SIZE]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        assert main(["fit", *arguments, "--trainer.log_every_n_steps=1"]) == 0
+        # enough to tell faces apart: the scores of equal faces would hang on the last bit
+        assert main(["fit", *arguments, "--trainer.max_steps=12", "--model.init_args.learning_rate=0.03"]) == 0
         best = "runs/quickstart/version_0/checkpoints/best.ckpt"
         assert main(["predict", *arguments, "--ckpt_path", best]) == 0
     return folder / "runs" / "quickstart"
@@ -109,6 +110,7 @@ def test_the_written_probabilities_give_the_scores_of_the_test(runs: Path, faces
     assert len(table) == 13 + 7  # both test sets
     probabilities = np.stack([table[name] for name in truth])
     assert ((probabilities > 0) & (probabilities < 1)).all()
+    assert probabilities.std(axis=0).min() > 1e-4
     labels = np.stack(list(truth.values()))
     expected = {
         name: 100 * average_precision_score(labels[:, i], probabilities[:, i])
@@ -151,7 +153,7 @@ def test_scores_are_printed(
     command: Callable[..., None], faces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["--config", "quickstart.yaml", "--config", small_overlay("quickstart.yaml", faces, tmp_path)]
-    command("fit", *arguments)
+    command("fit", *arguments, "--trainer.limit_train_batches=2")
     after_training, after_test = capsys.readouterr().out.split("test scores\n")
     assert after_training.count("validation scores after training\n") == 1
     results = results_of(Path("runs/quickstart/version_0"))

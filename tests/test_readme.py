@@ -21,7 +21,9 @@ def blocks(path: Path, language: str) -> list[str]:
 
 def commands() -> list[str]:
     """Every ``facelightning`` command, continued lines joined."""
-    lines = [line for path in TEXTS for block in blocks(path, "bash") for line in block.replace("\\\n", " ").splitlines()]
+    lines = [
+        line for path in TEXTS for block in blocks(path, "bash") for line in block.replace("\\\n", " ").splitlines()
+    ]
     found = (re.search(r"\bfacelightning (fit|validate|test|predict)\b[^#]*", line) for line in lines)
     return sorted({" ".join(match.group().split()) for match in found if match})
 

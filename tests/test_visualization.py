@@ -56,7 +56,7 @@ def test_an_index_without_a_class_is_not_painted(index: int) -> None:
         color_mask(np.array([[0, index]]), HELEN7)
 
 
-@pytest.mark.parametrize("count", [1, 2, 5, 8])
+@pytest.mark.parametrize("count", [1, 2, 7])
 def test_every_panel_is_exact_and_in_its_place(count: int) -> None:
     images, truth, predicted = examples(count)
     page = parsing_panels(images, truth, predicted, HELEN7)
@@ -74,7 +74,7 @@ def test_every_panel_is_exact_and_in_its_place(count: int) -> None:
     assert page.shape[1] == parsing_panels(*examples(min(count, 2)), HELEN7).shape[1]
 
 
-@pytest.mark.parametrize("size", [(40, 32), (109, 89), (218, 178), (64, 96), (400, 400)])
+@pytest.mark.parametrize("size", [(40, 32), (109, 89), (64, 96)])
 @pytest.mark.parametrize("labels", [HELEN7, HELEN11], ids=str)
 def test_the_legend_shows_every_class_and_nothing_touches_the_margin(size: tuple[int, int], labels: LabelSpace) -> None:
     black = np.zeros((1, *size), np.int64)
@@ -172,7 +172,7 @@ def test_the_largest_weight_alone_is_marked(largest: float, low: int, high: int)
         assert ((low <= middle) & (middle <= high)).all() == (weight == largest), weight
 
 
-@pytest.mark.parametrize("index", [0, 20, 39])
+@pytest.mark.parametrize("index", [0, 39])
 def test_the_heat_map_names_attributes_and_regions(index: int) -> None:
     weights = np.full((40, 7), 1 / 7)
     page = region_weights_figure(weights, ATTRIBUTES, HELEN7.classes)

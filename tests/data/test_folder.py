@@ -29,7 +29,7 @@ def test_reads_every_picture_once_at_one_size(tmp_path: Path) -> None:
 
 
 def test_what_it_cannot_do_is_said(tmp_path: Path) -> None:
-    with pytest.raises(DataNotFoundError, match="data root .*gone does not exist"):
+    with pytest.raises(DataNotFoundError, match=r"data root .*gone does not exist"):
         FolderDataModule(str(tmp_path / "gone")).setup("predict")
     with pytest.raises(DataNotFoundError, match=r"no picture \(.jpg, .jpeg, .png\) in"):
         FolderDataModule(str(tmp_path)).setup("predict")
@@ -38,7 +38,7 @@ def test_what_it_cannot_do_is_said(tmp_path: Path) -> None:
     (tmp_path / "broken.jpg").write_bytes(b"nothing")
     data = FolderDataModule(str(tmp_path), num_workers=0)
     data.setup("predict")
-    with pytest.raises(DataFormatError, match="cannot decode .*broken.jpg"):
+    with pytest.raises(DataFormatError, match=r"cannot decode .*broken\.jpg"):
         next(iter(data.predict_dataloader()))
 
 

@@ -1,0 +1,118 @@
+"""Weights & Biases without an account or a network: what the run's own file holds."""
+
+import csv
+import json
+import os
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import pytest
+import yaml
+from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]  # made at import
+
+from tests.test_configs import small_overlay
+
+BLOCK, HEADER = 32768, struct.Struct("<IHB")  # LevelDB's log format: checksum, length, kind of each fragment
+FULL, LAST = 1, 4  # kinds that end a record
+
+
+def read_records(path: Path) -> Iterator[Record]:
+    """The records of a ``.wandb`` file, in order."""
+    content = path.read_bytes()
+    assert content[:4] == b":W&B"
+    position, collected = 7, b""
+    while position + HEADER.size <= len(content):
+        left_in_block = BLOCK - position % BLOCK
+        if left_in_block < HEADER.size:
+            position += left_in_block
+            continue
+        _, length, kind = HEADER.unpack_from(content, position)
+        position += HEADER.size
+        collected += content[position : position + length]
+        position += length
+        if kind in (FULL, LAST):
+            record = Record()
+            record.ParseFromString(collected)
+            collected = b""
+            yield record
+
+
+def values(items: Any) -> dict[str, Any]:
+    """Keys and JSON values of a list of protobuf items; a nested key's parts are joined by slashes."""
+    return {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items}
+
+
+@pytest.fixture(scope="module")
+def folder(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the quickstart ran, in a process of its own that knows no account and reaches no network."""
+    folder = tmp_path_factory.mktemp("wandb")
+    small = small_overlay("quickstart.yaml", faces, folder)
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
+    nowhere = "http://127.0.0.1:9"
+    environment |= {"HOME": str(folder / "home"), "WANDB_BASE_URL": nowhere, "OMP_NUM_THREADS": "1"}
+    environment |= {"http_proxy": nowhere, "https_proxy": nowhere}
+    arguments = [part for name in ("quickstart.yaml", small, "overlays/wandb.yaml") for part in ("--config", name)]
+    arguments += ["--trainer.limit_train_batches=2", "--trainer.max_steps=4", "--trainer.log_every_n_steps=1"]
+    run = [sys.executable, "-m", "facelightning", "fit", *arguments]
+    done = subprocess.run(run, cwd=folder, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    return folder / "runs"
+
+
+@pytest.fixture
+def records(folder: Path) -> list[Record]:
+    (path,) = folder.glob("wandb/offline-run-*/run-*.wandb")
+    return list(read_records(path))
+
+
+@pytest.fixture
+def history(records: list[Record]) -> list[dict[str, Any]]:
+    return [values(record.history.item) for record in records if record.WhichOneof("record_type") == "history"]
+
+
+def test_scores_are_those_of_the_run_folder(folder: Path, history: list[dict[str, Any]]) -> None:
+    with (folder / "quickstart" / "version_0" / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for key in ("train/loss", "val/loss", "val/mean_iou", "val/mean_ap", "val/iou_hair", "test/mean_iou"):
+        written = [(int(row["step"]), float(row[key])) for row in rows if row[key]]
+        logged = [(entry["trainer/global_step"], entry[key]) for entry in history if key in entry]
+        assert logged == written
+        assert len(logged) == {"train": 4, "val": 2, "test": 1}[key.split("/")[0]]
+
+
+def test_the_whole_configuration_is_there(folder: Path, records: list[Record]) -> None:
+    config: dict[str, Any] = {}
+    for record in records:
+        kind = record.WhichOneof("record_type")
+        if kind in ("run", "config"):
+            config |= values(record.run.config.update if kind == "run" else record.config.update)
+    written = yaml.safe_load((folder / "quickstart" / "version_0" / "config.yaml").read_text())
+    assert config["config"] == written
+    assert config["config"]["model"]["class_path"] == "facelightning.JointNet"
+    assert config["config"]["model"]["init_args"]["pooling"] == "ssp"
+    assert config["config"]["model"]["init_args"]["width"] == 2
+    assert config["config"]["data"]["init_args"]["batch_size"] == 4
+
+
+@pytest.mark.parametrize("name", ["figures/parsing", "figures/region_weights"])
+def test_panels_lie_beside_the_scores_of_their_step(folder: Path, history: list[dict[str, Any]], name: str) -> None:
+    entries = [entry for entry in history if f"{name}/filenames" in entry]
+    steps = [entry["trainer/global_step"] for entry in history if "val/loss" in entry]
+    assert [entry["trainer/global_step"] for entry in entries] == steps
+    (media,) = folder.glob("wandb/offline-run-*/files")
+    pictures = [cv2.imread(str(media / file)) for entry in entries for file in entry[f"{name}/filenames"]]
+    assert len(pictures) == 2
+    last = cv2.imread(str(folder / "quickstart" / "version_0" / f"{name}.png"))
+    assert last is not None
+    assert pictures[-1] is not None
+    assert (pictures[-1] == last).all()
+
+
+def test_the_run_ended_well(records: list[Record]) -> None:
+    exits = [record.exit.exit_code for record in records if record.WhichOneof("record_type") == "exit"]
+    assert exits == [0]
