@@ -41,7 +41,14 @@ def small_overlay(config: str, faces: Path, folder: Path) -> str:
     overlay: dict[str, Any] = {
         "model": {"init_args": {"width": 2}},
         "data": smaller_data(content["data"], faces),
-        "trainer": {"max_steps": 2, "max_epochs": -1, "accelerator": "cpu", "enable_progress_bar": False},
+        "trainer": {
+            "max_steps": 2,
+            "max_epochs": -1,
+            "limit_train_batches": 2,  # so that the second step ends an epoch, and is validated
+            "check_val_every_n_epoch": 1,
+            "accelerator": "cpu",
+            "enable_progress_bar": False,
+        },
     }
     if "parser" in content["model"]["init_args"]:
         overlay["model"]["init_args"]["parser"] = "runs/segnet/version_0/checkpoints/last.ckpt"
@@ -53,7 +60,7 @@ def small_overlay(config: str, faces: Path, folder: Path) -> str:
 def run_all(command: Callable[..., None], configs: list[str], *flags: str) -> None:
     """Train, then score and predict with the checkpoint that training left."""
     arguments = [word for config in configs for word in ("--config", config)] + list(flags)
-    command("fit", *arguments, "--trainer.check_val_every_n_epoch=1", "--trainer.limit_train_batches=2")
+    command("fit", *arguments)
     name = yaml.safe_load(next(Path("runs").glob("*/version_0/config.yaml")).read_text())
     assert {"model", "data", "trainer"} <= name.keys()  # the complete configuration, not what differs
     (last,) = [path for path in Path("runs").glob("*/version_0/checkpoints/last.ckpt") if path.parts[1] != "segnet"]
