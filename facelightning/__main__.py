@@ -1,6 +1,7 @@
 """The ``facelightning`` command: knows the subcommands, and imports what one needs only when it is called."""
 
 import difflib
+import re
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -64,7 +65,10 @@ def main(args: Sequence[str] | None = None) -> int:
         mistake = users_mistake(error)
         if mistake is None:
             raise
-        print(f"facelightning: {mistake}", file=sys.stderr)
+        sentence = re.sub(
+            r"(?s)^Caught .*\n[\w.]+Error: ", "", str(mistake)
+        ).strip()  # a worker sends its traceback along
+        print(f"facelightning: {sentence}", file=sys.stderr)
         return 1
     except SystemExit as error:
         if type(error).__name__ == "SIGTERMException":  # Lightning would end a killed run with status 0

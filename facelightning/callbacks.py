@@ -2,12 +2,12 @@
 
 import csv
 import json
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
-from urllib.parse import quote
 
 import cv2
 import lightning as L
@@ -80,7 +80,7 @@ class Report(Callback):
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """The scores of the last validation."""
-        self._print("validation scores after training", "val", pl_module)
+        self._print("scores of the last validation", "val", pl_module)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """The scores, unless this validation is part of a training."""
@@ -178,6 +178,16 @@ class Figures(Callback):
         return parsing_panels(shown, truth, parsing, task.labels)
 
 
+def file_name(name: str) -> str:
+    """A picture's name as one file name: what no file name may hold is written as in a URL.
+
+    Example:
+        >>> file_name("friends/a?.jpg")
+        'friends%2Fa%3F.jpg'
+    """
+    return re.sub(r'[%<>:"/\\|?*\x00-\x1f]', lambda found: f"%{ord(found[0]):02X}", name)
+
+
 class PredictionWriter(BasePredictionWriter):
     """Writes predictions into ``predictions/`` of the run folder.
 
@@ -221,13 +231,15 @@ class PredictionWriter(BasePredictionWriter):
     ) -> None:
         """Write one batch; each process has a table of its own."""
         if "attributes" in prediction:
-            with self._table(trainer.global_rank).open("a", newline="", encoding="utf-8") as file:
+            with self._table(trainer.global_rank).open(
+                "a", newline="", encoding="utf-8", errors="surrogateescape"
+            ) as file:
                 for name, row in zip(prediction["name"], prediction["attributes"].cpu().numpy(), strict=True):
                     csv.writer(file).writerow([name, *row])  # as many digits as tell float32 numbers apart
         if "parsing" in prediction:
             (self._folder / "parsing").mkdir(exist_ok=True)
             for name, mask in zip(prediction["name"], prediction["parsing"].byte().cpu().numpy(), strict=True):
-                path = self._folder / "parsing" / f"{quote(name, safe=' ')}.png"
+                path = self._folder / "parsing" / f"{file_name(name)}.png"
                 try:
                     with path.open("xb") as image:
                         image.write(cv2.imencode(".png", mask)[1].tobytes())
@@ -241,10 +253,12 @@ class PredictionWriter(BasePredictionWriter):
         trainer.strategy.barrier()
         tables = [path for rank in range(trainer.world_size) if (path := self._table(rank)).exists()]
         if tables and trainer.is_global_zero:
-            with (self._folder / "attributes.csv").open("w", newline="", encoding="utf-8") as file:
+            with (self._folder / "attributes.csv").open(
+                "w", newline="", encoding="utf-8", errors="surrogateescape"
+            ) as file:
                 csv.writer(file).writerow(["name", *ATTRIBUTES])
                 for table in tables:
-                    with table.open(newline="", encoding="utf-8") as part:
+                    with table.open(newline="", encoding="utf-8", errors="surrogateescape") as part:
                         shutil.copyfileobj(part, file)
                     table.unlink()
         rank_zero_info(f"written: {self._folder}")

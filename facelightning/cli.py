@@ -81,7 +81,7 @@ def read_config(path: Path) -> dict[str, Any]:
     """A configuration file as a dictionary, or one clear sentence."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"configuration {path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise ConfigurationError(f"configuration {path} must hold keys and values, not a {type(content).__name__}")
@@ -181,6 +181,11 @@ class FaceCLI(LightningCLI):
         checkpoint = settings.get("ckpt_path")
         if checkpoint not in (None, "best", "last", "hpc"):
             read_checkpoint(checkpoint)  # a broken file is reported before anything is built
+        elif self.config["subcommand"] != "fit":
+            raise ConfigurationError(
+                f"{self.config['subcommand']} needs a trained model: "
+                "pass its file, such as --ckpt_path=runs/NAME/version_0/checkpoints/best.ckpt"
+            )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """The callbacks that every run has, and what follows training."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
+from facelightning.errors import ConfigurationError
 from facelightning.labels import ATTRIBUTES, IGNORE_INDEX, LabelSpace
 
 
@@ -215,7 +216,7 @@ def average_precision(scores: Tensor, targets: Tensor) -> Tensor:
     if not ((targets == 0) | (targets == 1) | targets.isnan()).all():
         raise ValueError("Targets must be 0, 1, or NaN where unknown; convert labels of -1 and 1 first.")
     if scores.isnan().any():
-        raise ValueError("A score is NaN and cannot be ranked: the network that made it has diverged.")
+        raise ConfigurationError("A score is NaN and cannot be ranked: training has diverged; lower the learning rate.")
     scores, targets = scores.movedim(0, -1).contiguous(), targets.movedim(0, -1).contiguous()  # (A, n): sorts faster
     known = ~targets.isnan()
     ranked, order = scores.sort(descending=True)  # unknown entries among them: they add to no count below

@@ -155,7 +155,7 @@ def test_scores_are_printed(
     arguments = ["--config", "quickstart.yaml", "--config", small_overlay("quickstart.yaml", faces, tmp_path)]
     command("fit", *arguments, "--trainer.limit_train_batches=2")
     after_training, after_test = capsys.readouterr().out.split("test scores\n")
-    assert after_training.count("validation scores after training\n") == 1
+    assert after_training.count("scores of the last validation\n") == 1
     results = results_of(Path("runs/quickstart/version_0"))
     assert f"mean AP {results['attributes']['mean_ap']:.2f} %" in after_test
     assert f"mean IoU {results['parsing']['mean_iou']:.2f} %" in after_test

@@ -5,10 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from facelightning.__main__ import main
 from facelightning.cli import config_folder, find_config
+from facelightning.data.synthetic import write_synthetic
 from facelightning.errors import ConfigurationError
 from tests.test_configs import small_overlay
 
@@ -141,3 +143,34 @@ def test_an_installed_wheel_has_the_configurations(tmp_path: Path) -> None:
     bundled = {f"facelightning/configs/{path.relative_to(config_folder())}" for path in config_folder().rglob("*.yaml")}
     assert bundled <= names
     assert not any(name.startswith(("tests/", "runs/", "data/")) for name in names)
+
+
+@pytest.mark.parametrize("stage", ["validate", "test", "predict"])
+@pytest.mark.parametrize("checkpoint", [(), ("--ckpt_path=last",)])
+def test_nothing_is_scored_without_a_trained_model(
+    stage: str, checkpoint: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert f"{stage} needs a trained model" in refused((stage, "--config", "avg.yaml", *checkpoint), capsys)
+
+
+def test_a_broken_picture_is_one_sentence_also_from_a_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_synthetic(Path("faces"), attributes=(4, 2, 2), parsing=(2, 2, 2), seed=0)
+    (broken,) = Path("faces/celeba/Img/img_align_celeba").glob("000005.jpg")
+    broken.write_bytes(b"no picture")
+    small = small_overlay("avg.yaml", Path("faces").resolve(), tmp_path)
+    message = refused((*AVG, "--config", small, "--data.init_args.num_workers=1"), capsys)
+    assert f"facelightning: cannot decode {broken.resolve()}" in message
+
+
+def test_the_last_checkpoint_is_the_last(command: Callable[..., None], faces: Path, tmp_path: Path) -> None:
+    """Whatever the best one is; and a resumed run goes on from there."""
+    small = small_overlay("avg.yaml", faces, tmp_path)
+    arguments = ("--config", "avg.yaml", "--config", small, "--trainer.limit_train_batches=5")
+    command("fit", *arguments, "--trainer.max_steps=8")  # inside the second epoch: no validation follows
+    last = Path("runs/avg/version_0/checkpoints/last.ckpt")
+    assert torch.load(last, weights_only=True)["global_step"] == 8
+    command("fit", *arguments, "--trainer.max_steps=12", "--ckpt_path", str(last))
+    assert torch.load("runs/avg/version_1/checkpoints/last.ckpt", weights_only=True)["global_step"] == 12

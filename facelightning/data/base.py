@@ -71,6 +71,11 @@ class FaceDataModule(L.LightningDataModule):
         seed: int | None = None,
     ) -> None:
         super().__init__()
+        if min(*image_size, batch_size) < 1 or num_workers < 0 or (seed or 0) < 0:
+            raise ConfigurationError(
+                f"{type(self).__name__}: image_size {image_size} and batch_size {batch_size} must be positive, "
+                f"num_workers {num_workers} and seed {seed} not negative"
+            )
         self.image_size = image_size
         self.batch_size = batch_size
         self.num_workers = num_workers
@@ -120,7 +125,13 @@ class FaceDataModule(L.LightningDataModule):
 
     def _evaluation_loader(self, split: Split) -> DataLoader[Sample]:
         dataset = self.dataset(split)
-        sampler: Any = EvaluationSampler(len(dataset), *self._process())
+        rank, processes = self._process()
+        if len(dataset) < processes:  # a process without a sample would leave the others waiting
+            raise ConfigurationError(
+                f"{type(self).__name__}: the {split} split has {len(dataset)} pictures for {processes} processes; "
+                "use fewer devices"
+            )
+        sampler: Any = EvaluationSampler(len(dataset), rank, processes)
         return DataLoader(dataset, sampler=sampler, **self._loading())
 
     def _process(self) -> tuple[int, int]:

@@ -30,7 +30,12 @@ def read_image(path: Path, flags: int = STORED_RGB) -> npt.NDArray[np.uint8]:
         content = path.read_bytes()
     except FileNotFoundError:
         raise DataNotFoundError(f"picture {path} does not exist") from None
-    image = cv2.imdecode(np.frombuffer(content, np.uint8), flags) if content else None
+    try:
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), flags) if content else None
+    except cv2.error:
+        raise DataFormatError(
+            f"cannot decode {path}: OpenCV refuses it, for example for its number of pixels"
+        ) from None
     if image is None:
         what = HTML_HINT if content.lstrip()[:1] == b"<" else f"its {len(content)} bytes are not a picture"
         raise DataFormatError(f"cannot decode {path}: {what}")

@@ -10,6 +10,11 @@ from facelightning.data.transforms import Record
 from facelightning.errors import ConfigurationError, DataNotFoundError
 
 
+def is_picture(path: Path) -> bool:
+    """Whether a file's name says that it is a picture; hidden files are notes of the operating system."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+
+
 class FolderReader:
     """The pictures in a folder and its subfolders, in alphabetical order, upright.
 
@@ -22,7 +27,7 @@ class FolderReader:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.paths = sorted(path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+        self.paths = sorted(path for path in root.rglob("*") if is_picture(path))
         if not self.paths:
             raise DataNotFoundError(f"no picture ({', '.join(SUFFIXES)}) in {root}; pass a folder of photographs")
 

@@ -16,7 +16,7 @@ from facelightning.data.cartoon import DRAWING_VERSION, CartoonFace, draw_face, 
 from facelightning.data.celeba import CelebADataModule
 from facelightning.data.helen import HelenDataModule
 from facelightning.data.joint import JointDataModule
-from facelightning.errors import DataFormatError
+from facelightning.errors import ConfigurationError, DataFormatError
 from facelightning.labels import ATTRIBUTES
 
 STAMP = "synthetic.json"
@@ -65,7 +65,7 @@ class SyntheticDataModule(JointDataModule):
         augmentations: list[A.BasicTransform] | None = None,
         seed: int | None = None,
     ) -> None:
-        self.root, self.faces, self.masks, self.drawing_seed = Path(root), faces, masks, drawing_seed
+        self.root, self.faces, self.masks, self.drawing_seed = Path(root).expanduser(), faces, masks, drawing_seed
         helen = HelenDataModule(f"{root}/helen", labels, image_size, mask_batch_size, num_workers, augmentations, seed)
         celeba = CelebADataModule(f"{root}/celeba", "aligned", image_size, batch_size, num_workers, augmentations, seed)
         super().__init__(parsing=helen, attributes=celeba)
@@ -89,7 +89,7 @@ def write_synthetic(root: Path, attributes: tuple[int, int, int], parsing: tuple
 
     Raises:
         DataFormatError: If ``root`` exists and is no such data set, or one of other parameters; nothing is changed.
-        ValueError: If a count or the seed is negative.
+        ConfigurationError: If a count or the seed is negative.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -102,7 +102,7 @@ def write_synthetic(root: Path, attributes: tuple[int, int, int], parsing: tuple
     .. [2] Smith, Zhang, Brandt, Lin, Yang, "Exemplar-Based Face Parsing", CVPR 2013.
     """
     if min(*attributes, *parsing, seed) < 0:
-        raise ValueError(f"counts {attributes} and {parsing} and seed {seed} must not be negative")
+        raise ConfigurationError(f"counts {attributes} and {parsing} and seed {seed} must not be negative")
     stamp = {"attributes": list(attributes), "parsing": list(parsing), "seed": seed, "version": DRAWING_VERSION}
     if _is_complete(root, stamp):
         return

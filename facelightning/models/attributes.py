@@ -39,6 +39,10 @@ class Parser(nn.Module):
         super().__init__()
         self.labels = labels
         self.network = SegmentationNetwork(len(labels), width)
+        self.trained = False  # a parser of random weights helps nobody: who trains on it asks
+        self.register_load_state_dict_post_hook(  # type: ignore[no-untyped-call]  # torch is only partly typed
+            lambda module, _: setattr(module, "trained", True)
+        )
         self.requires_grad_(False)
         self.eval()
 

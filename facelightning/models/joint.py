@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from facelightning.errors import ConfigurationError
 from facelightning.labels import LabelSpace
 from facelightning.models.attributes import AttributeTail
 from facelightning.models.blocks import Encoder
@@ -88,11 +89,11 @@ class JointNetwork(nn.Module):
             - return: parsing logits ``(P, K, h, w)`` coarse to fine, and attribute logits ``(Q, A)``.
 
         Raises:
-            ValueError: If the two differ in height or width; the message names both sizes.
+            ConfigurationError: If the two differ in height or width; the message names both sizes.
         """
         if parsing_images.shape[-2:] != attribute_images.shape[-2:]:
             sizes = [" × ".join(map(str, x.shape[-2:])) for x in (parsing_images, attribute_images)]
-            raise ValueError(
+            raise ConfigurationError(
                 f"pictures to parse ({sizes[0]}) and to describe ({sizes[1]}) differ in size; give both data modules "
                 "one image_size"
             )

@@ -7,7 +7,7 @@ from torch import Tensor
 from facelightning.errors import CheckpointError, ConfigurationError
 from facelightning.labels import ATTRIBUTES, LABEL_SPACES
 from facelightning.models.attributes import AttributeNetwork, Parser
-from facelightning.tasks.base import Batch, FaceTask, Outputs
+from facelightning.tasks.base import Batch, FaceTask, Outputs, check_choice
 from facelightning.tasks.checkpoint import read_checkpoint, restore
 
 
@@ -50,6 +50,7 @@ class AttributeNet(FaceTask):
         schedule: Literal["constant", "one_cycle"] = "constant",
     ) -> None:
         super().__init__(None, True, optimizer, learning_rate, weight_decay, schedule)
+        check_choice("pooling", pooling, ("avg", "ssp"))
         self.save_hyperparameters()
         regions: Parser | None = None
         if pooling == "ssp":
@@ -79,6 +80,15 @@ class AttributeNet(FaceTask):
     def region_weights(self, images: Tensor) -> Tensor:
         """How much each region counts for each attribute, ``(B, N, A)``, with semantic pooling."""
         return self.network.region_weights(images)
+
+    def on_fit_start(self) -> None:
+        """Refuse to learn with a parser that nothing was loaded into."""
+        super().on_fit_start()
+        if self.network.parser is not None and not self.network.parser.trained:
+            raise ConfigurationError(
+                "AttributeNet: the parser has no weights, for with `parser_config` the file `parser` is not read; "
+                "set `parser_config` to null"
+            )
 
     def predict_batch(self, batch: Batch) -> tuple[Outputs, Batch]:
         """Describe the pictures of a batch."""

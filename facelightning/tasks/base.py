@@ -1,6 +1,6 @@
 """What every task shares: one step for training and one for evaluation, scores, optimiser, checkpoints."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypedDict, cast
 
 import lightning as L
@@ -61,9 +61,13 @@ class Scoring(nn.Module):
         counted = [part for part, score in self.scores.items() if score.update_called]
         losses = {part: float(self.losses[part].compute()) for part in counted}
         scores = {part: self.scores[part].compute() for part in counted}
+        self.reset()
+        return losses, scores
+
+    def reset(self) -> None:
+        """Start afresh."""
         for metric in (*self.losses.values(), *self.scores.values()):
             metric.reset()
-        return losses, scores
 
 
 def sample_losses(outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
@@ -77,6 +81,12 @@ def sample_losses(outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
         pairs = zip(outputs["attributes"], batch["attributes"], strict=True)
         losses["attributes"] = torch.stack([attribute_loss(logits, targets) for logits, targets in pairs])
     return losses
+
+
+def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    """Refuse a misspelt setting; the command line has checked its own already, a notebook has not."""
+    if value not in choices:
+        raise ConfigurationError(f"{name} must be {' or '.join(choices)}, not {value!r}")
 
 
 class FaceTask(L.LightningModule):
@@ -104,6 +114,8 @@ class FaceTask(L.LightningModule):
         schedule: Literal["constant", "one_cycle"],
     ) -> None:
         super().__init__()
+        check_choice("optimizer", optimizer, ("adagrad", "adamw"))
+        check_choice("schedule", schedule, ("constant", "one_cycle"))
         self.labels = labels
         self.optimizer, self.schedule = optimizer, schedule
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
@@ -165,6 +177,14 @@ class FaceTask(L.LightningModule):
         """Count one batch of one of the test sets."""
         self.testing.update(*self.predict_batch(batch))
 
+    def on_validation_start(self) -> None:
+        """Forget what an interrupted validation left."""
+        self.validation.reset()
+
+    def on_test_start(self) -> None:
+        """Forget what an interrupted test left."""
+        self.testing.reset()
+
     def on_validation_epoch_end(self) -> None:
         """Log the scores of the whole validation set."""
         self._log_results("val", self.validation)
@@ -190,11 +210,13 @@ class FaceTask(L.LightningModule):
         optimizer: Optimizer = make(parameters, lr=self.learning_rate, weight_decay=self.weight_decay)
         if self.schedule == "constant":
             return optimizer
-        steps = int(self.trainer.estimated_stepping_batches)
+        steps = self.trainer.estimated_stepping_batches
+        if steps == float("inf"):
+            raise ConfigurationError("the one_cycle schedule needs an end: set trainer.max_steps or trainer.max_epochs")
         # counting made the loaders before a checkpoint's place in them is restored; made again, they will resume there
         self.trainer.fit_loop._combined_loader = None
         momentum = self.optimizer == "adamw"  # AdaGrad has none to cycle
-        scheduler = OneCycleLR(optimizer, self.learning_rate, steps, cycle_momentum=momentum)
+        scheduler = OneCycleLR(optimizer, self.learning_rate, int(steps), cycle_momentum=momentum)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

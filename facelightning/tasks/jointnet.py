@@ -7,7 +7,7 @@ from torch import Tensor
 from facelightning.errors import ConfigurationError
 from facelightning.labels import ATTRIBUTES, LABEL_SPACES
 from facelightning.models.joint import JointNetwork
-from facelightning.tasks.base import Batch, FaceTask, Outputs
+from facelightning.tasks.base import Batch, FaceTask, Outputs, check_choice
 
 
 class JointNet(FaceTask):
@@ -47,6 +47,7 @@ class JointNet(FaceTask):
         schedule: Literal["constant", "one_cycle"] = "constant",
     ) -> None:
         super().__init__(LABEL_SPACES[labels], True, optimizer, learning_rate, weight_decay, schedule)
+        check_choice("pooling", pooling, ("avg", "ssp"))
         self.save_hyperparameters()
         self.loss_weights = {"parsing": parsing_weight, "attributes": attribute_weight}
         self.network = JointNetwork(LABEL_SPACES[labels], len(ATTRIBUTES), width, semantic_pooling=pooling == "ssp")
@@ -67,7 +68,7 @@ class JointNet(FaceTask):
             parsing, attributes = self.network.forward_pair(with_masks["image"], with_attributes["image"])
             truth = {"mask": with_masks["mask"], "attributes": with_attributes["attributes"]}
             return Outputs(parsing=parsing, attributes=attributes), truth
-        if self.trainer.training:
+        if self._trainer is not None and self._trainer.training:
             raise ConfigurationError("JointNet trains on two data sets; use a JointDataModule or SyntheticDataModule")
         images = batch["image"]
         if "mask" in batch and "attributes" not in batch:

@@ -550,3 +550,25 @@ def flat(scores: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
         elif isinstance(value, float):
             numbers[prefix + key] = value
     return numbers
+
+
+def test_a_misspelt_choice_is_an_error() -> None:
+    for settings in ({"pooling": "SSP"}, {"optimizer": "adam"}, {"schedule": "onecycle"}):
+        with pytest.raises(ConfigurationError, match="must be .* or .*, not"):
+            JointNet(width=2, **settings)  # type: ignore[arg-type]
+
+
+def test_a_parser_without_weights_is_an_error_in_training() -> None:
+    task = AttributeNet(pooling="ssp", parser="missing.ckpt", parser_config={"labels": "helen7", "width": 2}, width=2)
+    with pytest.raises(ConfigurationError, match="the parser has no weights"):
+        make_trainer().fit(task, loader(samples("attributes")))
+
+
+def test_an_interrupted_evaluation_is_forgotten() -> None:
+    task = AttributeNet(width=2)
+    trainer, batches = make_trainer(), loader(samples("attributes"))
+    trainer.validate(task, batches, verbose=False)
+    expected = repr(task.results["val"])  # as text, in which one NaN is like another
+    task.validation.update(*task.predict_batch(next(iter(loader(samples("attributes", count=3))))))
+    trainer.validate(task, batches, verbose=False)
+    assert repr(task.results["val"]) == expected
