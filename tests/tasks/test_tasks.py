@@ -554,7 +554,7 @@ def flat(scores: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
 
 def test_a_misspelt_choice_is_an_error() -> None:
     for settings in ({"pooling": "SSP"}, {"optimizer": "adam"}, {"schedule": "onecycle"}):
-        with pytest.raises(ConfigurationError, match="must be .* or .*, not"):
+        with pytest.raises(ConfigurationError, match=r"must be .* or .*, not"):
             JointNet(width=2, **settings)  # type: ignore[arg-type]
 
 
@@ -569,6 +569,7 @@ def test_an_interrupted_evaluation_is_forgotten() -> None:
     trainer, batches = make_trainer(), loader(samples("attributes"))
     trainer.validate(task, batches, verbose=False)
     expected = repr(task.results["val"])  # as text, in which one NaN is like another
-    task.validation.update(*task.predict_batch(next(iter(loader(samples("attributes", count=3))))))
+    with torch.inference_mode():
+        task.validation.update(*task.predict_batch(next(iter(loader(samples("attributes", count=3))))))
     trainer.validate(task, batches, verbose=False)
     assert repr(task.results["val"]) == expected
