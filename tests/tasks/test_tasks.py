@@ -565,7 +565,7 @@ def test_a_parser_without_weights_is_an_error_in_training() -> None:
 
 
 def test_an_interrupted_evaluation_is_forgotten() -> None:
-    task = AttributeNet(width=2)
+    task = AttributeNet(width=2).eval()
     trainer, batches = make_trainer(), loader(samples("attributes"))
     trainer.validate(task, batches, verbose=False)
     expected = repr(task.results["val"])  # as text, in which one NaN is like another
