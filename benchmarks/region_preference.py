@@ -18,9 +18,9 @@ from facelightning.labels import ATTRIBUTE_REGIONS, ATTRIBUTES
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", help="of a model with semantic pooling")
-    parser.add_argument("--size", type=int, nargs=2, default=(100, 82), help="height and width in pixels")
+    parser.add_argument("--size", type=int, nargs=2, default=(109, 89), help="height and width in pixels")
     parser.add_argument("--faces", type=int, nargs=3, default=(1600, 200, 200), help="as they were drawn")
-    parser.add_argument("--masks", type=int, nargs=3, default=(320, 60, 60), help="as they were drawn")
+    parser.add_argument("--masks", type=int, nargs=3, default=(300, 60, 60), help="as they were drawn")
     args = parser.parse_args()
 
     task = load_model(args.checkpoint)
