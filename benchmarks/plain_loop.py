@@ -99,7 +99,7 @@ def run_plain(dataset: PlainCelebA, width: int, steps: int) -> float:
             images = ((images / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
             loss = binary_cross_entropy_with_logits(network(images), labels)
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()  # type: ignore[no-untyped-call]  # torch is only partly typed
             optimizer.step()
             ends.append(time.perf_counter())
             if len(ends) == steps:

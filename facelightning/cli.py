@@ -74,7 +74,7 @@ class ConfigFile(ActionConfigFile):
 
     def _apply(self, parser: Any, cfg: Any, path: Path, content: dict[str, Any]) -> None:
         with ConfigPath(str(path), mode="fr").relative_path_context():
-            super().__call__(parser, cfg, yaml.safe_dump(content))  # type: ignore[no-untyped-call]
+            super().__call__(parser, cfg, yaml.safe_dump(content))  # type: ignore[no-untyped-call]  # not typed
 
 
 def read_config(path: Path) -> dict[str, Any]:
