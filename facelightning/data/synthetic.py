@@ -197,7 +197,7 @@ def _write_helen(folder: Path, counts: tuple[int, int, int], seed: int, advance:
 
 def _write_image(path: Path, image: NDArray[np.uint8]) -> None:
     picture = image[..., ::-1] if image.ndim == 3 else image
-    _, data = cv2.imencode(path.suffix, picture, [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_PNG_COMPRESSION, 3])
+    _, data = cv2.imencode(path.suffix, picture)
     path.write_bytes(data.tobytes())
 
 

@@ -294,6 +294,13 @@ def test_same_seed_writes_the_same_files(written: Path, tmp_path: Path) -> None:
     assert files[picture] != (tmp_path / "other" / picture).read_bytes()
 
 
+def test_writing_prints_nothing_but_its_progress(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    write_synthetic(tmp_path / "faces", attributes=(1, 1, 1), parsing=(1, 1, 1), seed=0)
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert [line for line in err.replace("\r", "\n").splitlines() if line and "drawing faces" not in line] == []
+
+
 def test_complete_set_is_left_alone_and_others_are_refused(written: Path, tmp_path: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in written.rglob("*")}
     write_synthetic(written, attributes=(10, 5, 5), parsing=(3, 2, 1), seed=7)
