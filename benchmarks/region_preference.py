@@ -31,7 +31,7 @@ def main() -> None:
     data.prepare_data()
     data.setup("validate")
     with torch.no_grad():
-        weights = [task.region_weights(batch["image"]) for batch in data.parts["attributes"].val_dataloader()]
+        weights = [task.region_weights(batch) for batch in data.parts["attributes"].val_dataloader()]
     preferred = torch.cat(weights).mean(dim=0).argmax(dim=0)  # of (faces, regions, attributes)
 
     local = [name for name in ATTRIBUTES if ATTRIBUTE_REGIONS[name]]

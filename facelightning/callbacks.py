@@ -146,7 +146,7 @@ class Figures(Callback):
         if pl_module.labels is not None and "mask" in batch:
             self._pictures += list(zip(batch["image"], batch["mask"], strict=True))[: 64 - len(self._pictures)]
         if pl_module.regions is not None and "attributes" in batch and len(self._weights) < 256:
-            self._weights += pl_module.region_weights(batch["image"]).float()
+            self._weights += pl_module.region_weights(batch).float()
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Draw what was kept."""

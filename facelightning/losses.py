@@ -36,16 +36,22 @@ def parsing_loss(logits: Sequence[Tensor], mask: Tensor) -> Tensor:
     return torch.stack([_mean_cross_entropy(scale, mask) for scale in logits]).sum()
 
 
-def attribute_loss(logits: Tensor, targets: Tensor) -> Tensor:
+def attribute_loss(logits: Tensor, targets: Tensor, positive_rates: Tensor | None = None) -> Tensor:
     """Sigmoid cross-entropy, the mean over all known entries of the batch [1]_.
+
+    Balanced, an attribute that p of all pictures have weighs positives by 1 / 2p and negatives by 1 / 2(1 - p): both
+    classes weigh the same in total, and a weight is 1 on average. It is what the paper fine-tunes with for balanced
+    accuracy (§4.3.1: weights proportional to the imbalance level). An attribute that all have, or none, weighs 1.
 
     Args:
         logits: Scores of the attributes.
         targets: 0, 1, or NaN where the label is unknown; such an entry adds neither loss nor gradient.
+        positive_rates: How often each attribute occurs, in [0, 1], to balance by; without, all entries weigh 1.
 
     Shape:
         - logits: ``(B, A)``, of any floating type; the arithmetic is in float32 at least.
         - targets: ``(B, A)``.
+        - positive_rates: ``(A,)``.
         - return: ``()``; 0 with a zero gradient where nothing is known.
 
     Raises:
@@ -62,9 +68,13 @@ def attribute_loss(logits: Tensor, targets: Tensor) -> Tensor:
     logits = _at_least_float32(logits)
     known = ~targets.isnan()
     # Both are replaced before the product: 0 x NaN would still be NaN, in the loss or in the gradient.
-    total = F.binary_cross_entropy_with_logits(
-        logits.where(known, 0), targets.to(logits.dtype).where(known, 0), weight=known.to(logits.dtype), reduction="sum"
-    )
+    truth = targets.to(logits.dtype).where(known, 0)
+    weight = known.to(logits.dtype)
+    if positive_rates is not None:
+        rates = positive_rates.to(logits.dtype)
+        imbalance = 0.5 / torch.where(truth > 0.5, rates, 1 - rates)
+        weight = weight * imbalance.where((rates > 0) & (rates < 1), 1)
+    total = F.binary_cross_entropy_with_logits(logits.where(known, 0), truth, weight=weight, reduction="sum")
     return total / known.sum().clamp(min=1)
 
 

@@ -279,7 +279,7 @@ def test_pictures_are_spread_and_weights_are_means(tmp_path: Path) -> None:
     make_trainer(tmp_path, Watched(num_images=3)).validate(task, loaders, verbose=False)
     assert len(seen["pictures"]) == 20
     assert torch.equal(seen["pictures"][12][0], masks.images[12])
-    expected = task.eval().region_weights(attributes.images[:256])
+    expected = task.eval().region_weights({"image": attributes.images[:256]})
     assert torch.allclose(torch.stack(seen["weights"]), expected, atol=1e-5)
     page = cv2.imread(str(tmp_path / "run/version_0/figures/parsing.png"))
     assert page is not None

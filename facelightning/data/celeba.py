@@ -336,3 +336,8 @@ class CelebADataModule(FaceDataModule):
             root = existing_root(self.root, "CelebA", "list_attr_celeba.txt or Anno, Eval and Img")
             self._readers = read_celeba(root, self.images)
         return self._readers[split]
+
+    def positive_rates(self) -> npt.NDArray[np.float32]:
+        """How often each attribute occurs in the training split, ``(40,)``."""
+        rates: npt.NDArray[np.float32] = self.reader("train").attributes.mean(axis=0, dtype=np.float32)
+        return rates

@@ -64,9 +64,10 @@ class Encoder(nn.Module):
 
     Args:
         width: Filters of the first layer (64 in the paper); the others are 2, 4, 8 times as many.
+        in_channels: 3: RGB, which is normalised here; any other input is taken as it is.
 
     Shape:
-        - images: ``(B, 3, H, W)``, uint8, or float in [0, 1].
+        - images: ``(B, 3, H, W)``, uint8, or float in [0, 1]; or ``(B, in_channels, H, W)``.
         - return: ``(B, 8·width, ⌈H/8⌉, ⌈W/8⌉)``.
 
     Example:
@@ -74,11 +75,11 @@ class Encoder(nn.Module):
         torch.Size([1, 32, 28, 23])
     """
 
-    def __init__(self, width: int = 64) -> None:
+    def __init__(self, width: int = 64, in_channels: int = 3) -> None:
         super().__init__()
         self.out_channels = 8 * width
-        self.normalize = Normalize()
-        self.conv1 = conv_stage(3, width)
+        self.normalize = Normalize() if in_channels == 3 else nn.Identity()
+        self.conv1 = conv_stage(in_channels, width)
         self.conv2 = conv_stage(width, 2 * width)
         self.conv3 = conv_stage(2 * width, 4 * width)
         self.conv4 = conv_stage(4 * width, 8 * width)

@@ -103,6 +103,8 @@ class FaceTask(L.LightningModule):
 
     network: nn.Module
     loss_weights: Mapping[str, float] = {"parsing": 1.0, "attributes": 1.0}
+    positive_rates: Tensor | None
+    """The attributes' rates ``(A,)`` by which training balances its loss; ``None`` where it does not."""
 
     def __init__(
         self,
@@ -121,6 +123,7 @@ class FaceTask(L.LightningModule):
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
         self.validation = Scoring(labels, attributes)
         self.testing = Scoring(labels, attributes)
+        self.register_buffer("positive_rates", None)
         self.results: dict[str, dict[str, Any]] = {}
         """The scores of the last evaluation of each kind, ``"val"`` and ``"test"``."""
 
@@ -133,8 +136,8 @@ class FaceTask(L.LightningModule):
         """The regions that :meth:`region_weights` weighs; ``None`` for a network that weighs none."""
         return None
 
-    def region_weights(self, images: Tensor) -> Tensor:
-        """How much each region counts for each attribute, ``(B, N, A)``, summing to 1 over regions."""
+    def region_weights(self, batch: Batch) -> Tensor:
+        """How much each region counts for each attribute of a batch, ``(B, N, A)``, summing to 1 over regions."""
         raise NotImplementedError
 
     def setup(self, stage: str) -> None:
@@ -158,7 +161,7 @@ class FaceTask(L.LightningModule):
         if "parsing" in outputs and "mask" in truth:
             losses["parsing"] = parsing_loss(outputs["parsing"], truth["mask"])
         if "attributes" in outputs and "attributes" in truth:
-            losses["attributes"] = attribute_loss(outputs["attributes"], truth["attributes"])
+            losses["attributes"] = attribute_loss(outputs["attributes"], truth["attributes"], self.positive_rates)
         if losses.keys() != outputs.keys():
             missing = ", ".join(sorted(outputs.keys() - losses.keys()))
             raise ConfigurationError(
@@ -195,7 +198,8 @@ class FaceTask(L.LightningModule):
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
         """Probabilities ``attributes`` ``(B, A)`` and class indices ``parsing`` ``(B, H, W)``, with ``name``."""
-        outputs, _ = self.predict_batch({key: value for key, value in batch.items() if key in ("image", "name")})
+        shown = ("image", "name", "landmarks")
+        outputs, _ = self.predict_batch({key: value for key, value in batch.items() if key in shown})
         prediction: dict[str, Any] = {"name": batch["name"]}
         if "parsing" in outputs:
             prediction["parsing"] = outputs["parsing"][-1].max(dim=1).indices

@@ -57,9 +57,9 @@ class JointNet(FaceTask):
         """The classes it parses, with semantic pooling."""
         return self.network.labels.classes if self.network.semantic_pooling else None
 
-    def region_weights(self, images: Tensor) -> Tensor:
+    def region_weights(self, batch: Batch) -> Tensor:
         """How much each region counts for each attribute, ``(B, N, A)``, with semantic pooling."""
-        return self.network.region_weights(images)
+        return self.network.region_weights(batch["image"])
 
     def predict_batch(self, batch: Batch) -> tuple[Outputs, Batch]:
         """In training each task on its own pictures; else what the batch has the truth for, or both."""

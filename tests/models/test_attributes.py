@@ -8,21 +8,35 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adagrad
 
+from facelightning.errors import ConfigurationError
 from facelightning.labels import HELEN7, HELEN11, LabelSpace
 from facelightning.losses import attribute_loss
 from facelightning.models.attributes import AttributeNetwork, Parser
 from facelightning.models.blocks import ConvBlock
-from facelightning.models.pooling import SemanticPooling
+from facelightning.models.pooling import SemanticPooling, region_masks
 
 CHANNELS = (3, 64, 64, 128, 128, 256, 256, 512, 512, 512, 512, 1024, 1024)
 """Of the picture and the twelve layers."""
 
 
-def make_network(pooling: str) -> AttributeNetwork:
-    """``avg``; or ``ssp``, with a parser that has statistics of real activations, so that its regions differ."""
+VARIANTS: dict[str, dict[str, str]] = {
+    "avg": {},
+    "spp": {"pooling": "spp"},
+    "ssp": {"pooling": "ssp"},
+    "bbox": {"pooling": "bbox"},
+    "ssg": {"gating": "ssg"},
+    "symbiotic": {"gating": "symbiotic"},
+    "naive": {"inputs": "rgb_masks"},
+    "everything": {"pooling": "ssp", "gating": "ssg", "inputs": "rgb_masks"},
+}
+
+
+def make_network(variant: str) -> AttributeNetwork:
+    """A small network; a parser in it has statistics of real activations, so that its regions differ."""
     torch.manual_seed(0)
-    if pooling == "avg":
-        return AttributeNetwork(40, 2)
+    settings = VARIANTS[variant]
+    if variant in ("avg", "spp", "bbox"):
+        return AttributeNetwork(40, 2, **settings)
     parser = Parser(HELEN7, width=2)
     parser.network.train()
     norms = [module for module in parser.modules() if isinstance(module, nn.BatchNorm2d)]
@@ -32,13 +46,18 @@ def make_network(pooling: str) -> AttributeNetwork:
     for norm in norms:
         norm.momentum = 0.1
     parser.eval()
-    return AttributeNetwork(40, 2, parser)
+    return AttributeNetwork(40, 2, **settings, parser=parser)
+
+
+def landmarks(count: int) -> Tensor:
+    """Five points in a picture of 50×37."""
+    return torch.tensor([[10.0, 20], [27, 20], [18, 28], [12, 38], [25, 38]]).repeat(count, 1, 1)
 
 
 def train_step(network: AttributeNetwork) -> None:
     network.train()
     optimizer = Adagrad([p for p in network.parameters() if p.requires_grad], lr=0.1, weight_decay=0.1)
-    attribute_loss(network(torch.rand(3, 3, 50, 37)), torch.randint(2, (3, 40)).float()).backward()  # type: ignore[no-untyped-call]
+    attribute_loss(network(torch.rand(3, 3, 50, 37), landmarks(3)), torch.randint(2, (3, 40)).float()).backward()  # type: ignore[no-untyped-call]
     optimizer.step()
 
 
@@ -62,16 +81,16 @@ class TestAttributeNetwork:
         assert sum(p.numel() for p in network.parameters()) == expected == 23_613_800
 
     @pytest.mark.parametrize("size", [(109, 89), (64, 64), (37, 53), (1, 1)])
-    @pytest.mark.parametrize("pooling", ["avg", "ssp"])
-    def test_any_input_size(self, pooling: str, size: tuple[int, int]) -> None:
-        logits = make_network(pooling).eval()(torch.rand(2, 3, *size))
+    @pytest.mark.parametrize("variant", VARIANTS)
+    def test_any_input_size(self, variant: str, size: tuple[int, int]) -> None:
+        logits = make_network(variant).eval()(torch.rand(2, 3, *size), landmarks(2))
         assert logits.shape == (2, 40)
         assert logits.isfinite().all()
 
-    @pytest.mark.parametrize("pooling", ["avg", "ssp"])
-    def test_uint8_and_float_input_agree(self, pooling: str) -> None:
-        network, images = make_network(pooling), torch.randint(256, (2, 3, 50, 37), dtype=torch.uint8)
-        torch.testing.assert_close(network(images), network(images.float() / 255))
+    @pytest.mark.parametrize("variant", VARIANTS)
+    def test_uint8_and_float_input_agree(self, variant: str) -> None:
+        network, images = make_network(variant).eval(), torch.randint(256, (2, 3, 50, 37), dtype=torch.uint8)
+        torch.testing.assert_close(network(images, landmarks(2)), network(images.float() / 255, landmarks(2)))
 
     def test_is_average_pooling_of_the_last_map(self) -> None:
         network, images = make_network("avg"), torch.rand(2, 3, 50, 37)
@@ -82,9 +101,9 @@ class TestAttributeNetwork:
         assert last[0].shape == (2, 32, math.ceil(50 / 16), math.ceil(37 / 16))
         torch.testing.assert_close(logits, classifier(last[0].flatten(2).mean(dim=2)))
 
-    @pytest.mark.parametrize("pooling", ["avg", "ssp"])
-    def test_every_parameter_but_the_parsers_learns(self, pooling: str) -> None:
-        network = make_network(pooling)
+    @pytest.mark.parametrize("variant", VARIANTS)
+    def test_every_parameter_but_the_parsers_learns(self, variant: str) -> None:
+        network = make_network(variant)
         train_step(network)
         learns = {name: p.grad is not None and bool(p.grad.any()) for name, p in network.named_parameters()}
         assert {name for name, does in learns.items() if not does} == {n for n in learns if n.startswith("parser.")}
@@ -97,8 +116,35 @@ class TestAttributeNetwork:
         assert weights.std(dim=1).max() > 1e-3  # the test would else prove little
         assert network.parser is not None
         assert isinstance(network.pooling, SemanticPooling)
-        recognition = network.pooling.scores(network.tail(network.encoder(images)), network.parser(images))[0]
+        recognition = network.pooling.scores(
+            network.tail(network.encoder(images)), region_masks(network.parser(images, 3)[2], HELEN7.part_indices)
+        )[0]
         torch.testing.assert_close((weights * recognition).sum(dim=1), network(images))
+
+    def test_boxes_need_landmarks(self) -> None:
+        with pytest.raises(ConfigurationError, match=r"list_landmarks_align_celeba\.txt"):
+            make_network("bbox")(torch.rand(1, 3, 50, 37))
+
+    def test_weights_of_boxes(self) -> None:
+        network = make_network("bbox")
+        assert network.regions is not None
+        assert (len(network.regions), network.regions[-1]) == (16, "picture")
+        assert network.region_weights(torch.rand(2, 3, 50, 37), landmarks(2)).shape == (2, 16, 40)
+
+    @pytest.mark.parametrize("variant", ["avg", "ssp"])
+    def test_parser_and_use_go_together(self, variant: str) -> None:
+        with pytest.raises(ValueError, match="a parser is for"):
+            AttributeNetwork(40, 2, variant, parser=Parser(HELEN7, 2) if variant == "avg" else None)
+
+    def test_a_mirrored_picture_has_mirrored_regions(self) -> None:
+        """Nothing but the network's kernels may tell left from right: with mirrored kernels, nothing changes."""
+        network = make_network("everything").double().eval()
+        images = torch.rand(2, 3, 64, 64, dtype=torch.float64)
+        expected = network(images)
+        for module in network.modules():
+            if isinstance(module, nn.Conv2d):
+                module.weight.data = module.weight.data.flip(3)
+        torch.testing.assert_close(network(images.flip(3)), expected, rtol=1e-4, atol=1e-6)
 
     def test_average_pooling_weighs_no_regions(self) -> None:
         with pytest.raises(ValueError, match="semantic pooling"):
@@ -130,7 +176,7 @@ class TestParser:
     @pytest.mark.parametrize("labels", [HELEN7, HELEN11])
     def test_masks_are_probabilities_on_the_last_map(self, labels: LabelSpace) -> None:
         parser = Parser(labels, width=1)
-        masks = parser(torch.rand(1, 3, 218, 178))
+        masks = region_masks(parser(torch.rand(1, 3, 218, 178), 3)[2], labels.part_indices)
         assert masks.shape == (1, len(labels), 14, 12)
         assert not masks.requires_grad
         large = [index for index in range(len(labels)) if index not in labels.part_indices]
@@ -145,7 +191,7 @@ class TestParser:
         nn.init.zeros_(head.weight)
         nn.init.zeros_(head.bias)
         head.bias.data[HELEN7.index("hair")] = 100
-        masks = parser(torch.rand(2, 3, 50, 37))
+        masks = region_masks(parser(torch.rand(2, 3, 50, 37), 3)[2], HELEN7.part_indices)
         hair = torch.zeros(7)
         hair[HELEN7.index("hair")] = 1
         torch.testing.assert_close(masks, hair.view(1, 7, 1, 1).expand(2, 7, 4, 3))

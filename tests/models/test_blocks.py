@@ -73,7 +73,9 @@ class TestConvBlock:
         [
             pytest.param(SegmentationNetwork(7, 2), 8 + 8 + 4, id="segmentation"),
             pytest.param(AttributeNetwork(40, 2), 12, id="attributes"),
-            pytest.param(AttributeNetwork(40, 2, Parser(HELEN7, 2)), 12 + 20, id="attributes with parser"),
+            pytest.param(
+                AttributeNetwork(40, 2, "ssp", parser=Parser(HELEN7, 2)), 12 + 20, id="attributes with parser"
+            ),
             pytest.param(JointNetwork(HELEN7, 40, 2, semantic_pooling=True), 12 + 12, id="joint"),
         ],
     )

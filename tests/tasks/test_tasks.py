@@ -29,7 +29,16 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*LeafSpec.* is deprecated"),
     pytest.mark.filterwarnings("ignore:Detected pickle protocol"),
 ]
-KINDS = ("segnet", "attributenet-avg", "attributenet-ssp", "jointnet-avg", "jointnet-ssp")
+VARIANTS: dict[str, dict[str, Any]] = {
+    "avg": {},
+    "spp": {"pooling": "spp"},
+    "ssp": {"pooling": "ssp"},
+    "ssg": {"gating": "ssg"},
+    "symbiotic": {"gating": "symbiotic"},
+    "naive": {"inputs": "rgb_masks"},
+    "ssp+ssg": {"pooling": "ssp", "gating": "ssg"},
+}
+KINDS = ("segnet", *(f"attributenet-{name}" for name in VARIANTS), "jointnet-avg", "jointnet-ssp")
 
 Sample = dict[str, Any]
 
@@ -117,12 +126,13 @@ def parser(tmp_path: Path) -> Path:
 
 def make_task(kind: str, parser: Path, **settings: Any) -> FaceTask:
     torch.manual_seed(0)
-    name, _, pooling = kind.partition("-")
+    name, _, variant = kind.partition("-")
     if name == "segnet":
         return SegNet(width=2, **settings)
     if name == "jointnet":
-        return JointNet(pooling=pooling, width=2, **settings)  # type: ignore[arg-type]
-    return AttributeNet(pooling, str(parser) if pooling == "ssp" else None, width=2, **settings)  # type: ignore[arg-type]
+        return JointNet(pooling=variant, width=2, **settings)  # type: ignore[arg-type]
+    checkpoint = None if variant in ("avg", "spp") else str(parser)
+    return AttributeNet(**VARIANTS[variant], parser=checkpoint, width=2, **settings)
 
 
 def regions(task: FaceTask) -> Parser:
@@ -199,7 +209,7 @@ class TestTraining:
 
     def test_avg_refuses_a_parser(self, parser: Path) -> None:
         with pytest.raises(ConfigurationError, match=r"pooling avg uses no parser.*parser\.ckpt"):
-            AttributeNet("avg", str(parser), width=2)
+            AttributeNet("avg", parser=str(parser), width=2)
 
 
 class TestOptimizer:
@@ -223,7 +233,7 @@ class TestOptimizer:
         optimized = {id(p) for group in optimizer.param_groups for p in group["params"]}
         names = {name for name, p in task.network.named_parameters() if id(p) not in optimized}
         assert names == {name for name, _ in task.network.named_parameters() if name.startswith("parser.")}
-        assert bool(names) == (kind == "attributenet-ssp")
+        assert bool(names) == (kind.startswith("attributenet") and not kind.endswith(("avg", "spp")))
 
     @pytest.mark.parametrize("optimizer", ["adagrad", "adamw"])
     def test_one_cycle_spans_the_training(self, optimizer: str, parser: Path) -> None:
@@ -364,9 +374,11 @@ class TestPrediction:
     @pytest.mark.parametrize("kind", KINDS)
     def test_weighs_regions_with_semantic_pooling_alone(self, kind: str, parser: Path) -> None:
         task, images = make_task(kind, parser).eval(), torch.rand(2, 3, HEIGHT, WIDTH)
-        if kind.endswith("ssp"):
+        if "ssp" in kind:
             assert task.regions == HELEN7.classes
-            torch.testing.assert_close(task.region_weights(images).sum(dim=1), torch.ones(2, len(ATTRIBUTES)))
+            torch.testing.assert_close(
+                task.region_weights({"image": images}).sum(dim=1), torch.ones(2, len(ATTRIBUTES))
+            )
         else:
             assert task.regions is None
 
@@ -423,7 +435,7 @@ class TestCheckpoint:
     def test_another_tasks_checkpoint_as_parser(self, parser: Path, tmp_path: Path) -> None:
         path = save(make_task("attributenet-avg", parser), tmp_path / "attributes.ckpt")
         with pytest.raises(CheckpointError, match=r"attributes\.ckpt holds a AttributeNet, not a SegNet"):
-            AttributeNet("ssp", str(path), width=2)
+            AttributeNet("ssp", parser=str(path), width=2)
 
 
 class Malicious:
@@ -520,7 +532,7 @@ def test_load_model_refuses(write: Any, parser: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("write", [*BROKEN, write_other_weights])
 def test_parser_refuses(write: Any, parser: Path, tmp_path: Path) -> None:
-    check_refused(write, parser, tmp_path, lambda path: AttributeNet("ssp", str(path), width=2))
+    check_refused(write, parser, tmp_path, lambda path: AttributeNet("ssp", parser=str(path), width=2))
 
 
 def check_refused(write: Any, good: Path, folder: Path, load: Any) -> None:
