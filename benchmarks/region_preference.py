@@ -3,13 +3,15 @@
     python benchmarks/region_preference.py runs/quickstart/version_0/checkpoints/best.ckpt
 
 Prints for how many of the local attributes the region that the model weighs most, on average over the validation
-faces of the quickstart, is one in which the attribute lives (``facelightning.labels.ATTRIBUTE_REGIONS``). Run it where
-the quickstart was run: it reads ``data/synthetic``.
+faces, is one in which the attribute lives (``facelightning.labels.ATTRIBUTE_REGIONS``). The faces are those that the
+configuration beside the checkpoint names; run it where the training was run.
 """
 
 import argparse
+from pathlib import Path
 
 import torch
+import yaml
 
 from facelightning import SyntheticDataModule, load_model
 from facelightning.labels import ATTRIBUTE_REGIONS, ATTRIBUTES
@@ -18,16 +20,14 @@ from facelightning.labels import ATTRIBUTE_REGIONS, ATTRIBUTES
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", help="of a model with semantic pooling")
-    parser.add_argument("--size", type=int, nargs=2, default=(109, 89), help="height and width in pixels")
-    parser.add_argument("--faces", type=int, nargs=3, default=(1600, 200, 200), help="as they were drawn")
-    parser.add_argument("--masks", type=int, nargs=3, default=(300, 60, 60), help="as they were drawn")
     args = parser.parse_args()
 
     task = load_model(args.checkpoint)
     regions = task.regions
     if regions is None:
         parser.error(f"{args.checkpoint} holds a model that weighs no regions")
-    data = SyntheticDataModule(faces=tuple(args.faces), masks=tuple(args.masks), image_size=tuple(args.size))
+    config = yaml.safe_load(Path(args.checkpoint).parents[1].joinpath("config.yaml").read_text())
+    data = SyntheticDataModule(**config["data"]["init_args"])
     data.prepare_data()
     data.setup("validate")
     with torch.no_grad():
