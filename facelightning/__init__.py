@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         SyntheticDataModule,
     )
     from facelightning.labels import ATTRIBUTES, HELEN7, HELEN11, LabelSpace
-    from facelightning.tasks import AttributeNet, JointNet, SegNet, load_model
+    from facelightning.tasks import AttributeNet, EnsembleNet, JointNet, SegNet, load_model
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else its import asks the network for a newer version
 
@@ -34,7 +34,7 @@ _HOMES = {
         "SyntheticDataModule",
     ),
     "facelightning.labels": ("ATTRIBUTES", "HELEN7", "HELEN11", "LabelSpace"),
-    "facelightning.tasks": ("AttributeNet", "JointNet", "SegNet", "load_model"),
+    "facelightning.tasks": ("AttributeNet", "EnsembleNet", "JointNet", "SegNet", "load_model"),
 }
 
 __all__ = [
@@ -43,6 +43,7 @@ __all__ = [
     "HELEN11",
     "AttributeNet",
     "CelebADataModule",
+    "EnsembleNet",
     "FolderDataModule",
     "HelenDataModule",
     "JointDataModule",

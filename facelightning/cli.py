@@ -26,6 +26,8 @@ from facelightning.tasks.checkpoint import read_checkpoint
 QUIET = (
     # the frozen parser of an attribute network is in evaluation mode on purpose
     r"Found \d+ module\(s\) in eval mode at the start of training",
+    # an ensemble of trained networks has nothing to learn
+    r"`training_step` returned `None`",
     # a laptop has few cores; workers are set in the configuration
     r"The '\w+' does not have many workers",
     # deprecations inside Lightning, which its users cannot mend

@@ -1,6 +1,7 @@
 """Every bundled configuration runs through the public command: fit, validate, test, predict."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,15 +32,27 @@ def smaller_data(data: dict[str, Any], faces: Path) -> dict[str, Any]:
     return {"class_path": name, "init_args": {**small, "root": str(faces / folder)}}
 
 
+def complete(config: str) -> dict[str, Any]:
+    """A configuration with what it extends."""
+    content: dict[str, Any] = yaml.safe_load((config_folder() / config).read_text())
+    if "extends" in content:
+        base = complete(content["extends"])
+        content["data"] = base["data"]
+        settings = content.get("model", {"init_args": {}})["init_args"]
+        content["model"] = {**base["model"], "init_args": base["model"]["init_args"] | settings}
+    return content
+
+
+def needs(config: str) -> list[str]:
+    """The configurations whose checkpoints another starts from, in the order of training."""
+    found = re.findall(r"runs/(\w+)/version_0/checkpoints/best.ckpt", yaml.safe_dump(complete(config)["model"]))
+    return list(dict.fromkeys(name for one in found for name in (*needs(f"{one}.yaml"), f"{one}.yaml")))
+
+
 def small_overlay(config: str, faces: Path, folder: Path) -> str:
     """An overlay that makes a configuration run in seconds; what it is about stays as it is."""
-    content = yaml.safe_load((config_folder() / config).read_text())
-    if "extends" in content:
-        base = yaml.safe_load((config_folder() / content["extends"]).read_text())
-        content["data"] = {"class_path": base["data"]["class_path"], "init_args": base["data"]["init_args"]}
-        content["model"] = {**base["model"], "init_args": base["model"]["init_args"] | content["model"]["init_args"]}
+    content = complete(config)
     overlay: dict[str, Any] = {
-        "model": {"init_args": {"width": 2}},
         "data": smaller_data(content["data"], faces),
         "trainer": {
             "max_steps": 2,
@@ -50,23 +63,24 @@ def small_overlay(config: str, faces: Path, folder: Path) -> str:
             "enable_progress_bar": False,
         },
     }
-    if "parser" in content["model"]["init_args"]:
-        overlay["model"]["init_args"]["parser"] = "runs/segnet/version_0/checkpoints/last.ckpt"
+    if "width" in content["model"]["init_args"]:
+        overlay["model"] = {"init_args": {"width": 2}}
+    else:
+        overlay["trainer"]["max_epochs"] = 1
     path = folder / f"small_{config}"
     path.write_text(yaml.safe_dump(overlay))
     return str(path)
 
 
-def run_all(command: Callable[..., None], configs: list[str], *flags: str) -> None:
-    """Train, then score and predict with the checkpoint that training left."""
+def run_all(command: Callable[..., None], name: str, configs: list[str], *flags: str) -> None:
+    """Train, then score and predict with the checkpoint that training left in ``runs/NAME``."""
     arguments = [word for config in configs for word in ("--config", config)] + list(flags)
     command("fit", *arguments)
-    name = yaml.safe_load(next(Path("runs").glob("*/version_0/config.yaml")).read_text())
-    assert {"model", "data", "trainer"} <= name.keys()  # the complete configuration, not what differs
-    (last,) = [path for path in Path("runs").glob("*/version_0/checkpoints/last.ckpt") if path.parts[1] != "segnet"]
+    run = Path("runs") / name
+    assert {"model", "data", "trainer"} <= yaml.safe_load((run / "version_0/config.yaml").read_text()).keys()
+    last = run / "version_0/checkpoints/last.ckpt"
     for stage in ("validate", "test", "predict"):
         command(stage, *arguments, "--ckpt_path", str(last))
-    run = last.parent.parent.parent
     results = json.loads(next(run.glob("version_*/test_results.json")).read_text())
     assert results.keys() <= {"attributes", "parsing"}
     assert results
@@ -75,14 +89,9 @@ def run_all(command: Callable[..., None], configs: list[str], *flags: str) -> No
 
 @pytest.mark.parametrize("config", EXPERIMENTS)
 def test_experiment(config: str, command: Callable[..., None], faces: Path, tmp_path: Path) -> None:
-    overlay = small_overlay(config, faces, tmp_path)
-    if "parser:" in (config_folder() / config).read_text():
-        parser = small_overlay("segnet.yaml", faces, tmp_path)
-        command("fit", "--config", "segnet.yaml", "--config", parser)
-    if config.startswith("segnet"):  # told apart from the parser that others need
-        run_all(command, [config, overlay], "--trainer.logger.init_args.name=parser")
-    else:
-        run_all(command, [config, overlay])
+    for first in needs(config):
+        command("fit", "--config", first, "--config", small_overlay(first, faces, tmp_path))
+    run_all(command, Path(config).stem, [config, small_overlay(config, faces, tmp_path)])
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -91,4 +100,4 @@ def test_overlay(overlay: str, command: Callable[..., None], faces: Path, tmp_pa
     flags: list[str] = []
     if overlay == "overlays/multi_gpu.yaml":  # all of it that a machine without GPUs has
         flags = ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.sync_batchnorm=false"]
-    run_all(command, ["avg.yaml", small, overlay], *flags)
+    run_all(command, "avg", ["avg.yaml", small, overlay], *flags)

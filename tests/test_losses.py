@@ -141,3 +141,23 @@ class TestAttributeLoss:
     def test_shapes_must_agree(self) -> None:
         with pytest.raises(ValueError, match=r"\(2, 1\).*\(2, 3\)"):
             attribute_loss(torch.zeros(2, 1), self.TARGETS)
+
+
+def test_balanced_loss_is_a_weighted_sum() -> None:
+    """By hand: 1 / 2p for a positive, 1 / 2(1 - p) for a negative; an attribute that all or none have weighs 1."""
+    logits, targets = torch.randn(5, 4, dtype=torch.float64), torch.randint(2, (5, 4)).double()
+    targets[1, 2] = math.nan
+    rates = torch.tensor([0.1, 0.5, 0.0, 1.0])
+    total, count = 0.0, 0
+    for row_logits, row in zip(logits.tolist(), targets.tolist(), strict=True):
+        for logit, truth, rate in zip(row_logits, row, rates.double().tolist(), strict=True):
+            if truth == truth:
+                weight = 1.0 if rate in (0, 1) else 0.5 / rate if truth else 0.5 / (1 - rate)
+                total += weight * math.log1p(math.exp(-logit if truth else logit))
+                count += 1
+    torch.testing.assert_close(attribute_loss(logits, targets, rates), torch.tensor(total / count).double())
+
+
+def test_balanced_loss_is_the_plain_one_where_half_are_positive() -> None:
+    logits, targets = torch.randn(5, 4), torch.randint(2, (5, 4)).float()
+    torch.testing.assert_close(attribute_loss(logits, targets, torch.full((4,), 0.5)), attribute_loss(logits, targets))

@@ -6,12 +6,13 @@ from facelightning.errors import CheckpointError
 from facelightning.tasks.attributenet import AttributeNet
 from facelightning.tasks.base import FaceTask
 from facelightning.tasks.checkpoint import read_checkpoint, restore
+from facelightning.tasks.ensemblenet import EnsembleNet
 from facelightning.tasks.jointnet import JointNet
 from facelightning.tasks.segnet import SegNet
 
-__all__ = ["AttributeNet", "FaceTask", "JointNet", "SegNet", "load_model"]
+__all__ = ["AttributeNet", "EnsembleNet", "FaceTask", "JointNet", "SegNet", "load_model"]
 
-TASKS: dict[str, type[FaceTask]] = {task.__name__: task for task in (AttributeNet, JointNet, SegNet)}
+TASKS: dict[str, type[FaceTask]] = {task.__name__: task for task in (AttributeNet, EnsembleNet, JointNet, SegNet)}
 
 
 def load_model(path: str | Path) -> FaceTask:

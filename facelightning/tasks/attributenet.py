@@ -80,7 +80,11 @@ class AttributeNet(FaceTask):
             raise ConfigurationError(f"AttributeNet: pooling {pooling} uses no parser, but `parser` is {parser}")
         regions: Parser | None = None
         if users:
-            trained = None if parser is None or parser_config is not None else read_task(parser, "SegNet", "parser")
+            trained = (
+                None
+                if parser is None or parser_config is not None
+                else read_task(parser, "SegNet", "AttributeNet's parser")
+            )
             if trained is not None:
                 parser_config = {key: trained["hyper_parameters"][key] for key in ("labels", "width")}
                 self.hparams["parser_config"] = parser_config
@@ -90,7 +94,7 @@ class AttributeNet(FaceTask):
                 _load(regions, trained, parser)
         self.network = AttributeNetwork(len(ATTRIBUTES), width, pooling, gating, inputs, regions)
         if weights is not None:
-            _load(self.network, read_task(weights, "AttributeNet", "weights"), weights)
+            _load(self.network, read_task(weights, "AttributeNet", "AttributeNet's weights"), weights)
             self.hparams["weights"] = None
         if balanced:
             self.positive_rates = torch.full((len(ATTRIBUTES),), 0.5)  # until the training data is known
@@ -125,16 +129,17 @@ class AttributeNet(FaceTask):
         return Outputs(attributes=self.network(batch["image"], batch.get("landmarks"))), batch
 
 
-def read_task(path: str, task: str, argument: str) -> dict[str, Any]:
-    """The checkpoint of a task, given as an argument of AttributeNet; or one clear sentence."""
-    remedy = "train a parser with: facelightning fit --config segnet.yaml" if argument == "parser" else "train it first"
+def read_task(path: str, task: str, purpose: str) -> dict[str, Any]:
+    """The checkpoint of a task that another is made from; or one clear sentence."""
+    name = {"SegNet": "segnet", "AttributeNet": "avg"}[task]
+    remedy = f"train one with: facelightning fit --config {name}.yaml"
     try:
         checkpoint = read_checkpoint(path)
     except CheckpointError as error:
-        raise CheckpointError(f"AttributeNet's {argument}: {error}; {remedy}") from None
+        raise CheckpointError(f"{purpose}: {error}; {remedy}") from None
     found = checkpoint["facelightning_task"]
     if found != task:
-        raise CheckpointError(f"AttributeNet's {argument}: {path} holds a {found}, not a {task}; {remedy}")
+        raise CheckpointError(f"{purpose}: {path} holds a {found}, not a {task}; {remedy}")
     return checkpoint
 
 

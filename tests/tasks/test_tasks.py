@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from facelightning.errors import CheckpointError, ConfigurationError
 from facelightning.labels import ATTRIBUTES, HELEN7, IGNORE_INDEX
 from facelightning.models.attributes import Parser
-from facelightning.tasks import AttributeNet, FaceTask, JointNet, SegNet, load_model
+from facelightning.tasks import AttributeNet, EnsembleNet, FaceTask, JointNet, SegNet, load_model
 from facelightning.tasks.base import Outputs, Scoring
 
 HEIGHT, WIDTH = 36, 28
@@ -585,3 +585,64 @@ def test_an_interrupted_evaluation_is_forgotten() -> None:
         task.validation.update(*task.predict_batch(next(iter(loader(samples("attributes", count=3))))))
     trainer.validate(task, batches, verbose=False)
     assert repr(task.results["val"]) == expected
+
+
+class TestEnsembleNet:
+    @pytest.fixture
+    def members(self, parser: Path, tmp_path: Path) -> list[Path]:
+        kinds = ("avg", "ssp+ssg")
+        return [save(make_task(f"attributenet-{kind}", parser), tmp_path / f"{kind}.ckpt") for kind in kinds]
+
+    def test_is_the_mean_of_its_members_probabilities(self, members: list[Path]) -> None:
+        ensemble = EnsembleNet([str(path) for path in members]).eval()
+        each = [predictions(load_model(path))[0].double().sigmoid() for path in members]
+        torch.testing.assert_close(predictions(ensemble)[0].double().sigmoid(), (each[0] + each[1]) / 2)
+
+    def test_extreme_predictions_stay_finite(self, members: list[Path]) -> None:
+        ensemble = EnsembleNet([str(path) for path in members])
+        for number, member in enumerate(ensemble.network.members):
+            classifier = next(module for module in member.modules() if isinstance(module, torch.nn.Linear))
+            torch.nn.init.constant_(classifier.bias, 1e4 * (-1) ** number)
+        (logits,) = predictions(ensemble)
+        assert logits.isfinite().all()
+
+    def test_one_file_is_enough(self, members: list[Path], tmp_path: Path) -> None:
+        ensemble = EnsembleNet([str(path) for path in members])
+        expected = predictions(ensemble)
+        path = save_again(ensemble, tmp_path / "ensemble.ckpt")
+        for member in members:
+            member.unlink()
+        loaded = load_model(path)
+        assert isinstance(loaded, EnsembleNet)
+        assert_equal(predictions(loaded), expected)
+
+    def test_fit_changes_nothing(self, members: list[Path]) -> None:
+        ensemble = EnsembleNet([str(path) for path in members])
+        before = [value.clone() for value in ensemble.network.state_dict().values()]
+        make_trainer(2).fit(ensemble, loader(samples("attributes")))
+        assert_equal(list(ensemble.network.state_dict().values()), before)
+
+    def test_refuses_what_is_no_attributenet(self, parser: Path) -> None:
+        with pytest.raises(CheckpointError, match=r"member.*parser\.ckpt holds a SegNet, not a AttributeNet"):
+            EnsembleNet([str(parser)])
+        with pytest.raises(ConfigurationError, match="members"):
+            EnsembleNet()
+
+
+class TestFineTuning:
+    def test_starts_from_the_weights(self, parser: Path, tmp_path: Path) -> None:
+        path = save(make_task("attributenet-ssp", parser), tmp_path / "trained.ckpt")
+        tuned = AttributeNet("ssp", parser=str(parser), weights=str(path), width=2)
+        assert_equal(predictions(tuned), predictions(load_model(path)))
+        again = save_again(tuned, tmp_path / "tuned.ckpt")
+        path.unlink()
+        assert_equal(predictions(load_model(again)), predictions(tuned))
+
+    def test_other_settings_are_refused(self, parser: Path, tmp_path: Path) -> None:
+        path = save(make_task("attributenet-avg", parser), tmp_path / "trained.ckpt")
+        with pytest.raises(CheckpointError, match=r"trained\.ckpt"):
+            AttributeNet("avg", weights=str(path), width=3)
+
+    def test_balanced_needs_to_count(self) -> None:
+        with pytest.raises(ConfigurationError, match="balanced"):
+            make_trainer().fit(AttributeNet(width=2, balanced=True), loader(samples("attributes")))

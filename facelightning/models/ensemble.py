@@ -1,0 +1,46 @@
+"""The average of several attribute networks' predictions."""
+
+from collections.abc import Iterable
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import logsigmoid
+
+from facelightning.models.attributes import AttributeNetwork
+
+
+class EnsembleNetwork(nn.Module):
+    """Average the probabilities that trained attribute networks give ("SSP + SSG") [1]_.
+
+    It has nothing to learn: its members are frozen, and always in evaluation mode.
+
+    Args:
+        members: The networks.
+
+    Shape:
+        - images: ``(B, 3, H, W)``, uint8, or float in [0, 1].
+        - landmarks: ``(B, 5, 2)``, if a member needs them.
+        - return: logits ``(B, A)`` of the mean probabilities.
+
+    Example:
+        >>> EnsembleNetwork([AttributeNetwork(40, width=4) for _ in range(2)])(torch.rand(1, 3, 64, 64)).shape
+        torch.Size([1, 40])
+
+    .. [1] Kalayeh, Gong, Shah, "Improving Facial Attribute Prediction using Semantic Segmentation", CVPR 2017, §4.3.1.
+    """
+
+    def __init__(self, members: Iterable[AttributeNetwork]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+        self.requires_grad_(False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> Self:
+        """Stay in evaluation mode."""
+        return super().train(False)
+
+    def forward(self, images: Tensor, landmarks: Tensor | None = None) -> Tensor:
+        logits = torch.stack([member(images, landmarks) for member in self.members]).float()
+        # the logit of mean p is log Σ p - log Σ (1 - p), summed in logarithms: p itself rounds to 0 and 1
+        return logsigmoid(logits).logsumexp(dim=0) - logsigmoid(-logits).logsumexp(dim=0)
