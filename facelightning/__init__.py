@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         FolderDataModule,
         HelenDataModule,
         JointDataModule,
+        LFWADataModule,
         SyntheticDataModule,
     )
     from facelightning.labels import ATTRIBUTES, HELEN7, HELEN11, LabelSpace
@@ -31,6 +32,7 @@ _HOMES = {
         "FolderDataModule",
         "HelenDataModule",
         "JointDataModule",
+        "LFWADataModule",
         "SyntheticDataModule",
     ),
     "facelightning.labels": ("ATTRIBUTES", "HELEN7", "HELEN11", "LabelSpace"),
@@ -48,6 +50,7 @@ __all__ = [
     "HelenDataModule",
     "JointDataModule",
     "JointNet",
+    "LFWADataModule",
     "LabelSpace",
     "SegNet",
     "SyntheticDataModule",

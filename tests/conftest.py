@@ -3,12 +3,17 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import cv2
+import h5py
+import numpy as np
 import pytest
 import torch
 
 from facelightning.__main__ import main
 from facelightning.data.synthetic import write_synthetic
+from facelightning.labels import ATTRIBUTES
 
 os.environ["WANDB_MODE"] = "offline"
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
@@ -24,6 +29,38 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("faces") / "synthetic"
     write_synthetic(root, attributes=(21, 11, 13), parsing=(9, 5, 7), seed=0)
     return root
+
+
+def write_lfwa(root: Path, pictures: int = 30, **changes: Any) -> list[str]:
+    """A fake LFWA: two pictures a person, the last third of the persons for test; returns the pictures' names."""
+    names = [f"Person_{n // 2:02d}\\Person_{n // 2:02d}_{n % 2 + 1:04d}.jpg" for n in range(pictures)]
+    rng = np.random.default_rng(0)
+    for name in names:
+        path = root / "lfw" / name.replace("\\", "/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(cv2.imencode(".jpg", rng.integers(256, size=(50, 40, 3), dtype=np.uint8))[1].tobytes())
+    last = 2 * (pictures // 3)
+    content: dict[str, Any] = {
+        "lfw_att_40.mat": {
+            "label": rng.integers(2, size=(40, pictures)).astype(float),
+            "name": names,
+            "AttrName": [name.replace("_", " ").lower() for name in ATTRIBUTES],
+        },
+        "indices_train_test.mat": {
+            "indices_img_train": np.arange(1.0, last + 1)[None],
+            "indices_img_test": np.arange(last + 1.0, pictures + 1)[:, None],
+        },
+    }
+    for file, items in content.items():
+        with h5py.File(root / file, "w") as mat:
+            for key, value in {**items, **{k: v for k, v in changes.items() if k in items}}.items():
+                if isinstance(value, list):  # a cell array of texts
+                    codes = [np.array([[ord(letter)] for letter in text], np.uint16) for text in value]
+                    cells = [mat.create_dataset(f"#refs#/{key}{n}", data=code).ref for n, code in enumerate(codes)]
+                    mat.create_dataset(key, data=np.array([cells], dtype=h5py.ref_dtype))
+                elif value is not None:
+                    mat[key] = value
+    return [name.replace("\\", "/") for name in names]
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from facelightning.cli import config_folder
-from tests.conftest import SIZE
+from tests.conftest import SIZE, write_lfwa
 
 EXPERIMENTS = sorted(path.name for path in config_folder().glob("*.yaml"))
 OVERLAYS = sorted(path.relative_to(config_folder()).as_posix() for path in config_folder().glob("overlays/*.yaml"))
@@ -100,4 +100,7 @@ def test_overlay(overlay: str, command: Callable[..., None], faces: Path, tmp_pa
     flags: list[str] = []
     if overlay == "overlays/multi_gpu.yaml":  # all of it that a machine without GPUs has
         flags = ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.sync_batchnorm=false"]
+    if overlay == "overlays/lfwa.yaml":
+        write_lfwa(tmp_path / "lfwa")
+        flags = [f"--data.init_args.root={tmp_path / 'lfwa'}"]
     run_all(command, "avg", ["avg.yaml", small, overlay], *flags)

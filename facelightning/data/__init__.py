@@ -5,6 +5,7 @@ from facelightning.data.celeba import CelebADataModule
 from facelightning.data.folder import FolderDataModule
 from facelightning.data.helen import HelenDataModule
 from facelightning.data.joint import JointDataModule
+from facelightning.data.lfwa import LFWADataModule
 from facelightning.data.synthetic import SyntheticDataModule
 
 __all__ = [
@@ -13,5 +14,6 @@ __all__ = [
     "FolderDataModule",
     "HelenDataModule",
     "JointDataModule",
+    "LFWADataModule",
     "SyntheticDataModule",
 ]

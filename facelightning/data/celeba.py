@@ -170,6 +170,11 @@ class CelebAReader:
             record["identity"] = int(self.identities[index])
         return record
 
+    def positive_rates(self) -> npt.NDArray[np.float32]:
+        """How often each attribute occurs, ``(40,)``."""
+        rates: npt.NDArray[np.float32] = self.attributes.mean(axis=0, dtype=np.float32)
+        return rates
+
     def select(self, chosen: npt.NDArray[np.bool_]) -> "CelebAReader":
         """The pictures marked in ``chosen``, ``(N,)``."""
         return CelebAReader(
@@ -339,5 +344,4 @@ class CelebADataModule(FaceDataModule):
 
     def positive_rates(self) -> npt.NDArray[np.float32]:
         """How often each attribute occurs in the training split, ``(40,)``."""
-        rates: npt.NDArray[np.float32] = self.reader("train").attributes.mean(axis=0, dtype=np.float32)
-        return rates
+        return self.reader("train").positive_rates()
