@@ -96,11 +96,13 @@ def test_experiment(config: str, command: Callable[..., None], faces: Path, tmp_
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_overlay(overlay: str, command: Callable[..., None], faces: Path, tmp_path: Path) -> None:
-    small = small_overlay("avg.yaml", faces, tmp_path)
-    flags: list[str] = []
+    base = {"small_segnet": "segnet", "small_jointnet": "jointnet"}.get(Path(overlay).stem, "avg")
+    small = small_overlay(f"{base}.yaml", faces, tmp_path)
+    configs, flags = [f"{base}.yaml", overlay, small], list[str]()
     if overlay == "overlays/multi_gpu.yaml":  # all of it that a machine without GPUs has
         flags = ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.sync_batchnorm=false"]
     if overlay == "overlays/lfwa.yaml":
         write_lfwa(tmp_path / "lfwa")
+        configs = ["avg.yaml", small, overlay]  # the last one names the data
         flags = [f"--data.init_args.root={tmp_path / 'lfwa'}"]
-    run_all(command, "avg", ["avg.yaml", small, overlay], *flags)
+    run_all(command, base, configs, *flags)
