@@ -4,6 +4,7 @@ import difflib
 import re
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from importlib.metadata import version
 
 from facelightning.errors import FacelightningError
@@ -14,6 +15,10 @@ COMMANDS = {
     "test": "score a checkpoint on the test data and write test_results.json",
     "predict": "write attributes and parsing of pictures",
 }
+OWN = {
+    "reproduce": "train the rows of the paper's tables and print them beside the published numbers",
+}
+"""Commands with options of their own, a module each."""
 
 USAGE = """usage: facelightning COMMAND --config NAME.yaml [--config OVERLAY.yaml ...] [--KEY VALUE ...]
 
@@ -47,20 +52,23 @@ def main(args: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if args is None else args)
     command = arguments[0] if arguments else "--help"
     if command in ("-h", "--help"):
-        print(USAGE.format(commands="\n".join(f"  {name:9} {text}" for name, text in COMMANDS.items())))
+        print(USAGE.format(commands="\n".join(f"  {name:9} {text}" for name, text in {**COMMANDS, **OWN}.items())))
         return 0
     if command in ("-V", "--version"):
         print(f"facelightning {version('facelightning')}")
         return 0
-    if command not in COMMANDS:
-        close = difflib.get_close_matches(command, COMMANDS, 1)
-        hint = f"did you mean {close[0]}?" if close else f"commands are {', '.join(COMMANDS)}"
+    if command not in COMMANDS and command not in OWN:
+        close = difflib.get_close_matches(command, [*COMMANDS, *OWN], 1)
+        hint = f"did you mean {close[0]}?" if close else f"commands are {', '.join([*COMMANDS, *OWN])}"
         print(f"facelightning: unknown command {command!r}; {hint}", file=sys.stderr)
         return 2
     try:
-        from facelightning.cli import FaceCLI
+        if command in OWN:
+            import_module(f"facelightning.{command}").main(arguments[1:])
+        else:
+            from facelightning.cli import FaceCLI
 
-        FaceCLI(arguments)
+            FaceCLI(arguments)
     except Exception as error:
         mistake = users_mistake(error)
         if mistake is None:

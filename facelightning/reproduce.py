@@ -1,0 +1,548 @@
+"""``facelightning reproduce``: trains the rows of the paper's tables that are missing, and prints the tables."""
+
+import csv
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import yaml
+from jsonargparse import auto_cli
+
+from facelightning.cli import find_config
+from facelightning.data import CelebADataModule, LFWADataModule
+from facelightning.errors import ConfigurationError, FacelightningError
+from facelightning.labels import ATTRIBUTES
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a table that can be trained.
+
+    Args:
+        name: Of the row, and of the folder of its runs.
+        title: As the paper prints it.
+        config: The configuration that trains it.
+        needs: What it starts from: names of rows for ``parser``, ``weights`` or ``members``.
+        flags: Further settings of the model.
+    """
+
+    name: str
+    title: str
+    config: str
+    needs: Mapping[str, str | list[str]] = field(default_factory=dict)
+    flags: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def parents(self) -> list[str]:
+        """The rows that must be trained before."""
+        return [name for value in self.needs.values() for name in ([value] if isinstance(value, str) else value)]
+
+
+def read_tables() -> list[dict[str, Any]]:
+    """The published tables: titles, sources, columns and rows."""
+    tables: list[dict[str, Any]] = yaml.safe_load(Path(__file__).with_name("published.yaml").read_text("utf-8"))
+    return tables
+
+
+def read_rows() -> dict[str, Row]:
+    """Every row that can be trained, by its name."""
+    keys = ("name", "title", "config", "needs", "flags")
+    rows = [{"config": row["name"], **row} for table in read_tables() for row in table["rows"] if "name" in row]
+    return {row["name"]: Row(**{key: row[key] for key in keys if key in row}) for row in rows}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training of a row, with one seed.
+
+    Args:
+        row: What is trained.
+        seed: Of everything random.
+        folder: Of its configuration, checkpoints and results.
+        command: The arguments of ``facelightning fit``.
+    """
+
+    row: Row
+    seed: int
+    folder: Path
+    command: list[str]
+
+    @property
+    def best(self) -> Path:
+        """The checkpoint that was best on the validation data."""
+        return self.folder / "checkpoints" / "best.ckpt"
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint to go on from."""
+        return self.folder / "checkpoints" / "last.ckpt"
+
+    def finished(self) -> dict[str, Any] | None:
+        """Time and memory of a finished run, else ``None``; the file is written last, and whole or not at all."""
+        path = self.folder / "finished.json"
+        return json.loads(path.read_text()) if path.is_file() else None
+
+    def results(self) -> dict[str, Any]:
+        """The scores on the test data."""
+        results: dict[str, Any] = json.loads((self.folder / "test_results.json").read_text())
+        return results
+
+
+def reproduce(
+    celeba: str | None = None,
+    helen: str | None = None,
+    lfwa: str | None = None,
+    rows: list[str] | None = None,
+    seeds: list[int] | None = None,
+    overlay: list[str] | None = None,
+    segnet_overlay: list[str] | None = None,
+    jointnet_overlay: list[str] | None = None,
+    output: str = "runs/reproduce",
+    resamples: int = 1000,
+    dry_run: bool = False,
+) -> None:
+    """Train what is missing of the rows of Kalayeh et al. (CVPR 2017), Tables 2 to 4, and print them side by side.
+
+    Interrupted and started again, it goes on where it was; a run counts once it is trained, tested and has predicted.
+
+    Args:
+        celeba: Folder of CelebA.
+        helen: Folder of Helen.
+        lfwa: Folder of LFWA.
+        rows: Names of rows; all that the given data allows if not given. What a row starts from is trained too.
+        seeds: One training of each row for each; 0 if not given.
+        overlay: Configurations that change the training of every attribute network.
+        segnet_overlay: The same for the parser.
+        jointnet_overlay: The same for joint training.
+        output: Folder of runs and tables.
+        resamples: Bootstrap samples of the test pictures, for intervals.
+        dry_run: Only list what would be done, and how long such runs took.
+    """
+    known = read_rows()
+    unknown = set(rows or ()) - known.keys()
+    if unknown:
+        raise ConfigurationError(f"no row is named {', '.join(sorted(unknown))}; rows are {', '.join(known)}")
+    roots = {
+        name: str(Path(root).expanduser().resolve())
+        for name, root in (("celeba", celeba), ("helen", helen), ("lfwa", lfwa))
+        if root is not None
+    }
+    overlays = {"segnet": segnet_overlay or [], "jointnet": jointnet_overlay or []}
+    wanted = [name for name in known if name in rows] if rows else _possible(known, roots)
+    if not wanted:
+        raise ConfigurationError("nothing to train: give the folders of the data, at least --celeba and --helen")
+    folder = Path(output).resolve()
+    runs: dict[tuple[str, int], Run] = {}
+    for seed in seeds or [0]:
+        for name in wanted:
+            _plan(known[name], seed, known, roots, overlay or [], overlays, folder, runs)
+
+    if dry_run:
+        for run in runs.values():
+            print(f"{run.row.name:16} seed {run.seed}   {_state(run, runs)}")
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with _alone(folder):
+        failed = _train_all(list(runs.values()))
+        done = {key: run for key, run in runs.items() if run.finished() is not None}
+        text = write_tables(folder, {key: run for key, run in done.items() if key[0] in wanted}, roots, resamples)
+    print(text)
+    if failed:
+        raise FacelightningError(f"{len(failed)} of {len(runs)} runs failed: {', '.join(failed)}; see above")
+
+
+def main(args: Sequence[str]) -> None:
+    """The command line of :func:`reproduce`."""
+    auto_cli(reproduce, args=list(args), as_positional=False)
+
+
+def _data(row: Row) -> list[str]:
+    """The data sets that a row is trained on."""
+    if row.name in ("segnet", "jointnet"):
+        return ["helen"] if row.name == "segnet" else ["helen", "celeba"]
+    return ["lfwa" if row.name.startswith("lfwa_") else "celeba"]
+
+
+def _possible(known: Mapping[str, Row], roots: Mapping[str, str]) -> list[str]:
+    """The rows whose data, and whose parents' data, is given."""
+
+    def possible(row: Row) -> bool:
+        return set(_data(row)) <= roots.keys() and all(possible(known[parent]) for parent in row.parents)
+
+    return [name for name, row in known.items() if possible(row)]
+
+
+def _plan(
+    row: Row,
+    seed: int,
+    known: Mapping[str, Row],
+    roots: Mapping[str, str],
+    overlay: list[str],
+    overlays: Mapping[str, list[str]],
+    folder: Path,
+    runs: dict[tuple[str, int], Run],
+) -> Run:
+    """Add a run, and before it those that it starts from."""
+    if (row.name, seed) in runs:
+        return runs[row.name, seed]
+    missing = [name for name in _data(row) if name not in roots]
+    if missing:
+        raise ConfigurationError(f"row {row.name} is trained on {' and '.join(missing)}: give --{missing[0]}")
+    flags: dict[str, Any] = dict(row.flags)
+    for setting, parents in row.needs.items():
+        names = [parents] if isinstance(parents, str) else parents
+        paths = [str(_plan(known[n], seed, known, roots, overlay, overlays, folder, runs).best) for n in names]
+        flags[setting] = paths[0] if isinstance(parents, str) else paths
+    # an ensemble trains nothing, so what an overlay says of training is not for it
+    changes = [] if "members" in row.needs else overlays.get(row.name, overlay)
+    configs = [f"{row.config}.yaml", *changes]
+    if row.name.startswith("lfwa_"):
+        configs.append("overlays/lfwa.yaml")
+    command = [f"--config={find_config(name, Path.cwd())}" for name in configs]
+    if row.name == "jointnet":
+        parts = {"parsing": "helen", "attributes": "celeba"}
+        command += [f"--data.init_args.{part}.init_args.root={roots[root]}" for part, root in parts.items()]
+    else:
+        command.append(f"--data.init_args.root={roots[_data(row)[0]]}")
+    settings = {key: value if isinstance(value, str) else json.dumps(value) for key, value in flags.items()}
+    command += [f"--model.init_args.{key}={value}" for key, value in settings.items()]
+    logger = {"save_dir": str(folder), "name": row.name, "version": f"seed_{seed}"}
+    command += [f"--trainer.logger.init_args.{key}={value}" for key, value in logger.items()]
+    command.append(f"--seed_everything={seed}")
+    runs[row.name, seed] = Run(row, seed, folder / row.name / f"seed_{seed}", command)
+    return runs[row.name, seed]
+
+
+def _state(run: Run, runs: Mapping[tuple[str, int], Run]) -> str:
+    """What is left to do of a run, and how long those like it took."""
+    if run.finished() is not None:
+        return "finished"
+    state = "to be continued" if run.last.is_file() else "to be trained"
+    # a run that was interrupted does not know its whole time
+    seeds = run.folder.parent.glob("seed_*/finished.json")
+    times = [
+        record["seconds"] for record in (json.loads(path.read_text()) for path in seeds) if record["attempts"] == 1
+    ]
+    return f"{state}; others took {_duration(mean(times))}" if times else state
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60:02} min" if minutes >= 60 else f"{minutes} min" if minutes else "< 1 min"
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Wait until no other process works in a folder; one that was killed may have left a training running."""
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"waiting: a training in {folder} is still running", file=sys.stderr)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        os.set_inheritable(lock.fileno(), True)  # a training that outlives this process keeps the lock
+        yield
+
+
+def _train_all(runs: Sequence[Run]) -> list[str]:
+    """Train what is not finished; the names of the runs that failed."""
+    failed: dict[tuple[str, int], str] = {}
+    for number, run in enumerate(runs, start=1):
+        title = f"{run.row.name}, seed {run.seed}"
+        run.folder.mkdir(parents=True, exist_ok=True)
+        _check_settings(run)
+        if run.finished() is not None:
+            continue
+        print(f"[{number}/{len(runs)}] {title}", file=sys.stderr, flush=True)
+        if any((parent, run.seed) in failed for parent in run.row.parents):
+            print(f"left out: {' and '.join(run.row.parents)} failed", file=sys.stderr)
+            failed[run.row.name, run.seed] = title
+        elif not _train(run):
+            failed[run.row.name, run.seed] = title
+    return list(failed.values())
+
+
+def _train(run: Run) -> bool:
+    """Train, test and predict; whether all went well."""
+    attempts = run.folder / "attempts"
+    with attempts.open("a") as file:  # counted before it begins: it may be killed
+        file.write(time.strftime("%Y-%m-%d %H:%M:%S\n"))
+    started = time.monotonic()
+    command = [*run.command, *_of_the_members(run)]
+    resume = [f"--ckpt_path={run.last}"] if run.last.is_file() else []
+    peak = _call("fit", [*command, "--test_after_fit=true", *resume])
+    if peak is not None and run.row.name not in ("segnet", "jointnet"):
+        shutil.rmtree(run.folder / "test", ignore_errors=True)
+        version = f"--trainer.logger.init_args.version=seed_{run.seed}/test"
+        predicted = _call("predict", [*command, version, f"--ckpt_path={run.best}"])
+        peak = None if predicted is None else max(peak, predicted)
+    if peak is None:
+        return False
+    record = {
+        "seconds": round(time.monotonic() - started, 1),
+        "peak_memory_mib": round(peak),
+        "attempts": len(attempts.read_text().splitlines()),
+    }
+    written = run.folder / "finished.json.part"
+    written.write_text(json.dumps(record) + "\n")
+    written.rename(run.folder / "finished.json")
+    return True
+
+
+def _check_settings(run: Run) -> None:
+    """Refuse to go on with other settings than those that a run began with."""
+    configs = [word.removeprefix("--config=") for word in run.command if word.startswith("--config=")]
+    settings = {
+        "command": [word for word in run.command if not word.startswith("--config=")],
+        "configs": {Path(path).name: hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in configs},
+    }
+    path = run.folder / "settings.json"
+    if not path.is_file():
+        written = path.with_suffix(".part")
+        written.write_text(json.dumps(settings, indent=2) + "\n")
+        written.rename(path)
+    elif json.loads(path.read_text()) != settings:
+        raise ConfigurationError(
+            f"{run.folder} was begun with other settings (see {path.name} there): choose another --output, or delete it"
+        )
+
+
+def _of_the_members(run: Run) -> list[str]:
+    """An ensemble sees its pictures as its members saw them."""
+    if "members" not in run.row.needs:
+        return []
+    member = run.folder.parents[1] / run.row.parents[0] / run.folder.name
+    config = yaml.safe_load((member / "config.yaml").read_text())
+    settings = {key: config["data"]["init_args"][key] for key in ("image_size", "batch_size", "num_workers")}
+    command = [f"--data.init_args.{key}={json.dumps(value)}" for key, value in settings.items()]
+    return [*command, f"--trainer.accelerator={config['trainer']['accelerator']}"]
+
+
+def _call(command: str, arguments: list[str]) -> float | None:
+    """Run a command of ours; the peak of its memory in MiB, or ``None`` if it failed."""
+    process = subprocess.Popen([sys.executable, "-m", "facelightning", command, *arguments], close_fds=False)
+    try:
+        _, status, usage = os.wait4(process.pid, 0)
+    except BaseException:  # Ctrl-C: the training has it too, and ends by itself
+        process.terminate()
+        raise
+    process.returncode = os.waitstatus_to_exitcode(status)
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return usage.ru_maxrss / unit if process.returncode == 0 else None
+
+
+def write_tables(
+    folder: Path, runs: Mapping[tuple[str, int], Run], roots: Mapping[str, str], resamples: int = 1000
+) -> str:
+    """Write ``tables.md``, ``tables.csv`` and ``tables.json`` of all finished runs; the first is also returned."""
+    records = [record for table in read_tables() for record in _table_records(table, runs, roots, resamples)]
+    text = "\n\n".join(
+        _markdown(table, [record for record in records if record["table"] == table["name"]])
+        for table in read_tables()
+        if any(record["table"] == table["name"] and record["seeds"] for record in records)
+    )
+    (folder / "tables.json").write_text(json.dumps(records, indent=2) + "\n")
+    with (folder / "tables.csv").open("w", newline="") as file:
+        flat = [_flat(record) for record in records]
+        columns = list(dict.fromkeys(key for record in flat for key in record))
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(flat)
+    (folder / "tables.md").write_text(text + "\n")
+    return text
+
+
+def _table_records(
+    table: Mapping[str, Any], runs: Mapping[tuple[str, int], Run], roots: Mapping[str, str], resamples: int
+) -> Iterator[dict[str, Any]]:
+    """What is known of each row of a table: published, ours by seed, difference to the baseline."""
+    baseline = {seed: run for (name, seed), run in runs.items() if name == table["baseline"]}
+    truth = None
+    for row in table["rows"]:
+        mine = {seed: run for (name, seed), run in runs.items() if name == row.get("name")}
+        record: dict[str, Any] = {
+            "table": table["name"],
+            "row": row["title"],
+            "seeds": sorted(mine),
+            "published": row.get("published", {}),
+            "original": row.get("original", {}),
+            "ours": {
+                column: [_score(mine[seed], table, column) for seed in sorted(mine)] for column in table["columns"]
+            },
+            "finished": [mine[seed].finished() for seed in sorted(mine)],
+        }
+        both = sorted(mine.keys() & baseline.keys())
+        if table["part"] == "attributes" and both and row["name"] != table["baseline"]:
+            if truth is None:
+                truth = _truth(next(iter(baseline.values())), roots)
+            pairs = [(_predictions(mine[s], truth[0]), _predictions(baseline[s], truth[0])) for s in both]
+            record["difference"] = bootstrap_differences(pairs, truth[1], resamples)
+        yield record
+
+
+def _score(run: Run, table: Mapping[str, Any], column: str) -> float | None:
+    scores = run.results()[table["part"]]
+    value: float | None = scores[column] if column in scores else scores["iou"].get(column)
+    return value
+
+
+def _truth(run: Run, roots: Mapping[str, str]) -> tuple[list[str], npt.NDArray[np.bool_]]:
+    """Names of the test pictures and their attributes, ``(n, A)``."""
+    (root,) = (_data(run.row)[0],)
+    module = LFWADataModule(roots[root]) if root == "lfwa" else CelebADataModule(roots[root])
+    reader = module.reader("test")
+    return reader.names.tolist(), reader.attributes.astype(bool)
+
+
+def _predictions(run: Run, names: Sequence[str]) -> npt.NDArray[np.float64]:
+    """The probabilities ``(n, A)`` of the named pictures."""
+    with (run.folder / "test" / "predictions" / "attributes.csv").open(newline="", encoding="utf-8") as file:
+        rows = {row[0]: row[1:] for row in csv.reader(file)}
+    assert rows["name"] == list(ATTRIBUTES)
+    return np.array([rows[name] for name in names], dtype=np.float64)
+
+
+def bootstrap_differences(
+    pairs: Sequence[tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]],
+    truth: npt.NDArray[np.bool_],
+    resamples: int = 1000,
+) -> dict[str, list[float]]:
+    """How much better one method is than another on the same pictures, with a paired bootstrap interval.
+
+    In each resample the test pictures are drawn anew, the same for both methods and all seeds; the difference is the
+    mean over seeds. An attribute without positives in a resample is left out of its mean.
+
+    Args:
+        pairs: Probabilities of the method and of the baseline, a pair for each seed.
+        truth: The labels.
+        resamples: How often the pictures are drawn.
+
+    Shape:
+        - pairs: each ``(n, A)``.
+        - truth: ``(n, A)``.
+
+    Returns:
+        For ``error`` and ``mean_ap`` the difference in percentage points and the ends of its 95 % interval.
+
+    Example:
+        >>> truth = np.array([[True], [False], [True], [False]])
+        >>> perfect, useless = truth * 1.0, np.full((4, 1), 0.4)
+        >>> bootstrap_differences([(perfect, useless)], truth)["error"][0]
+        -50.0
+    """
+    count = len(truth)
+    draws = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), size=resamples)
+    weights = np.vstack([np.ones((1, count)), draws])  # the first is the test set itself
+    differences = []
+    for ours, theirs in pairs:
+        scores = [np.stack([_errors(p, truth, weights), _mean_aps(p, truth, weights)]) for p in (ours, theirs)]
+        differences.append(scores[0] - scores[1])
+    average = np.mean(differences, axis=0)  # (2, 1 + resamples)
+    result = {}
+    for name, values in zip(("error", "mean_ap"), average, strict=True):
+        low, high = np.quantile(values[1:], (0.025, 0.975))
+        result[name] = [float(values[0]), float(low), float(high)]
+    return result
+
+
+def _errors(
+    probabilities: npt.NDArray[np.float64], truth: npt.NDArray[np.bool_], weights: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """Error in percent for each weighting of the pictures, ``(R, n)`` to ``(R,)``."""
+    wrong = ((probabilities > 0.5) != truth).mean(axis=1)
+    errors: npt.NDArray[np.float64] = 100 * (weights @ wrong) / weights.sum(axis=1)
+    return errors
+
+
+def _mean_aps(
+    probabilities: npt.NDArray[np.float64], truth: npt.NDArray[np.bool_], weights: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """Mean average precision in percent for each weighting of the pictures, ``(R, n)`` to ``(R,)``."""
+    total, defined = np.zeros(len(weights)), np.zeros(len(weights))
+    for scores, labels in zip(probabilities.T, truth.T, strict=True):
+        order = np.argsort(-scores, kind="stable")
+        last = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))  # equal scores are one threshold
+        for start in range(0, len(weights), 100):  # a hundred at a time: memory
+            drawn = weights[start : start + 100, order]
+            hits = (drawn * labels[order]).cumsum(axis=1)[:, last]
+            precision = hits / np.maximum(drawn.cumsum(axis=1)[:, last], 1)
+            gained = np.diff(hits, axis=1, prepend=0)
+            some = hits[:, -1] > 0
+            total[start : start + 100] += (gained * precision).sum(axis=1) / np.where(some, hits[:, -1], 1)
+            defined[start : start + 100] += some
+    return 100 * total / np.maximum(defined, 1)
+
+
+def _markdown(table: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> str:
+    """A table as Markdown: published | ours, with differences where there are any."""
+    columns = table["columns"]
+    with_differences = table["part"] == "attributes"
+    head = ["", *(f"{title}: published" for title in columns.values()), *(f"{t}: ours" for t in columns.values())]
+    if with_differences:
+        head += ["Δ error [95 %]", "Δ mean AP [95 %]"]
+    head += ["time", "memory"]
+    lines = [f"**{table['title']}** (published: {table['source']})", "", _line(head), _line(["---"] * len(head))]
+    for record in records:
+        cells = [record["row"]]
+        for column in columns:
+            original = record["original"].get(column)
+            published = _number(record["published"].get(column))
+            cells.append(f"{published} ({original:.2f})".strip() if original is not None else published)
+        cells += [_spread(record["ours"][column]) for column in columns]
+        if with_differences:
+            difference = record.get("difference", {})
+            cells += [_interval(difference.get(name)) for name in ("error", "mean_ap")]
+        whole = [finished for finished in record["finished"] if finished["attempts"] == 1]
+        cells.append(_duration(mean(f["seconds"] for f in whole)) if whole else "")
+        cells.append(f"{max(f['peak_memory_mib'] for f in record['finished']):.0f} MiB" if record["finished"] else "")
+        lines.append(_line(cells))
+    seeds = sorted({seed for record in records for seed in record["seeds"]})
+    lines += ["", f"Ours: mean ± standard deviation over seeds {', '.join(map(str, seeds))}, as far as they are done."]
+    return "\n".join(lines)
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def _spread(values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    if len(known) < 2:
+        return _number(known[0]) if known else ""
+    return f"{mean(known):.2f} ± {stdev(known):.2f}"
+
+
+def _interval(difference: Sequence[float] | None) -> str:
+    if difference is None:
+        return ""
+    value, low, high = difference
+    return f"{value:+.2f} [{low:+.2f}, {high:+.2f}]"
+
+
+def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record as one row of a CSV file."""
+    row = {"table": record["table"], "row": record["row"], "seeds": " ".join(map(str, record["seeds"]))}
+    for kind in ("published", "original"):
+        row |= {f"{kind}_{column}": value for column, value in record[kind].items()}
+    for column, values in record["ours"].items():
+        row |= {f"{column}_seed_{seed}": value for seed, value in zip(record["seeds"], values, strict=True)}
+    for name, numbers in record.get("difference", {}).items():
+        row |= dict(zip((f"{name}_difference", f"{name}_low", f"{name}_high"), numbers, strict=True))
+    return row

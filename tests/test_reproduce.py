@@ -1,0 +1,146 @@
+"""The tables: what is published, how differences are measured, and that an interruption changes nothing."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from sklearn.metrics import average_precision_score
+
+from facelightning.__main__ import main
+from facelightning.cli import config_folder
+from facelightning.errors import ConfigurationError
+from facelightning.reproduce import _errors, _mean_aps, bootstrap_differences, read_rows, read_tables, reproduce
+from tests.conftest import SIZE
+
+
+def small(folder: Path) -> str:
+    """An overlay for any network."""
+    path = folder / "tiny.yaml"
+    overlay = {
+        "model": {"init_args": {"width": 2}},
+        "data": {"init_args": {"image_size": list(SIZE), "num_workers": 0, "batch_size": 4}},
+        "trainer": {
+            "max_steps": -1,
+            "max_epochs": 3,
+            "accelerator": "cpu",
+            "check_val_every_n_epoch": 1,
+            "enable_progress_bar": False,
+        },
+    }
+    path.write_text(yaml.safe_dump(overlay))
+    return str(path)
+
+
+class TestPublished:
+    def test_every_row_has_its_configuration_and_parents(self) -> None:
+        rows = read_rows()
+        for row in rows.values():
+            assert (config_folder() / f"{row.config}.yaml").is_file()
+            assert set(row.parents) <= rows.keys()
+            assert row.needs.keys() <= {"parser", "weights", "members"}
+
+    def test_numbers_are_the_papers(self) -> None:
+        """Kalayeh et al., Table 2 (pre-cropped) and Table 4, as printed."""
+        tables = {table["name"]: {row["title"]: row for row in table["rows"]} for table in read_tables()}
+        printed = {
+            title: tuple(row.get("published", {}).get(key) for key in ("error", "mean_ap"))
+            for title, row in tables["table2"].items()
+        }
+        expected = {
+            "SPPNet*": (9.49, 77.69), "Naive Approach": (9.13, 79.74), "BBox": (8.76, 79.95),
+            "Avg. Pooling": (9.14, 79.74), "SSG": (8.38, 80.55), "SSP": (8.33, 81.02), "SSP + SSG": (8.20, 81.45),
+        }  # fmt: skip
+        assert expected.items() <= printed.items()
+        for row, average in (("without attributes", 61.84), ("with attributes", 65.66)):
+            numbers = tables["table4"][row]["published"]
+            assert numbers["mean_iou"] == average
+            assert np.mean([value for key, value in numbers.items() if key != "mean_iou"]) == pytest.approx(
+                average, abs=0.01
+            )
+
+
+class TestBootstrap:
+    def test_scores_are_scikit_learns(self) -> None:
+        """With weights, with equal scores, and with an attribute that a weighting leaves without positives."""
+        rng = np.random.default_rng(0)
+        scores, truth = rng.integers(5, size=(40, 3)) / 5, rng.random((40, 3)) < 0.3
+        truth[:, 2] = False
+        truth[7, 2] = True
+        weights = rng.integers(3, size=(6, 40)).astype(float)
+        weights[:3, 7] = 0
+        for row, found in zip(weights, _mean_aps(scores, truth, weights), strict=True):
+            aps = [
+                average_precision_score(truth[:, a], scores[:, a], sample_weight=row)
+                for a in range(3)
+                if (truth[:, a] * row).any()
+            ]
+            assert found == pytest.approx(100 * np.mean(aps))
+        for row, found in zip(weights, _errors(scores, truth, weights), strict=True):
+            wrong = [row[i] * ((scores[i, a] > 0.5) != truth[i, a]) for i in range(40) for a in range(3)]
+            assert found == pytest.approx(100 * sum(wrong) / 3 / row.sum())
+
+    def test_interval_holds_the_difference_and_not_its_absence(self) -> None:
+        rng = np.random.default_rng(0)
+        truth = rng.random((400, 5)) < 0.4
+        good = truth + rng.normal(0, 0.4, truth.shape)
+        bad = truth + rng.normal(0, 1.5, truth.shape)
+        value, low, high = bootstrap_differences([(good, bad)], truth, 200)["mean_ap"]
+        assert 0 < low < value < high
+        assert bootstrap_differences([(good, good)], truth, 50) == {"error": [0, 0, 0], "mean_ap": [0, 0, 0]}
+
+
+class TestCommand:
+    def test_dry_run(self, faces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """A row brings what it starts from; nothing is written."""
+        settings = [f"--celeba={faces / 'celeba'}", f"--helen={faces / 'helen'}", f"--output={tmp_path / 'out'}"]
+        assert main(["reproduce", *settings, "--rows=[ssp_ssg,avg_balanced]", "--seeds=[0,1]", "--dry_run=true"]) == 0
+        names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+        assert names == 2 * ["segnet", "ssp", "ssg", "ssp_ssg", "avg", "avg_balanced"]
+        assert not (tmp_path / "out").exists()
+
+    def test_mistakes(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigurationError, match=r"no row is named spp_net; rows are .*spp"):
+            reproduce(celeba=str(tmp_path), rows=["spp_net"])
+        with pytest.raises(ConfigurationError, match="row segnet is trained on helen: give --helen"):
+            reproduce(celeba=str(tmp_path), rows=["ssp"])
+        with pytest.raises(ConfigurationError, match="nothing to train"):
+            reproduce()
+
+    def test_a_kill_changes_nothing(self, faces: Path, tmp_path: Path) -> None:
+        """Killed in mid-training and started again, the table is that of a run without interruption."""
+        settings = [f"--celeba={faces / 'celeba'}", "--rows=[spp]", f"--overlay=[{small(tmp_path)}]", "--resamples=20"]
+
+        def start(folder: str) -> subprocess.Popen[bytes]:
+            command = [sys.executable, "-m", "facelightning", "reproduce", f"--output={tmp_path / folder}", *settings]
+            return subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL)
+
+        killed = start("killed")
+        while not list(tmp_path.glob("killed/*/*/checkpoints/last.ckpt")):
+            assert killed.poll() is None
+            time.sleep(0.01)
+        os.killpg(killed.pid, signal.SIGKILL)
+        killed.wait()
+        assert not list(tmp_path.glob("killed/*/*/finished.json"))
+        assert not (tmp_path / "killed/tables.json").exists()
+        assert start("killed").wait() == 0
+        assert start("whole").wait() == 0
+        assert ours(tmp_path / "killed") == ours(tmp_path / "whole")
+
+        (tmp_path / "tiny.yaml").write_text((tmp_path / "tiny.yaml").read_text().replace("width: 2", "width: 3"))
+        assert start("whole").wait() == 1  # other settings are not mixed in
+
+
+def ours(folder: Path) -> Any:
+    """The scores of every row, without times."""
+    records = json.loads((folder / "tables.json").read_text())
+    scores = {record["row"]: record["ours"] for record in records if record["seeds"]}
+    assert len(scores) == 1
+    return scores
