@@ -40,7 +40,7 @@ def refused(args: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> str:
         ((*AVG, "--model.init_args.optimizer=sgd"), ["'adagrad', 'adamw'", "Got value: sgd"]),
         (AVG, ["data root data/celeba does not exist", "list_attr_celeba.txt"]),
         (("fit", "--config", "segnet.yaml"), ["data root data/helen does not exist", "exemplars.txt"]),
-        (("fit", "--config", "ssp.yaml"), ["runs/segnet/version_0/checkpoints/best.ckpt does not exist", "train a"]),
+        (("fit", "--config", "ssp.yaml"), ["runs/segnet/version_0/checkpoints/best.ckpt does not exist", "train one"]),
         ((*AVG, "--model.init_args.parser=x.ckpt"), ["pooling avg uses no parser", "x.ckpt"]),
         (("test", "--config", "avg.yaml", "--ckpt_path", "no.ckpt"), ["checkpoint no.ckpt does not exist"]),
     ],
