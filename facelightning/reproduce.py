@@ -11,9 +11,9 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
 import numpy as np
@@ -25,43 +25,7 @@ from facelightning.cli import find_config
 from facelightning.data import CelebADataModule, LFWADataModule
 from facelightning.errors import ConfigurationError, FacelightningError
 from facelightning.labels import ATTRIBUTES
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row of a table that can be trained.
-
-    Args:
-        name: Of the row, and of the folder of its runs.
-        title: As the paper prints it.
-        config: The configuration that trains it.
-        needs: What it starts from: names of rows for ``parser``, ``weights`` or ``members``.
-        flags: Further settings of the model.
-    """
-
-    name: str
-    title: str
-    config: str
-    needs: Mapping[str, str | list[str]] = field(default_factory=dict)
-    flags: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def parents(self) -> list[str]:
-        """The rows that must be trained before."""
-        return [name for value in self.needs.values() for name in ([value] if isinstance(value, str) else value)]
-
-
-def read_tables() -> list[dict[str, Any]]:
-    """The published tables: titles, sources, columns and rows."""
-    tables: list[dict[str, Any]] = yaml.safe_load(Path(__file__).with_name("published.yaml").read_text("utf-8"))
-    return tables
-
-
-def read_rows() -> dict[str, Row]:
-    """Every row that can be trained, by its name."""
-    keys = ("name", "title", "config", "needs", "flags")
-    rows = [{"config": row["name"], **row} for table in read_tables() for row in table["rows"] if "name" in row]
-    return {row["name"]: Row(**{key: row[key] for key in keys if key in row}) for row in rows}
+from facelightning.tables import Row, bootstrap_differences, duration, read_rows, read_tables, write_tables
 
 
 @dataclass(frozen=True)
@@ -157,8 +121,9 @@ def reproduce(
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder):
         failed = _train_all(list(runs.values()))
-        done = {key: run for key, run in runs.items() if run.finished() is not None}
-        text = write_tables(folder, {key: run for key, run in done.items() if key[0] in wanted}, roots, resamples)
+        done = {key: run for key, run in runs.items() if key[0] in wanted and run.finished() is not None}
+        records = [record for table in read_tables() for record in _records(table, done, roots, resamples)]
+        text = write_tables(folder, records)
     print(text)
     if failed:
         raise FacelightningError(f"{len(failed)} of {len(runs)} runs failed: {', '.join(failed)}; see above")
@@ -236,12 +201,7 @@ def _state(run: Run, runs: Mapping[tuple[str, int], Run]) -> str:
     times = [
         record["seconds"] for record in (json.loads(path.read_text()) for path in seeds) if record["attempts"] == 1
     ]
-    return f"{state}; others took {_duration(mean(times))}" if times else state
-
-
-def _duration(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    return f"{minutes // 60} h {minutes % 60:02} min" if minutes >= 60 else f"{minutes} min" if minutes else "< 1 min"
+    return f"{state}; others took {duration(mean(times))}" if times else state
 
 
 @contextmanager
@@ -344,28 +304,7 @@ def _call(command: str, arguments: list[str]) -> float | None:
     return usage.ru_maxrss / unit if process.returncode == 0 else None
 
 
-def write_tables(
-    folder: Path, runs: Mapping[tuple[str, int], Run], roots: Mapping[str, str], resamples: int = 1000
-) -> str:
-    """Write ``tables.md``, ``tables.csv`` and ``tables.json`` of all finished runs; the first is also returned."""
-    records = [record for table in read_tables() for record in _table_records(table, runs, roots, resamples)]
-    text = "\n\n".join(
-        _markdown(table, [record for record in records if record["table"] == table["name"]])
-        for table in read_tables()
-        if any(record["table"] == table["name"] and record["seeds"] for record in records)
-    )
-    (folder / "tables.json").write_text(json.dumps(records, indent=2) + "\n")
-    with (folder / "tables.csv").open("w", newline="") as file:
-        flat = [_flat(record) for record in records]
-        columns = list(dict.fromkeys(key for record in flat for key in record))
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(flat)
-    (folder / "tables.md").write_text(text + "\n")
-    return text
-
-
-def _table_records(
+def _records(
     table: Mapping[str, Any], runs: Mapping[tuple[str, int], Run], roots: Mapping[str, str], resamples: int
 ) -> Iterator[dict[str, Any]]:
     """What is known of each row of a table: published, ours by seed, difference to the baseline."""
@@ -413,136 +352,3 @@ def _predictions(run: Run, names: Sequence[str]) -> npt.NDArray[np.float64]:
         rows = {row[0]: row[1:] for row in csv.reader(file)}
     assert rows["name"] == list(ATTRIBUTES)
     return np.array([rows[name] for name in names], dtype=np.float64)
-
-
-def bootstrap_differences(
-    pairs: Sequence[tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]],
-    truth: npt.NDArray[np.bool_],
-    resamples: int = 1000,
-) -> dict[str, list[float]]:
-    """How much better one method is than another on the same pictures, with a paired bootstrap interval.
-
-    In each resample the test pictures are drawn anew, the same for both methods and all seeds; the difference is the
-    mean over seeds. An attribute without positives in a resample is left out of its mean.
-
-    Args:
-        pairs: Probabilities of the method and of the baseline, a pair for each seed.
-        truth: The labels.
-        resamples: How often the pictures are drawn.
-
-    Shape:
-        - pairs: each ``(n, A)``.
-        - truth: ``(n, A)``.
-
-    Returns:
-        For ``error`` and ``mean_ap`` the difference in percentage points and the ends of its 95 % interval.
-
-    Example:
-        >>> truth = np.array([[True], [False], [True], [False]])
-        >>> perfect, useless = truth * 1.0, np.full((4, 1), 0.4)
-        >>> bootstrap_differences([(perfect, useless)], truth)["error"][0]
-        -50.0
-    """
-    count = len(truth)
-    draws = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), size=resamples)
-    weights = np.vstack([np.ones((1, count)), draws])  # the first is the test set itself
-    differences = []
-    for ours, theirs in pairs:
-        scores = [np.stack([_errors(p, truth, weights), _mean_aps(p, truth, weights)]) for p in (ours, theirs)]
-        differences.append(scores[0] - scores[1])
-    average = np.mean(differences, axis=0)  # (2, 1 + resamples)
-    result = {}
-    for name, values in zip(("error", "mean_ap"), average, strict=True):
-        low, high = np.quantile(values[1:], (0.025, 0.975))
-        result[name] = [float(values[0]), float(low), float(high)]
-    return result
-
-
-def _errors(
-    probabilities: npt.NDArray[np.float64], truth: npt.NDArray[np.bool_], weights: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float64]:
-    """Error in percent for each weighting of the pictures, ``(R, n)`` to ``(R,)``."""
-    wrong = ((probabilities > 0.5) != truth).mean(axis=1)
-    errors: npt.NDArray[np.float64] = 100 * (weights @ wrong) / weights.sum(axis=1)
-    return errors
-
-
-def _mean_aps(
-    probabilities: npt.NDArray[np.float64], truth: npt.NDArray[np.bool_], weights: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float64]:
-    """Mean average precision in percent for each weighting of the pictures, ``(R, n)`` to ``(R,)``."""
-    total, defined = np.zeros(len(weights)), np.zeros(len(weights))
-    for scores, labels in zip(probabilities.T, truth.T, strict=True):
-        order = np.argsort(-scores, kind="stable")
-        last = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))  # equal scores are one threshold
-        for start in range(0, len(weights), 100):  # a hundred at a time: memory
-            drawn = weights[start : start + 100, order]
-            hits = (drawn * labels[order]).cumsum(axis=1)[:, last]
-            precision = hits / np.maximum(drawn.cumsum(axis=1)[:, last], 1)
-            gained = np.diff(hits, axis=1, prepend=0)
-            some = hits[:, -1] > 0
-            total[start : start + 100] += (gained * precision).sum(axis=1) / np.where(some, hits[:, -1], 1)
-            defined[start : start + 100] += some
-    return 100 * total / np.maximum(defined, 1)
-
-
-def _markdown(table: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> str:
-    """A table as Markdown: published | ours, with differences where there are any."""
-    columns = table["columns"]
-    with_differences = table["part"] == "attributes"
-    head = ["", *(f"{title}: published" for title in columns.values()), *(f"{t}: ours" for t in columns.values())]
-    if with_differences:
-        head += ["Δ error [95 %]", "Δ mean AP [95 %]"]
-    head += ["time", "memory"]
-    lines = [f"**{table['title']}** (published: {table['source']})", "", _line(head), _line(["---"] * len(head))]
-    for record in records:
-        cells = [record["row"]]
-        for column in columns:
-            original = record["original"].get(column)
-            published = _number(record["published"].get(column))
-            cells.append(f"{published} ({original:.2f})".strip() if original is not None else published)
-        cells += [_spread(record["ours"][column]) for column in columns]
-        if with_differences:
-            difference = record.get("difference", {})
-            cells += [_interval(difference.get(name)) for name in ("error", "mean_ap")]
-        whole = [finished for finished in record["finished"] if finished["attempts"] == 1]
-        cells.append(_duration(mean(f["seconds"] for f in whole)) if whole else "")
-        cells.append(f"{max(f['peak_memory_mib'] for f in record['finished']):.0f} MiB" if record["finished"] else "")
-        lines.append(_line(cells))
-    seeds = sorted({seed for record in records for seed in record["seeds"]})
-    lines += ["", f"Ours: mean ± standard deviation over seeds {', '.join(map(str, seeds))}, as far as they are done."]
-    return "\n".join(lines)
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}"
-
-
-def _spread(values: Sequence[float | None]) -> str:
-    known = [value for value in values if value is not None]
-    if len(known) < 2:
-        return _number(known[0]) if known else ""
-    return f"{mean(known):.2f} ± {stdev(known):.2f}"
-
-
-def _interval(difference: Sequence[float] | None) -> str:
-    if difference is None:
-        return ""
-    value, low, high = difference
-    return f"{value:+.2f} [{low:+.2f}, {high:+.2f}]"
-
-
-def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A record as one row of a CSV file."""
-    row = {"table": record["table"], "row": record["row"], "seeds": " ".join(map(str, record["seeds"]))}
-    for kind in ("published", "original"):
-        row |= {f"{kind}_{column}": value for column, value in record[kind].items()}
-    for column, values in record["ours"].items():
-        row |= {f"{column}_seed_{seed}": value for seed, value in zip(record["seeds"], values, strict=True)}
-    for name, numbers in record.get("difference", {}).items():
-        row |= dict(zip((f"{name}_difference", f"{name}_low", f"{name}_high"), numbers, strict=True))
-    return row

@@ -17,7 +17,8 @@ from sklearn.metrics import average_precision_score
 from facelightning.__main__ import main
 from facelightning.cli import config_folder
 from facelightning.errors import ConfigurationError
-from facelightning.reproduce import _errors, _mean_aps, bootstrap_differences, read_rows, read_tables, reproduce
+from facelightning.reproduce import reproduce
+from facelightning.tables import _errors, _mean_aps, bootstrap_differences, read_rows, read_tables
 from tests.conftest import SIZE
 
 
