@@ -16,9 +16,11 @@ COMMANDS = {
     "predict": "write attributes and parsing of pictures",
 }
 OWN = {
-    "reproduce": "train the rows of the paper's tables and print them beside the published numbers",
+    "reproduce": ("reproduce", "train the rows of the paper's tables and print them beside the published numbers"),
+    "visualize": ("visualize", "draw the paper's Figures 3, 4 and 5 for a checkpoint"),
+    "localize": ("localization", "measure on drawn faces whether a model looks in the right place"),
 }
-"""Commands with options of their own, a module each."""
+"""Commands with options of their own: the module of each, and what it does."""
 
 USAGE = """usage: facelightning COMMAND --config NAME.yaml [--config OVERLAY.yaml ...] [--KEY VALUE ...]
 
@@ -52,7 +54,8 @@ def main(args: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if args is None else args)
     command = arguments[0] if arguments else "--help"
     if command in ("-h", "--help"):
-        print(USAGE.format(commands="\n".join(f"  {name:9} {text}" for name, text in {**COMMANDS, **OWN}.items())))
+        texts = {**COMMANDS, **{name: text for name, (_, text) in OWN.items()}}
+        print(USAGE.format(commands="\n".join(f"  {name:9} {text}" for name, text in texts.items())))
         return 0
     if command in ("-V", "--version"):
         print(f"facelightning {version('facelightning')}")
@@ -64,7 +67,7 @@ def main(args: Sequence[str] | None = None) -> int:
         return 2
     try:
         if command in OWN:
-            import_module(f"facelightning.{command}").main(arguments[1:])
+            import_module(f"facelightning.{OWN[command][0]}").main(arguments[1:])
         else:
             from facelightning.cli import FaceCLI
 

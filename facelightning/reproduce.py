@@ -25,7 +25,15 @@ from facelightning.cli import find_config
 from facelightning.data import CelebADataModule, LFWADataModule
 from facelightning.errors import ConfigurationError, FacelightningError
 from facelightning.labels import ATTRIBUTES
-from facelightning.tables import Row, bootstrap_differences, duration, read_rows, read_tables, write_tables
+from facelightning.tables import (
+    LOCALIZATION,
+    Row,
+    bootstrap_differences,
+    duration,
+    read_rows,
+    read_tables,
+    write_tables,
+)
 
 
 @dataclass(frozen=True)
@@ -64,6 +72,14 @@ class Run:
         results: dict[str, Any] = json.loads((self.folder / "test_results.json").read_text())
         return results
 
+    def localization(self) -> dict[str, float | None] | None:
+        """How far it looks in the right place, if that was measured."""
+        path = self.folder / "localization.json"
+        if not path.is_file():
+            return None
+        scores = json.loads(path.read_text())
+        return {key: scores[key] for key in LOCALIZATION}
+
 
 def reproduce(
     celeba: str | None = None,
@@ -76,6 +92,7 @@ def reproduce(
     jointnet_overlay: list[str] | None = None,
     output: str = "runs/reproduce",
     resamples: int = 1000,
+    localization: bool = False,
     dry_run: bool = False,
 ) -> None:
     """Train what is missing of the rows of Kalayeh et al. (CVPR 2017), Tables 2 to 4, and print them side by side.
@@ -93,6 +110,8 @@ def reproduce(
         jointnet_overlay: The same for joint training.
         output: Folder of runs and tables.
         resamples: Bootstrap samples of the test pictures, for intervals.
+        localization: Also measure on drawn faces whether the attribute networks look in the right place, as
+            ``facelightning localize`` does; it means something for networks that were trained on drawn faces.
         dry_run: Only list what would be done, and how long such runs took.
     """
     known = read_rows()
@@ -121,6 +140,8 @@ def reproduce(
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder):
         failed = _train_all(list(runs.values()))
+        if localization:
+            _localize_all([run for run in runs.values() if run.finished() is not None])
         done = {key: run for key, run in runs.items() if key[0] in wanted and run.finished() is not None}
         records = [record for table in read_tables() for record in _records(table, done, roots, resamples)]
         text = write_tables(folder, records)
@@ -262,6 +283,17 @@ def _train(run: Run) -> bool:
     return True
 
 
+def _localize_all(runs: Sequence[Run]) -> None:
+    """Measure the attribute networks that are not measured yet."""
+    for run in runs:
+        path = run.folder / "localization.json"
+        if run.row.name in ("segnet", "jointnet") or path.is_file():
+            continue
+        written = path.with_suffix(".part")
+        if _call("localize", [str(run.best), f"--output={written}"]) is not None:
+            written.rename(path)
+
+
 def _check_settings(run: Run) -> None:
     """Refuse to go on with other settings than those that a run began with."""
     configs = [word.removeprefix("--config=") for word in run.command if word.startswith("--config=")]
@@ -322,6 +354,7 @@ def _records(
                 column: [_score(mine[seed], table, column) for seed in sorted(mine)] for column in table["columns"]
             },
             "finished": [mine[seed].finished() for seed in sorted(mine)],
+            "localization": [scores for seed in sorted(mine) if (scores := mine[seed].localization()) is not None],
         }
         both = sorted(mine.keys() & baseline.keys())
         if table["part"] == "attributes" and both and row["name"] != table["baseline"]:

@@ -12,6 +12,15 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
+LOCALIZATION = {
+    "region_preference": "right region %",
+    "evidence_inside": "evidence in region %",
+    "chance": "by chance %",
+    "evidence_on_change": "evidence on the attribute %",
+    "chance_on_change": "by chance %",
+}
+"""Scores of :func:`facelightning.localization.localization_scores`, and how they are headed."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -128,7 +137,8 @@ def write_tables(folder: Path, records: Sequence[Mapping[str, Any]]) -> str:
         folder: Where to write.
         records: One for each row of each table: ``table`` and ``row`` (its title), ``seeds``, ``published`` and
             ``original`` (column → number), ``ours`` (column → a score for each seed), ``finished`` (time and memory of
-            each) and, against the baseline, ``difference`` of :func:`bootstrap_differences`.
+            each), ``localization`` (scores of each, if measured) and, against the baseline, ``difference`` of
+            :func:`bootstrap_differences`.
     """
     text = "\n\n".join(
         _markdown(table, [record for record in records if record["table"] == table["name"]])
@@ -163,7 +173,8 @@ def _markdown(table: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) ->
     head = ["", *(f"{title}: published" for title in columns.values()), *(f"{t}: ours" for t in columns.values())]
     if with_differences:
         head += ["Δ error [95 %]", "Δ mean AP [95 %]"]
-    head += ["time", "memory"]
+    measured = any(record.get("localization") for record in records)
+    head += [*(LOCALIZATION.values() if measured else ()), "time", "memory"]
     lines = [f"**{table['title']}** (published: {table['source']})", "", _line(head), _line(["---"] * len(head))]
     for record in records:
         cells = [record["row"]]
@@ -175,6 +186,9 @@ def _markdown(table: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) ->
         if with_differences:
             difference = record.get("difference", {})
             cells += [_interval(difference.get(name)) for name in ("error", "mean_ap")]
+        if measured:
+            scores = record.get("localization") or []
+            cells += [_spread([score[key] for score in scores]) for key in LOCALIZATION]
         whole = [finished for finished in record["finished"] if finished["attempts"] == 1]
         cells.append(duration(mean(f["seconds"] for f in whole)) if whole else "")
         cells.append(f"{max(f['peak_memory_mib'] for f in record['finished']):.0f} MiB" if record["finished"] else "")
@@ -213,6 +227,8 @@ def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
         row |= {f"{kind}_{column}": value for column, value in record[kind].items()}
     for column, values in record["ours"].items():
         row |= {f"{column}_seed_{seed}": value for seed, value in zip(record["seeds"], values, strict=True)}
+    for seed, scores in zip(record["seeds"], record.get("localization") or [], strict=False):
+        row |= {f"{key}_seed_{seed}": value for key, value in scores.items()}
     for name, numbers in record.get("difference", {}).items():
         row |= dict(zip((f"{name}_difference", f"{name}_low", f"{name}_high"), numbers, strict=True))
     return row

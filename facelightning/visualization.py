@@ -1,6 +1,6 @@
 """Pictures of what a model sees: pure functions from arrays to RGB pictures, fit for screen and print."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -177,6 +177,92 @@ def region_weights_figure(
     bar.tick_params(length=2, pad=1, labelsize=7)
     bar.set_xlabel("weight (dot: the largest)", labelpad=1, fontsize=_FONT_SIZE)
     return _render(figure)
+
+
+def strongest_channels(maps: npt.NDArray[np.floating], count: int = 50) -> npt.NDArray[np.floating]:
+    """The channels of largest mean activation, the strongest first; of equal ones the first.
+
+    Shape:
+        - maps: ``(C, H, W)``.
+        - return: ``(min(C, count), H, W)``.
+
+    Example:
+        >>> strongest_channels(np.array([[[1.0, 2.0]], [[4.0, 0.0]], [[0.0, 1.0]]]), count=2).tolist()
+        [[[4.0, 0.0]], [[1.0, 2.0]]]
+    """
+    return maps[np.argsort(-maps.mean(axis=(1, 2)), kind="stable")[:count]]
+
+
+def channels_figure(maps: Mapping[str, npt.NDArray[np.floating]], count: int = 50) -> Picture:
+    """The strongest channels of a feature map, one block for each network (Kalayeh et al., CVPR 2017, Fig. 5).
+
+    Ten channels a row, the strongest first; the colours of a block have one scale, which ends at its largest value,
+    and a map's pixels are whole squares.
+
+    Args:
+        maps: Title and channels of each block, from top to bottom; a title may have several lines.
+        count: How many channels a block shows.
+
+    Shape:
+        - maps: ``(C, H, W)``, non-negative: of PReLU's values, which may be below 0, the part above.
+        - return: ``(h, w, 3)``, RGB.
+
+    Raises:
+        ValueError: If there is no block, or one has no channel, or a value is negative or not finite.
+
+    Example:
+        >>> channels_figure({"average pooling": np.ones((64, 14, 12)), "SSP": np.ones((64, 14, 12))}).shape[2]
+        3
+    """
+    if not maps:
+        raise ValueError("there is no block to draw")
+    dpi, gap = 200, 4
+    margin, line, bar = round(0.12 * dpi), round(0.16 * dpi), round(0.45 * dpi)
+    blocks = []
+    for title, channels in maps.items():
+        if channels.ndim != 3 or channels.size == 0:
+            raise ValueError(f"{title}: maps are (C, H, W) with at least one value; found {channels.shape}")
+        if not (np.isfinite(channels) & (channels >= 0)).all():
+            raise ValueError(f"{title}: activations are finite and not negative; found {channels.min()}")
+        blocks.append((title, _mosaic(strongest_channels(channels, count), gap)))
+
+    title_width = max(len(text) for title in maps for text in title.split("\n")) * _LETTER * dpi
+    page_width = 2 * margin + round(max(title_width, max(mosaic.shape[1] for _, mosaic in blocks) + bar))
+    headers = [line * (title.count("\n") + 1) + gap for title in maps]
+    page_height = sum(header + len(mosaic) + margin for header, (_, mosaic) in zip(headers, blocks, strict=True))
+    page_height += margin // 2
+
+    # half a pixel more: matplotlib cuts the size to whole pixels instead of rounding it
+    figure = Figure(figsize=((page_width + 0.5) / dpi, (page_height + 0.5) / dpi), dpi=dpi)
+    top = margin // 2
+    for header, (title, mosaic) in zip(headers, blocks, strict=True):
+        height, width = mosaic.shape
+        figure.text(margin / page_width, 1 - top / page_height, title, va="top", fontsize=_FONT_SIZE)
+        bottom = page_height - top - header - height
+        image = figure.figimage(
+            mosaic, margin, bottom, cmap="YlGnBu", vmin=0, vmax=np.nanmax(mosaic) or 1, origin="upper"
+        )
+        place = (margin + width + 2 * gap, bottom, round(0.08 * dpi), height)
+        axes = figure.add_axes(tuple(np.divide(place, (page_width, page_height) * 2)))
+        figure.colorbar(image, cax=axes, format="%.3g", ticks=[0, image.norm.vmax])
+        axes.tick_params(length=2, pad=1, labelsize=7)
+        if height > dpi:  # else there is no room between the labels of the two ticks
+            axes.text(2.2, 0.5, "activation", rotation=90, va="center", fontsize=_FONT_SIZE, transform=axes.transAxes)
+        top += header + height + margin
+    return _render(figure)
+
+
+def _mosaic(maps: npt.NDArray[np.floating], gap: int) -> npt.NDArray[np.floating]:
+    """Maps ``(C, H, W)`` enlarged, ten a row, NaN between them."""
+    zoom = max(1, round(140 / max(maps.shape[1:])))
+    tiles = maps.repeat(zoom, axis=1).repeat(zoom, axis=2)
+    count, height, width = tiles.shape
+    columns = min(count, 10)
+    rows = -(-count // columns)
+    cells = np.full((rows * columns, height + gap, width + gap), np.nan)
+    cells[:count, :height, :width] = tiles
+    page = cells.reshape(rows, columns, height + gap, width + gap).swapaxes(1, 2)
+    return page.reshape(rows * (height + gap), -1)[:-gap, :-gap]
 
 
 def _render(figure: Figure) -> Picture:

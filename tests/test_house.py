@@ -23,6 +23,8 @@ FLOORS = {
     "tasks": {"models", "losses", "metrics", "labels", "errors"},
     "callbacks": {"tasks", "visualization", "labels", "errors"},
     "cli": {"callbacks", "data", "tasks", "errors"},
+    "localization": {"data", "tasks", "labels", "errors"},
+    "visualize": {"cli", "data", "tasks", "visualization", "labels", "errors"},
     "tables": set(),
     "reproduce": {"tables", "cli", "data", "labels", "errors"},
     "__main__": {"cli", "errors"},

@@ -10,7 +10,15 @@ import numpy.typing as npt
 import pytest
 
 from facelightning.labels import ATTRIBUTES, HELEN7, HELEN11, LabelSpace
-from facelightning.visualization import Picture, color_mask, parsing_panels, region_weights_figure, save_picture
+from facelightning.visualization import (
+    Picture,
+    channels_figure,
+    color_mask,
+    parsing_panels,
+    region_weights_figure,
+    save_picture,
+    strongest_channels,
+)
 
 Masks = npt.NDArray[np.int64]
 
@@ -208,6 +216,80 @@ def test_nothing_is_cut_off_the_heat_map() -> None:
 def test_weights_that_are_none(weights: npt.NDArray[np.float64], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         region_weights_figure(weights, ATTRIBUTES, HELEN7.classes)
+
+
+def tiles(page: Picture, count: int, height: int, width: int, top: int) -> Picture:
+    """The first pixel of every square of the channels of a block, ``(count, height, width, 3)``, found by layout."""
+    zoom, left = round(140 / max(height, width)), 24
+    found = []
+    for number in range(count):
+        y, x = top + number // 10 * (zoom * height + 4), left + number % 10 * (zoom * width + 4)
+        cell = page[y : y + zoom * height, x : x + zoom * width]
+        squares = cell.reshape(height, zoom, width, zoom, 3)
+        assert (squares == squares[:, :1, :, :1]).all()  # whole squares of one colour
+        found.append(squares[:, 0, :, 0])
+    return np.stack(found)
+
+
+def test_channels_are_drawn_in_order_and_on_one_scale_a_block() -> None:
+    rng = np.random.default_rng(0)
+    first, second = 5 * rng.random((64, 14, 12)), rng.random((23, 14, 12)) * np.arange(1, 24)[:, None, None]
+    page = channels_figure({"average pooling": first, "SSP\nwith a second line": second})
+    block = 5 * 144 - 4
+    for maps, count, top in ((first, 50, 12 + 36), (second, 23, 12 + 36 + block + 24 + 68)):
+        shown = np.array(sorted(maps, key=lambda channel: channel.sum(), reverse=True)[:count])
+        expected = 255 * matplotlib.colormaps["YlGnBu"](shown / shown.max())[..., :3]
+        assert np.abs(tiles(page, count, 14, 12, top) - expected).max() <= 3
+        row, column = divmod(count - 1, 10)
+        beyond = page[top + row * 144 : top + row * 144 + 140, 24 + (column + 1) * 124 : 24 + 10 * 124 - 4]
+        assert (beyond == 255).all()  # no channel after the last
+    with pytest.raises(AssertionError):
+        tiles(page, 50, 14, 12, 12 + 36 + 1)  # this test would notice
+
+
+def test_the_strongest_channels_of_a_loop() -> None:
+    maps = np.random.default_rng(1).random((30, 3, 2)).astype(np.float32)
+    maps[7] = maps[3]
+    means = [sum(float(value) for value in channel.ravel()) / 6 for channel in maps]
+    expected: list[int] = []
+    for _ in range(25):
+        expected.append(max((index for index in range(30) if index not in expected), key=lambda index: means[index]))
+    assert expected.index(7) == expected.index(3) + 1
+    assert np.array_equal(strongest_channels(maps, 25), maps[expected])
+    assert len(strongest_channels(maps)) == 30
+
+
+def test_titles_and_scales_are_written_and_nothing_is_cut_off() -> None:
+    maps = np.full((64, 7, 6), 2.0)
+    plain = channels_figure({"": maps})
+    long = "JointNet, pooling ssp: runs/jointnet/version_0/checkpoints/best.ckpt " * 2
+    for title in ("average pooling", "two\nlines", long):
+        page = channels_figure({title: maps, "SSP": 60 * maps})
+        assert (page[:, :4] == 255).all()
+        assert (page[:, -4:] == 255).all()
+        assert (page[:3] == 255).all()
+        assert (page[-3:] == 255).all()
+        assert (page[3:34, 24:] < 128).any()
+    assert (plain[:34] == 255).all()
+    assert channels_figure({long: maps}).shape[1] > plain.shape[1]
+    assert (channels_figure({"": 3 * maps}) != plain).any()  # the scale's end
+    assert np.array_equal(channels_figure({"": np.zeros((64, 7, 6))})[40], channels_figure({"": 0 * maps})[40])
+
+
+@pytest.mark.parametrize(
+    ("maps", "message"),
+    [
+        ({}, "no block"),
+        ({"SSP": np.zeros((0, 7, 6))}, r"SSP: .*\(0, 7, 6\)"),
+        ({"SSP": np.zeros((7, 6))}, r"SSP: .*\(7, 6\)"),
+        ({"avg": np.ones((2, 7, 6)), "SSP": np.full((2, 7, 6), -0.5)}, "SSP: .*found -0.5"),
+        ({"SSP": np.full((2, 7, 6), np.nan)}, "SSP: .*found nan"),
+        ({"SSP": np.full((2, 7, 6), np.inf)}, "SSP: .*found inf"),
+    ],
+)
+def test_channels_that_are_none(maps: dict[str, npt.NDArray[np.float64]], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        channels_figure(maps)
 
 
 def test_a_saved_picture_is_the_picture(tmp_path: Path) -> None:

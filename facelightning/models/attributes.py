@@ -134,6 +134,10 @@ class AttributeNetwork(nn.Module):
             return cast(Tensor, self.pooling(features, self._regions(images, parsing, landmarks)))
         return cast(Tensor, self.pooling(features))
 
+    def features(self, images: Tensor) -> Tensor:
+        """The last map before pooling, ``(B, 16·width, ⌈H/16⌉, ⌈W/16⌉)``; PReLU leaves negative values in it."""
+        return self._features(images, self._parse(images))
+
     def region_weights(self, images: Tensor, landmarks: Tensor | None = None) -> Tensor:
         """How much each region counts for each attribute, ``(B, N, A)``, summing to 1 over regions (SSP, BBox)."""
         if not isinstance(self.pooling, SemanticPooling):

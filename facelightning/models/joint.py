@@ -102,6 +102,11 @@ class JointNetwork(nn.Module):
         parsing = self.decoder(features_p, parsing_images.shape[-2:])
         return parsing, self._attributes(features_a, self._masks(features_a, attribute_images.shape[-2:]))
 
+    def features(self, images: Tensor) -> Tensor:
+        """The attributes' last map before pooling, ``(B, 16·width, ⌈H/16⌉, ⌈W/16⌉)``; it has negative values too."""
+        features: Tensor = self.tail(self.encoder(images))
+        return features
+
     def region_weights(self, images: Tensor) -> Tensor:
         """How much each region counts for each attribute, ``(B, N, A)``, summing to 1 over regions (SSP only)."""
         features = self.encoder(images)
