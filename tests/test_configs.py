@@ -96,7 +96,9 @@ def test_experiment(config: str, command: Callable[..., None], faces: Path, tmp_
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_overlay(overlay: str, command: Callable[..., None], faces: Path, tmp_path: Path) -> None:
-    base = {"small_segnet": "segnet", "small_jointnet": "jointnet"}.get(Path(overlay).stem, "avg")
+    base = {"small_segnet": "segnet", "quickstart_segnet": "segnet", "small_jointnet": "jointnet"}.get(
+        Path(overlay).stem, "avg"
+    )
     small = small_overlay(f"{base}.yaml", faces, tmp_path)
     configs, flags = [f"{base}.yaml", overlay, small], list[str]()
     if overlay == "overlays/multi_gpu.yaml":  # all of it that a machine without GPUs has
