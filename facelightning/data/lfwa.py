@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from lightning.pytorch.utilities import rank_zero_warn
 
+from facelightning.data.annotations import AttributeReader
 from facelightning.data.base import FaceDataModule, Split
-from facelightning.data.celeba import CelebAReader
 from facelightning.data.files import HTML_HINT, SUFFIXES, existing_root
 from facelightning.errors import DataFormatError, DataNotFoundError
 from facelightning.labels import ATTRIBUTES
@@ -62,9 +62,9 @@ class LFWADataModule(FaceDataModule):
     ) -> None:
         super().__init__(image_size, batch_size, num_workers, augmentations, seed)
         self.root = root
-        self._readers: dict[Split, CelebAReader] | None = None
+        self._readers: dict[Split, AttributeReader] | None = None
 
-    def reader(self, split: Split) -> CelebAReader:
+    def reader(self, split: Split) -> AttributeReader:
         """The records of one split; the files are read at the first call, for all splits."""
         if self._readers is None:
             self._readers = read_lfwa(existing_root(self.root, "LFWA", f"{LABELS}, {INDICES} and lfw"))
@@ -75,7 +75,7 @@ class LFWADataModule(FaceDataModule):
         return self.reader("train").positive_rates()
 
 
-def read_lfwa(root: Path) -> dict[Split, CelebAReader]:
+def read_lfwa(root: Path) -> dict[Split, AttributeReader]:
     """Read both files and join them with the pictures; what has no picture is left out, with a warning.
 
     Raises:
@@ -100,7 +100,7 @@ def read_lfwa(root: Path) -> dict[Split, CelebAReader]:
     if absent:
         rank_zero_warn(f"LFWA in {root}: {len(absent)} pictures (such as {absent[0]}) are not in {folder}; left out")
     _, identities = np.unique(persons, return_inverse=True)
-    everything = CelebAReader(folder, np.array(names), attributes, None, identities.astype(np.int64))
+    everything = AttributeReader(folder, np.array(names), attributes, None, identities.astype(np.int64))
     chosen: tuple[Split, ...] = ("train", "val", "test")
     return {split: everything.select((splits == split) & exists) for split in chosen}
 
