@@ -21,7 +21,7 @@ import numpy.typing as npt
 import yaml
 from jsonargparse import auto_cli
 
-from facelightning.cli import find_config
+from facelightning.cli import find_config, read_config
 from facelightning.data import CelebADataModule, LFWADataModule
 from facelightning.errors import ConfigurationError, FacelightningError
 from facelightning.labels import ATTRIBUTES
@@ -81,6 +81,61 @@ class Run:
         return {key: scores[key] for key in LOCALIZATION}
 
 
+class Plan:
+    """The runs that a reproduction consists of, each after those that it starts from.
+
+    Args:
+        roots: The folder of each data set that is given.
+        overlays: Configurations that change the training of a row, by its name; under "" those of all other rows.
+        folder: Of all runs.
+    """
+
+    def __init__(self, roots: Mapping[str, str], overlays: Mapping[str, list[str]], folder: Path) -> None:
+        self.roots, self.overlays, self.folder = roots, overlays, folder
+        self.rows = read_rows()
+        self.runs: dict[tuple[str, int], Run] = {}
+
+    def possible(self, name: str) -> bool:
+        """Whether the data of a row, and of those that it starts from, is given."""
+        row = self.rows[name]
+        return set(_data(row)) <= self.roots.keys() and all(map(self.possible, row.parents))
+
+    def add(self, name: str, seed: int) -> Run:
+        """Plan a run, and before it those that it starts from.
+
+        Raises:
+            ConfigurationError: If the folder of a data set is not given.
+        """
+        if (name, seed) in self.runs:
+            return self.runs[name, seed]
+        row = self.rows[name]
+        missing = [data for data in _data(row) if data not in self.roots]
+        if missing:
+            raise ConfigurationError(f"row {name} is trained on {' and '.join(missing)}: give --{missing[0]}")
+        flags: dict[str, Any] = dict(row.flags)
+        for setting, parents in row.needs.items():
+            paths = [str(self.add(one, seed).best) for one in ([parents] if isinstance(parents, str) else parents)]
+            flags[setting] = paths[0] if isinstance(parents, str) else paths
+        self.runs[name, seed] = Run(row, seed, self.folder / name / f"seed_{seed}", self._command(row, seed, flags))
+        return self.runs[name, seed]
+
+    def _command(self, row: Row, seed: int, flags: Mapping[str, Any]) -> list[str]:
+        configs = [f"{row.config}.yaml"]
+        if "members" not in row.needs:  # an ensemble trains nothing: what an overlay says of training is not for it
+            configs += self.overlays.get(row.name, self.overlays[""])
+        if row.name.startswith("lfwa_"):
+            configs.append("overlays/lfwa.yaml")
+        command = [f"--config={find_config(name, Path.cwd())}" for name in configs]
+        places = {"": _data(row)[0]}
+        if row.name == "jointnet":
+            places = {"parsing.init_args.": "helen", "attributes.init_args.": "celeba"}
+        command += [f"--data.init_args.{place}root={self.roots[data]}" for place, data in places.items()]
+        command += [f"--model.init_args.{k}={v if isinstance(v, str) else json.dumps(v)}" for k, v in flags.items()]
+        logger = {"save_dir": str(self.folder), "name": row.name, "version": f"seed_{seed}"}
+        command += [f"--trainer.logger.init_args.{key}={value}" for key, value in logger.items()]
+        return [*command, f"--seed_everything={seed}"]
+
+
 def reproduce(
     celeba: str | None = None,
     helen: str | None = None,
@@ -114,28 +169,28 @@ def reproduce(
             ``facelightning localize`` does; it means something for networks that were trained on drawn faces.
         dry_run: Only list what would be done, and how long such runs took.
     """
-    known = read_rows()
-    unknown = set(rows or ()) - known.keys()
-    if unknown:
-        raise ConfigurationError(f"no row is named {', '.join(sorted(unknown))}; rows are {', '.join(known)}")
     roots = {
         name: str(Path(root).expanduser().resolve())
         for name, root in (("celeba", celeba), ("helen", helen), ("lfwa", lfwa))
         if root is not None
     }
-    overlays = {"segnet": segnet_overlay or [], "jointnet": jointnet_overlay or []}
-    wanted = [name for name in known if name in rows] if rows else _possible(known, roots)
+    overlays = {"": overlay or [], "segnet": segnet_overlay or [], "jointnet": jointnet_overlay or []}
+    folder = Path(output).resolve()
+    plan = Plan(roots, overlays, folder)
+    unknown = set(rows or ()) - plan.rows.keys()
+    if unknown:
+        raise ConfigurationError(f"no row is named {', '.join(sorted(unknown))}; rows are {', '.join(plan.rows)}")
+    wanted = [name for name in plan.rows if (name in rows if rows else plan.possible(name))]
     if not wanted:
         raise ConfigurationError("nothing to train: give the folders of the data, at least --celeba and --helen")
-    folder = Path(output).resolve()
-    runs: dict[tuple[str, int], Run] = {}
     for seed in seeds or [0]:
         for name in wanted:
-            _plan(known[name], seed, known, roots, overlay or [], overlays, folder, runs)
+            plan.add(name, seed)
 
+    runs = plan.runs
     if dry_run:
         for run in runs.values():
-            print(f"{run.row.name:16} seed {run.seed}   {_state(run, runs)}")
+            print(f"{run.row.name:16} seed {run.seed}   {_state(run)}")
         return
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder):
@@ -162,66 +217,15 @@ def _data(row: Row) -> list[str]:
     return ["lfwa" if row.name.startswith("lfwa_") else "celeba"]
 
 
-def _possible(known: Mapping[str, Row], roots: Mapping[str, str]) -> list[str]:
-    """The rows whose data, and whose parents' data, is given."""
-
-    def possible(row: Row) -> bool:
-        return set(_data(row)) <= roots.keys() and all(possible(known[parent]) for parent in row.parents)
-
-    return [name for name, row in known.items() if possible(row)]
-
-
-def _plan(
-    row: Row,
-    seed: int,
-    known: Mapping[str, Row],
-    roots: Mapping[str, str],
-    overlay: list[str],
-    overlays: Mapping[str, list[str]],
-    folder: Path,
-    runs: dict[tuple[str, int], Run],
-) -> Run:
-    """Add a run, and before it those that it starts from."""
-    if (row.name, seed) in runs:
-        return runs[row.name, seed]
-    missing = [name for name in _data(row) if name not in roots]
-    if missing:
-        raise ConfigurationError(f"row {row.name} is trained on {' and '.join(missing)}: give --{missing[0]}")
-    flags: dict[str, Any] = dict(row.flags)
-    for setting, parents in row.needs.items():
-        names = [parents] if isinstance(parents, str) else parents
-        paths = [str(_plan(known[n], seed, known, roots, overlay, overlays, folder, runs).best) for n in names]
-        flags[setting] = paths[0] if isinstance(parents, str) else paths
-    # an ensemble trains nothing, so what an overlay says of training is not for it
-    changes = [] if "members" in row.needs else overlays.get(row.name, overlay)
-    configs = [f"{row.config}.yaml", *changes]
-    if row.name.startswith("lfwa_"):
-        configs.append("overlays/lfwa.yaml")
-    command = [f"--config={find_config(name, Path.cwd())}" for name in configs]
-    if row.name == "jointnet":
-        parts = {"parsing": "helen", "attributes": "celeba"}
-        command += [f"--data.init_args.{part}.init_args.root={roots[root]}" for part, root in parts.items()]
-    else:
-        command.append(f"--data.init_args.root={roots[_data(row)[0]]}")
-    settings = {key: value if isinstance(value, str) else json.dumps(value) for key, value in flags.items()}
-    command += [f"--model.init_args.{key}={value}" for key, value in settings.items()]
-    logger = {"save_dir": str(folder), "name": row.name, "version": f"seed_{seed}"}
-    command += [f"--trainer.logger.init_args.{key}={value}" for key, value in logger.items()]
-    command.append(f"--seed_everything={seed}")
-    runs[row.name, seed] = Run(row, seed, folder / row.name / f"seed_{seed}", command)
-    return runs[row.name, seed]
-
-
-def _state(run: Run, runs: Mapping[tuple[str, int], Run]) -> str:
+def _state(run: Run) -> str:
     """What is left to do of a run, and how long those like it took."""
     if run.finished() is not None:
         return "finished"
     state = "to be continued" if run.last.is_file() else "to be trained"
     # a run that was interrupted does not know its whole time
     seeds = run.folder.parent.glob("seed_*/finished.json")
-    times = [
-        record["seconds"] for record in (json.loads(path.read_text()) for path in seeds) if record["attempts"] == 1
-    ]
+    records = [json.loads(path.read_text()) for path in seeds]
+    times = [record["seconds"] for record in records if record["attempts"] == 1]
     return f"{state}; others took {duration(mean(times))}" if times else state
 
 
@@ -296,10 +300,11 @@ def _localize_all(runs: Sequence[Run]) -> None:
 
 def _check_settings(run: Run) -> None:
     """Refuse to go on with other settings than those that a run began with."""
-    configs = [word.removeprefix("--config=") for word in run.command if word.startswith("--config=")]
+    configs = [Path(word.removeprefix("--config=")) for word in run.command if word.startswith("--config=")]
+    bases = [find_config(base, path.parent) for path in configs if (base := read_config(path).get("extends"))]
     settings = {
         "command": [word for word in run.command if not word.startswith("--config=")],
-        "configs": {Path(path).name: hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in configs},
+        "configs": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in configs + bases},
     }
     path = run.folder / "settings.json"
     if not path.is_file():
@@ -325,6 +330,7 @@ def _of_the_members(run: Run) -> list[str]:
 
 def _call(command: str, arguments: list[str]) -> float | None:
     """Run a command of ours; the peak of its memory in MiB, or ``None`` if it failed."""
+    # the files that are open go along: the lock
     process = subprocess.Popen([sys.executable, "-m", "facelightning", command, *arguments], close_fds=False)
     try:
         _, status, usage = os.wait4(process.pid, 0)
