@@ -178,6 +178,37 @@ class Figures(Callback):
         return parsing_panels(shown, truth, parsing, task.labels)
 
 
+class Compile(Callback):
+    """Compiles the network's training step with :func:`torch.compile`: slower to begin, then faster.
+
+    Evaluation stays as it is, so that a score does not depend on this. Checkpoints are the same with and without.
+
+    Example:
+        In a configuration: ``trainer: {callbacks+: [{class_path: facelightning.callbacks.Compile}]}``.
+    """
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Compiling itself happens in the first step."""
+        if isinstance(pl_module, FaceTask):
+            pl_module.network.compile()  # in place: names of weights do not change
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Another mode and other batch sizes would each be compiled anew."""
+        torch.compiler.set_stance("force_eager")
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Back to training."""
+        torch.compiler.set_stance("default")
+
+    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """As validation."""
+        torch.compiler.set_stance("force_eager")
+
+    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """As validation."""
+        torch.compiler.set_stance("default")
+
+
 def file_name(name: str) -> str:
     """A picture's name as one file name: what no file name may hold is written as in a URL.
 

@@ -153,6 +153,7 @@ def reproduce(
     """Train what is missing of the rows of Kalayeh et al. (CVPR 2017), Tables 2 to 4, and print them side by side.
 
     Interrupted and started again, it goes on where it was; a run counts once it is trained, tested and has predicted.
+    Started several times at once, as on several GPUs, the processes share the runs between them.
 
     Args:
         celeba: Folder of CelebA.
@@ -193,10 +194,10 @@ def reproduce(
             print(f"{run.row.name:16} seed {run.seed}   {_state(run)}")
         return
     folder.mkdir(parents=True, exist_ok=True)
+    failed = _train_all(list(runs.values()))
+    if localization:
+        _localize_all([run for run in runs.values() if run.finished() is not None])
     with _alone(folder):
-        failed = _train_all(list(runs.values()))
-        if localization:
-            _localize_all([run for run in runs.values() if run.finished() is not None])
         done = {key: run for key, run in runs.items() if key[0] in wanted and run.finished() is not None}
         records = [record for table in read_tables() for record in _records(table, done, roots, resamples)]
         text = write_tables(folder, records)
@@ -230,33 +231,52 @@ def _state(run: Run) -> str:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Wait until no other process works in a folder; one that was killed may have left a training running."""
+def _alone(folder: Path, wait: bool = True) -> Iterator[bool]:
+    """Keep other processes out of a folder; whether that succeeded, which without waiting it may not."""
     with (folder / ".lock").open("w") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print(f"waiting: a training in {folder} is still running", file=sys.stderr)
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield False
+            return
         os.set_inheritable(lock.fileno(), True)  # a training that outlives this process keeps the lock
-        yield
+        yield True
 
 
 def _train_all(runs: Sequence[Run]) -> list[str]:
-    """Train what is not finished; the names of the runs that failed."""
+    """Train what is not finished, beside other processes that do the same; the names of the runs that failed."""
     failed: dict[tuple[str, int], str] = {}
-    for number, run in enumerate(runs, start=1):
-        title = f"{run.row.name}, seed {run.seed}"
-        run.folder.mkdir(parents=True, exist_ok=True)
-        _check_settings(run)
-        if run.finished() is not None:
-            continue
-        print(f"[{number}/{len(runs)}] {title}", file=sys.stderr, flush=True)
-        if any((parent, run.seed) in failed for parent in run.row.parents):
-            print(f"left out: {' and '.join(run.row.parents)} failed", file=sys.stderr)
-            failed[run.row.name, run.seed] = title
-        elif not _train(run):
-            failed[run.row.name, run.seed] = title
+    left, waiting = dict(enumerate(runs, start=1)), False
+    while left:
+        before = len(left)
+        for number, run in list(left.items()):
+            title = f"{run.row.name}, seed {run.seed}"
+            parents = [parent for parent in runs if parent.row.name in run.row.parents and parent.seed == run.seed]
+            if any((parent.row.name, parent.seed) in failed for parent in parents):
+                print(
+                    f"[{number}/{len(runs)}] {title}: left out, {' and '.join(run.row.parents)} failed", file=sys.stderr
+                )
+                failed[run.row.name, run.seed] = title
+                del left[number]
+                continue
+            if any(parent.finished() is None for parent in parents):
+                continue  # another process trains it
+            run.folder.mkdir(parents=True, exist_ok=True)
+            with _alone(run.folder, wait=False) as mine:
+                if not mine:
+                    continue
+                _check_settings(run)
+                if run.finished() is None:
+                    print(f"[{number}/{len(runs)}] {title}", file=sys.stderr, flush=True)
+                    if not _train(run):
+                        failed[run.row.name, run.seed] = title
+                del left[number]
+        if len(left) == before:
+            if not waiting:
+                titles = "; ".join(f"{run.row.name}, seed {run.seed}" for run in left.values())
+                print(f"waiting for other processes to finish: {titles}", file=sys.stderr, flush=True)
+            waiting = True
+            time.sleep(1)
     return list(failed.values())
 
 
@@ -291,11 +311,14 @@ def _localize_all(runs: Sequence[Run]) -> None:
     """Measure the attribute networks that are not measured yet."""
     for run in runs:
         path = run.folder / "localization.json"
-        if run.row.name in ("segnet", "jointnet") or path.is_file():
-            continue
         written = path.with_suffix(".part")
-        if _call("localize", [str(run.best), f"--output={written}"]) is not None:
-            written.rename(path)
+        with _alone(run.folder):
+            if (
+                run.row.name not in ("segnet", "jointnet")
+                and not path.is_file()
+                and _call("localize", [str(run.best), f"--output={written}"]) is not None
+            ):
+                written.rename(path)
 
 
 def _check_settings(run: Run) -> None:
