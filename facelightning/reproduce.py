@@ -53,6 +53,11 @@ class Run:
     command: list[str]
 
     @property
+    def title(self) -> str:
+        """What it is called in messages."""
+        return f"{self.row.name}, seed {self.seed}"
+
+    @property
     def best(self) -> Path:
         """The checkpoint that was best on the validation data."""
         return self.folder / "checkpoints" / "best.ckpt"
@@ -86,7 +91,8 @@ class Plan:
 
     Args:
         roots: The folder of each data set that is given.
-        overlays: Configurations that change the training of a row, by its name; under "" those of all other rows.
+        overlays: Configurations that change the training of the rows "segnet" and "jointnet"; under "" of all others,
+            and under "balanced" what changes fine-tuning after them.
         folder: Of all runs.
     """
 
@@ -123,6 +129,8 @@ class Plan:
         configs = [f"{row.config}.yaml"]
         if "members" not in row.needs:  # an ensemble trains nothing: what an overlay says of training is not for it
             configs += self.overlays.get(row.name, self.overlays[""])
+        if row.config == "balanced":
+            configs += self.overlays["balanced"]
         if row.name.startswith("lfwa_"):
             configs.append("overlays/lfwa.yaml")
         command = [f"--config={find_config(name, Path.cwd())}" for name in configs]
@@ -145,6 +153,7 @@ def reproduce(
     overlay: list[str] | None = None,
     segnet_overlay: list[str] | None = None,
     jointnet_overlay: list[str] | None = None,
+    balanced_overlay: list[str] | None = None,
     output: str = "runs/reproduce",
     resamples: int = 1000,
     localization: bool = False,
@@ -164,6 +173,7 @@ def reproduce(
         overlay: Configurations that change the training of every attribute network.
         segnet_overlay: The same for the parser.
         jointnet_overlay: The same for joint training.
+        balanced_overlay: What changes, after ``overlay``, the fine-tuning with balanced loss, such as its length.
         output: Folder of runs and tables.
         resamples: Bootstrap samples of the test pictures, for intervals.
         localization: Also measure on drawn faces whether the attribute networks look in the right place, as
@@ -175,7 +185,15 @@ def reproduce(
         for name, root in (("celeba", celeba), ("helen", helen), ("lfwa", lfwa))
         if root is not None
     }
-    overlays = {"": overlay or [], "segnet": segnet_overlay or [], "jointnet": jointnet_overlay or []}
+    overlays = {
+        name: configs or []
+        for name, configs in (
+            ("", overlay),
+            ("segnet", segnet_overlay),
+            ("jointnet", jointnet_overlay),
+            ("balanced", balanced_overlay),
+        )
+    }
     folder = Path(output).resolve()
     plan = Plan(roots, overlays, folder)
     unknown = set(rows or ()) - plan.rows.keys()
@@ -245,39 +263,40 @@ def _alone(folder: Path, wait: bool = True) -> Iterator[bool]:
 
 def _train_all(runs: Sequence[Run]) -> list[str]:
     """Train what is not finished, beside other processes that do the same; the names of the runs that failed."""
-    failed: dict[tuple[str, int], str] = {}
-    left, waiting = dict(enumerate(runs, start=1)), False
+    failed: list[Run] = []
+    left, waiting = list(runs), False
     while left:
-        before = len(left)
-        for number, run in list(left.items()):
-            title = f"{run.row.name}, seed {run.seed}"
-            parents = [parent for parent in runs if parent.row.name in run.row.parents and parent.seed == run.seed]
-            if any((parent.row.name, parent.seed) in failed for parent in parents):
-                print(
-                    f"[{number}/{len(runs)}] {title}: left out, {' and '.join(run.row.parents)} failed", file=sys.stderr
-                )
-                failed[run.row.name, run.seed] = title
-                del left[number]
-                continue
-            if any(parent.finished() is None for parent in parents):
-                continue  # another process trains it
-            run.folder.mkdir(parents=True, exist_ok=True)
-            with _alone(run.folder, wait=False) as mine:
-                if not mine:
-                    continue
-                _check_settings(run)
-                if run.finished() is None:
-                    print(f"[{number}/{len(runs)}] {title}", file=sys.stderr, flush=True)
-                    if not _train(run):
-                        failed[run.row.name, run.seed] = title
-                del left[number]
-        if len(left) == before:
+        ended = [run for run in left if _advance(run, runs, failed)]
+        left = [run for run in left if run not in ended]
+        if left and not ended:
             if not waiting:
-                titles = "; ".join(f"{run.row.name}, seed {run.seed}" for run in left.values())
-                print(f"waiting for other processes to finish: {titles}", file=sys.stderr, flush=True)
+                names = "; ".join(run.title for run in left)
+                print(f"waiting for other processes to finish: {names}", file=sys.stderr, flush=True)
             waiting = True
             time.sleep(1)
-    return list(failed.values())
+    return [run.title for run in failed]
+
+
+def _advance(run: Run, runs: Sequence[Run], failed: list[Run]) -> bool:
+    """Train a run if it can be trained now; whether it has ended. One that fails, or that cannot be, is noted."""
+    title = f"[{runs.index(run) + 1}/{len(runs)}] {run.title}"
+    parents = [other for other in runs if other.row.name in run.row.parents and other.seed == run.seed]
+    if any(parent in failed for parent in parents):
+        print(f"{title}: left out, {' and '.join(run.row.parents)} failed", file=sys.stderr)
+        failed.append(run)
+        return True
+    if any(parent.finished() is None for parent in parents):
+        return False  # another process trains it
+    run.folder.mkdir(parents=True, exist_ok=True)
+    with _alone(run.folder, wait=False) as mine:
+        if not mine:
+            return False
+        _check_settings(run)
+        if run.finished() is None:
+            print(title, file=sys.stderr, flush=True)
+            if not _train(run):
+                failed.append(run)
+        return True
 
 
 def _train(run: Run) -> bool:

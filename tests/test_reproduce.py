@@ -18,7 +18,7 @@ from sklearn.metrics import average_precision_score
 from facelightning.__main__ import main
 from facelightning.cli import config_folder
 from facelightning.errors import ConfigurationError
-from facelightning.reproduce import reproduce
+from facelightning.reproduce import Plan, reproduce
 from facelightning.tables import _errors, _mean_aps, bootstrap_differences, read_rows, read_tables
 from tests.conftest import SIZE
 
@@ -107,6 +107,25 @@ class TestCommand:
         names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
         assert names == 2 * ["segnet", "ssp", "ssg", "ssp_ssg", "avg", "avg_balanced"]
         assert not (tmp_path / "out").exists()
+
+    def test_overlays_go_to_their_rows(self, tmp_path: Path) -> None:
+        names = {"": "small", "segnet": "small_segnet", "jointnet": "small_jointnet", "balanced": "cpu"}
+        overlays = {row: [f"overlays/{name}.yaml"] for row, name in names.items()}
+        plan = Plan({"celeba": "celeba", "helen": "helen"}, overlays, tmp_path)
+        for name in ("ssp_ssg", "ssp_balanced", "jointnet"):
+            plan.add(name, 0)
+        configs = {
+            name: [Path(word).stem for word in run.command if word.startswith("--config=")]
+            for (name, _), run in plan.runs.items()
+        }
+        assert configs == {
+            "segnet": ["segnet", "small_segnet"],
+            "ssp": ["ssp", "small"],
+            "ssg": ["ssg", "small"],
+            "ssp_ssg": ["ssp_ssg"],
+            "ssp_balanced": ["balanced", "small", "cpu"],
+            "jointnet": ["jointnet", "small_jointnet"],
+        }
 
     def test_mistakes(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigurationError, match=r"no row is named spp_net; rows are .*spp"):
