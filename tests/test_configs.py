@@ -96,9 +96,9 @@ def test_experiment(config: str, command: Callable[..., None], faces: Path, tmp_
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_overlay(overlay: str, command: Callable[..., None], faces: Path, tmp_path: Path) -> None:
-    base = {"small_segnet": "segnet", "quickstart_segnet": "segnet", "small_jointnet": "jointnet"}.get(
-        Path(overlay).stem, "avg"
-    )
+    base = next((row for row in ("segnet", "jointnet", "balanced") if overlay.endswith(f"_{row}.yaml")), "avg")
+    for first in needs(f"{base}.yaml"):
+        command("fit", "--config", first, "--config", small_overlay(first, faces, tmp_path))
     small = small_overlay(f"{base}.yaml", faces, tmp_path)
     configs, flags = [f"{base}.yaml", overlay, small], list[str]()
     if overlay == "overlays/multi_gpu.yaml":  # all of it that a machine without GPUs has
