@@ -23,7 +23,7 @@ from jsonargparse import auto_cli
 
 from facelightning.cli import find_config, read_config
 from facelightning.data import CelebADataModule, LFWADataModule
-from facelightning.errors import ConfigurationError, FacelightningError
+from facelightning.errors import CheckpointError, ConfigurationError, FacelightningError
 from facelightning.labels import ATTRIBUTES
 from facelightning.tables import (
     LOCALIZATION,
@@ -34,6 +34,7 @@ from facelightning.tables import (
     read_tables,
     write_tables,
 )
+from facelightning.tasks.checkpoint import read_checkpoint
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,7 @@ def reproduce(
     """Train what is missing of the rows of Kalayeh et al. (CVPR 2017), Tables 2 to 4, and print them side by side.
 
     Interrupted and started again, it goes on where it was; a run counts once it is trained, tested and has predicted.
-    Started several times at once, as on several GPUs, the processes share the runs between them.
+    Started several times at once with the same arguments, the processes of one machine share the runs between them.
 
     Args:
         celeba: Folder of CelebA.
@@ -212,9 +213,9 @@ def reproduce(
             print(f"{run.row.name:16} seed {run.seed}   {_state(run)}")
         return
     folder.mkdir(parents=True, exist_ok=True)
-    failed = _train_all(list(runs.values()))
-    if localization:
-        _localize_all([run for run in runs.values() if run.finished() is not None])
+    for run in runs.values():
+        _check_settings(run)
+    failed = _train_all(list(runs.values()), localization)
     with _alone(folder):
         done = {key: run for key, run in runs.items() if key[0] in wanted and run.finished() is not None}
         records = [record for table in read_tables() for record in _records(table, done, roots, resamples)]
@@ -261,12 +262,12 @@ def _alone(folder: Path, wait: bool = True) -> Iterator[bool]:
         yield True
 
 
-def _train_all(runs: Sequence[Run]) -> list[str]:
+def _train_all(runs: Sequence[Run], localization: bool) -> list[str]:
     """Train what is not finished, beside other processes that do the same; the names of the runs that failed."""
     failed: list[Run] = []
     left, waiting = list(runs), False
     while left:
-        ended = [run for run in left if _advance(run, runs, failed)]
+        ended = [run for run in left if _advance(run, runs, failed, localization)]
         left = [run for run in left if run not in ended]
         if left and not ended:
             if not waiting:
@@ -277,12 +278,12 @@ def _train_all(runs: Sequence[Run]) -> list[str]:
     return [run.title for run in failed]
 
 
-def _advance(run: Run, runs: Sequence[Run], failed: list[Run]) -> bool:
+def _advance(run: Run, runs: Sequence[Run], failed: list[Run], localization: bool) -> bool:
     """Train a run if it can be trained now; whether it has ended. One that fails, or that cannot be, is noted."""
     title = f"[{runs.index(run) + 1}/{len(runs)}] {run.title}"
     parents = [other for other in runs if other.row.name in run.row.parents and other.seed == run.seed]
-    if any(parent in failed for parent in parents):
-        print(f"{title}: left out, {' and '.join(run.row.parents)} failed", file=sys.stderr)
+    if broken := [parent.title for parent in parents if parent in failed]:
+        print(f"{title}: left out, for {' and '.join(broken)} failed", file=sys.stderr)
         failed.append(run)
         return True
     if any(parent.finished() is None for parent in parents):
@@ -291,11 +292,14 @@ def _advance(run: Run, runs: Sequence[Run], failed: list[Run]) -> bool:
     with _alone(run.folder, wait=False) as mine:
         if not mine:
             return False
-        _check_settings(run)
+        _write_settings(run)
         if run.finished() is None:
             print(title, file=sys.stderr, flush=True)
-            if not _train(run):
-                failed.append(run)
+        done = run.finished() is not None or _train(run)
+        if localization:
+            done = done and _localize(run)
+        if not done:
+            failed.append(run)
         return True
 
 
@@ -306,8 +310,11 @@ def _train(run: Run) -> bool:
         file.write(time.strftime("%Y-%m-%d %H:%M:%S\n"))
     started = time.monotonic()
     command = [*run.command, *_of_the_members(run)]
-    resume = [f"--ckpt_path={run.last}"] if run.last.is_file() else []
+    resume = [f"--ckpt_path={run.last}"] if _is_whole(run.last) else []
     peak = _call("fit", [*command, "--test_after_fit=true", *resume])
+    if peak is not None and not run.best.is_file():
+        print(f"{run.title}: ended before its first validation, so that no checkpoint is the best", file=sys.stderr)
+        return False
     if peak is not None and run.row.name not in ("segnet", "jointnet"):
         shutil.rmtree(run.folder / "test", ignore_errors=True)
         version = f"--trainer.logger.init_args.version=seed_{run.seed}/test"
@@ -326,48 +333,72 @@ def _train(run: Run) -> bool:
     return True
 
 
-def _localize_all(runs: Sequence[Run]) -> None:
-    """Measure the attribute networks that are not measured yet."""
-    for run in runs:
-        path = run.folder / "localization.json"
-        written = path.with_suffix(".part")
-        with _alone(run.folder):
-            if (
-                run.row.name not in ("segnet", "jointnet")
-                and not path.is_file()
-                and _call("localize", [str(run.best), f"--output={written}"]) is not None
-            ):
-                written.rename(path)
+def _is_whole(checkpoint: Path) -> bool:
+    """Whether there is a checkpoint to go on from; a kill may have left a part of one."""
+    try:
+        read_checkpoint(checkpoint)
+    except CheckpointError:
+        return False
+    return True
+
+
+def _localize(run: Run) -> bool:
+    """Measure a trained attribute network, if that was not done; whether all went well."""
+    path = run.folder / "localization.json"
+    if run.row.name in ("segnet", "jointnet") or path.is_file():
+        return True
+    written = path.with_suffix(".part")
+    measured = _call("localize", [str(run.best), f"--output={written}"]) is not None
+    if measured:
+        written.rename(path)
+    return measured
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    """All that decides what a run becomes: its command, the content of its configurations, and what it starts from."""
+    configs = [Path(word.removeprefix("--config=")) for word in run.command if word.startswith("--config=")]
+    bases = [find_config(base, path.parent) for path in configs if (base := read_config(path).get("extends"))]
+    parents = [run.folder.parents[1] / parent / run.folder.name / "settings.json" for parent in run.row.parents]
+    return {
+        "command": [word for word in run.command if not word.startswith("--config=")],
+        "configs": [[path.name, _fingerprint(path)] for path in configs + bases],
+        "starts_from": [[path.parts[-3], _fingerprint(path) if path.is_file() else None] for path in parents],
+    }
+
+
+def _fingerprint(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _check_settings(run: Run) -> None:
     """Refuse to go on with other settings than those that a run began with."""
-    configs = [Path(word.removeprefix("--config=")) for word in run.command if word.startswith("--config=")]
-    bases = [find_config(base, path.parent) for path in configs if (base := read_config(path).get("extends"))]
-    settings = {
-        "command": [word for word in run.command if not word.startswith("--config=")],
-        "configs": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in configs + bases},
-    }
     path = run.folder / "settings.json"
-    if not path.is_file():
-        written = path.with_suffix(".part")
-        written.write_text(json.dumps(settings, indent=2) + "\n")
-        written.rename(path)
-    elif json.loads(path.read_text()) != settings:
+    if path.is_file() and json.loads(path.read_text()) != _settings(run):
         raise ConfigurationError(
-            f"{run.folder} was begun with other settings (see {path.name} there): choose another --output, or delete it"
+            f"{run.folder} was begun with other settings (see {path.name} there): choose another --output, or delete "
+            "that folder"
         )
 
 
+def _write_settings(run: Run) -> None:
+    """Note what a run begins with."""
+    path = run.folder / "settings.json"
+    if not path.is_file():
+        written = path.with_suffix(".part")
+        written.write_text(json.dumps(_settings(run), indent=2) + "\n")
+        written.rename(path)
+
+
 def _of_the_members(run: Run) -> list[str]:
-    """An ensemble sees its pictures as its members saw them."""
+    """An ensemble sees its pictures as its members saw them, and reckons as they did."""
     if "members" not in run.row.needs:
         return []
     member = run.folder.parents[1] / run.row.parents[0] / run.folder.name
     config = yaml.safe_load((member / "config.yaml").read_text())
-    settings = {key: config["data"]["init_args"][key] for key in ("image_size", "batch_size", "num_workers")}
+    data = config["data"]["init_args"]
+    settings = {key: data[key] for key in ("image_size", "batch_size", "num_workers", "images") if key in data}
     command = [f"--data.init_args.{key}={json.dumps(value)}" for key, value in settings.items()]
-    return [*command, f"--trainer.accelerator={config['trainer']['accelerator']}"]
+    return [*command, *(f"--trainer.{key}={config['trainer'][key]}" for key in ("accelerator", "precision"))]
 
 
 def _call(command: str, arguments: list[str]) -> float | None:
@@ -402,14 +433,15 @@ def _records(
                 column: [_score(mine[seed], table, column) for seed in sorted(mine)] for column in table["columns"]
             },
             "finished": [mine[seed].finished() for seed in sorted(mine)],
-            "localization": [scores for seed in sorted(mine) if (scores := mine[seed].localization()) is not None],
+            "localization": [mine[seed].localization() for seed in sorted(mine)],
         }
         both = sorted(mine.keys() & baseline.keys())
         if table["part"] == "attributes" and both and row["name"] != table["baseline"]:
             if truth is None:
                 truth = _truth(next(iter(baseline.values())), roots)
-            pairs = [(_predictions(mine[s], truth[0]), _predictions(baseline[s], truth[0])) for s in both]
-            record["difference"] = bootstrap_differences(pairs, truth[1], resamples)
+            names, attributes, persons = truth
+            pairs = [(_predictions(mine[s], names), _predictions(baseline[s], names)) for s in both]
+            record["difference"] = bootstrap_differences(pairs, attributes, resamples, persons)
         yield record
 
 
@@ -419,12 +451,13 @@ def _score(run: Run, table: Mapping[str, Any], column: str) -> float | None:
     return value
 
 
-def _truth(run: Run, roots: Mapping[str, str]) -> tuple[list[str], npt.NDArray[np.bool_]]:
-    """Names of the test pictures and their attributes, ``(n, A)``."""
-    (root,) = (_data(run.row)[0],)
-    module = LFWADataModule(roots[root]) if root == "lfwa" else CelebADataModule(roots[root])
+def _truth(run: Run, roots: Mapping[str, str]) -> tuple[list[str], npt.NDArray[np.bool_], npt.NDArray[np.int64] | None]:
+    """Names of the test pictures, their attributes ``(n, A)``, and whom they show, if that is known."""
+    data = _data(run.row)[0]
+    settings = yaml.safe_load((run.folder / "config.yaml").read_text())["data"]["init_args"]
+    module = LFWADataModule(roots[data]) if data == "lfwa" else CelebADataModule(roots[data], settings["images"])
     reader = module.reader("test")
-    return reader.names.tolist(), reader.attributes.astype(bool)
+    return reader.names.tolist(), reader.attributes.astype(bool), reader.identities
 
 
 def _predictions(run: Run, names: Sequence[str]) -> npt.NDArray[np.float64]:

@@ -63,20 +63,26 @@ def bootstrap_differences(
     pairs: Sequence[tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]],
     truth: npt.NDArray[np.bool_],
     resamples: int = 1000,
+    persons: npt.NDArray[np.int64] | None = None,
 ) -> dict[str, list[float]]:
     """How much better one method is than another on the same pictures, with a paired bootstrap interval.
 
-    In each resample the test pictures are drawn anew, the same for both methods and all seeds; the difference is the
-    mean over seeds. An attribute without positives in a resample is left out of its mean.
+    In each resample the persons of the test pictures are drawn anew with all their pictures, the same for both methods
+    and all seeds; the difference is the mean over seeds. An attribute without positives in a resample is left out of
+    its mean. The interval is the basic one, which undoes what a score is off in resamples: average precision is, for
+    pictures that are drawn twice rank side by side. It tells how the difference varies with the test pictures, not
+    with the trainings.
 
     Args:
         pairs: Probabilities of the method and of the baseline, a pair for each seed.
         truth: The labels.
-        resamples: How often the pictures are drawn.
+        resamples: How often is drawn.
+        persons: Whom each picture shows; if that is unknown, each another.
 
     Shape:
         - pairs: each ``(n, A)``.
         - truth: ``(n, A)``.
+        - persons: ``(n,)``.
 
     Returns:
         For ``error`` and ``mean_ap`` the difference in percentage points and the ends of its 95 % interval.
@@ -88,8 +94,10 @@ def bootstrap_differences(
         -50.0
     """
     count = len(truth)
-    draws = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), size=resamples)
-    weights = np.vstack([np.ones((1, count)), draws])  # the first is the test set itself
+    _, person = np.unique(np.arange(count) if persons is None else persons, return_inverse=True)
+    people = int(person.max()) + 1
+    draws = np.random.default_rng(0).multinomial(people, np.full(people, 1 / people), size=resamples)
+    weights = np.vstack([np.ones((1, count)), draws[:, person]])  # the first is the test set itself
     differences = []
     for ours, theirs in pairs:
         scores = [np.stack([_errors(p, truth, weights), _mean_aps(p, truth, weights)]) for p in (ours, theirs)]
@@ -97,7 +105,7 @@ def bootstrap_differences(
     average = np.mean(differences, axis=0)  # (2, 1 + resamples)
     result = {}
     for name, values in zip(("error", "mean_ap"), average, strict=True):
-        low, high = np.quantile(values[1:], (0.025, 0.975))
+        low, high = 2 * values[0] - np.quantile(values[1:], (0.975, 0.025))
         result[name] = [float(values[0]), float(low), float(high)]
     return result
 
@@ -137,8 +145,8 @@ def write_tables(folder: Path, records: Sequence[Mapping[str, Any]]) -> str:
         folder: Where to write.
         records: One for each row of each table: ``table`` and ``row`` (its title), ``seeds``, ``published`` and
             ``original`` (column → number), ``ours`` (column → a score for each seed), ``finished`` (time and memory of
-            each), ``localization`` (scores of each, if measured) and, against the baseline, ``difference`` of
-            :func:`bootstrap_differences`.
+            each), ``localization`` (scores of each, ``None`` where not measured) and, against the baseline,
+            ``difference`` of :func:`bootstrap_differences`.
     """
     text = "\n\n".join(
         _markdown(table, [record for record in records if record["table"] == table["name"]])
@@ -173,7 +181,7 @@ def _markdown(table: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) ->
     head = ["", *(f"{title}: published" for title in columns.values()), *(f"{t}: ours" for t in columns.values())]
     if with_differences:
         head += ["Δ error [95 %]", "Δ mean AP [95 %]"]
-    measured = any(record.get("localization") for record in records)
+    measured = any(any(record.get("localization", ())) for record in records)
     head += [*(LOCALIZATION.values() if measured else ()), "time", "memory"]
     lines = [f"**{table['title']}** (published: {table['source']})", "", _line(head), _line(["---"] * len(head))]
     for record in records:
@@ -187,7 +195,7 @@ def _markdown(table: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) ->
             difference = record.get("difference", {})
             cells += [_interval(difference.get(name)) for name in ("error", "mean_ap")]
         if measured:
-            scores = record.get("localization") or []
+            scores = [score for score in record.get("localization", ()) if score is not None]
             cells += [_spread([score[key] for score in scores]) for key in LOCALIZATION]
         whole = [finished for finished in record["finished"] if finished["attempts"] == 1]
         cells.append(duration(mean(f["seconds"] for f in whole)) if whole else "")
@@ -195,6 +203,9 @@ def _markdown(table: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) ->
         lines.append(_line(cells))
     seeds = sorted({seed for record in records for seed in record["seeds"]})
     lines += ["", f"Ours: mean ± standard deviation over seeds {', '.join(map(str, seeds))}, as far as they are done."]
+    if with_differences:
+        lines.append("Δ: to the baseline, with a bootstrap interval over the persons in the test, not over trainings.")
+    lines.append("Time: from start to end, whatever else ran beside it. Memory: of the main process, without a GPU's.")
     return "\n".join(lines)
 
 
@@ -227,8 +238,8 @@ def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
         row |= {f"{kind}_{column}": value for column, value in record[kind].items()}
     for column, values in record["ours"].items():
         row |= {f"{column}_seed_{seed}": value for seed, value in zip(record["seeds"], values, strict=True)}
-    for seed, scores in zip(record["seeds"], record.get("localization") or [], strict=False):
-        row |= {f"{key}_seed_{seed}": value for key, value in scores.items()}
+    for seed, scores in zip(record["seeds"], record.get("localization", [None] * len(record["seeds"])), strict=True):
+        row |= {f"{key}_seed_{seed}": value for key, value in (scores or {}).items()}
     for name, numbers in record.get("difference", {}).items():
         row |= dict(zip((f"{name}_difference", f"{name}_low", f"{name}_high"), numbers, strict=True))
     return row

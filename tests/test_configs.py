@@ -59,6 +59,7 @@ def small_overlay(config: str, faces: Path, folder: Path) -> str:
             "max_epochs": -1,
             "limit_train_batches": 2,  # so that the second step ends an epoch, and is validated
             "check_val_every_n_epoch": 1,
+            "val_check_interval": 1.0,
             "accelerator": "cpu",
             "enable_progress_bar": False,
         },

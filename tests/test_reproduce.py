@@ -34,6 +34,7 @@ def small(folder: Path) -> str:
             "max_epochs": 3,
             "accelerator": "cpu",
             "check_val_every_n_epoch": 1,
+            "val_check_interval": 1.0,
             "enable_progress_bar": False,
         },
     }
@@ -97,6 +98,19 @@ class TestBootstrap:
         value, low, high = bootstrap_differences([(good, bad)], truth, 200)["mean_ap"]
         assert 0 < low < value < high
         assert bootstrap_differences([(good, good)], truth, 50) == {"error": [0, 0, 0], "mean_ap": [0, 0, 0]}
+
+    def test_equal_pictures_of_a_person_tell_nothing_more(self) -> None:
+        """Four copies of each picture: the interval is that of one copy, and not half as wide."""
+        rng = np.random.default_rng(0)
+        truth = rng.random((100, 5)) < 0.4
+        pair = tuple(truth + rng.normal(0, noise, truth.shape) for noise in (0.4, 1.5))
+        once = bootstrap_differences([(pair[0], pair[1])], truth, 200)
+        four = [np.repeat(array, 4, axis=0) for array in (*pair, truth)]
+        copies = bootstrap_differences([(four[0], four[1])], four[2], 200, np.repeat(np.arange(100), 4))
+        for name in once:
+            assert copies[name] == pytest.approx(once[name])
+        apart = bootstrap_differences([(four[0], four[1])], four[2], 200)["error"]
+        assert apart[2] - apart[1] < 0.7 * (once["error"][2] - once["error"][1])
 
 
 class TestCommand:
