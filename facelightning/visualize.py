@@ -97,7 +97,7 @@ def visualize(
         channels = {}
         for path, network in describing.items():
             shown = strongest_channels(means[f"channels of {path}"])
-            title = f"{title_of(network)}: {path}\n{describe_locality(shown, means.get(f'face of {path}'))}"
+            title = f"{title_of(network)}: {path}\n{describe_locality(shown, means.get('face'))}"
             print(title)
             channels[title] = shown
         write(folder / "channels.png", channels_figure(channels))
@@ -164,8 +164,7 @@ def mean_over_faces(networks: Mapping[str, Describing], loader: DataLoader[Any],
     Returns:
         - ``channels of NAME``: ``(C, h, w)``, non-negative, for each network.
         - ``weights``: ``(N, A)`` of the main network, if it weighs regions.
-        - ``face of NAME``: ``(h, w)`` in [0, 1], how much of each cell of a network's channels is not background, as
-          the last network that parses sees it; for each network, if one parses.
+        - ``face``: ``(h, w)`` in [0, 1], how much of each cell is not background, of the last network that parses.
     """
     tasks = list(networks.values())
     sums: dict[str, Tensor] = {}
@@ -184,9 +183,7 @@ def mean_over_faces(networks: Mapping[str, Describing], loader: DataLoader[Any],
             logits = next((logits for logits in parsed if logits is not None), None)
             if logits is not None:
                 foreground = 1 - logits.softmax(dim=1)[:, :1]
-                for name, task in networks.items():
-                    cells = avg_pool2d(foreground, task.network.tail.output_stride, ceil_mode=True)
-                    seen[f"face of {name}"] = cells.squeeze(1)
+                seen["face"] = avg_pool2d(foreground, 16, ceil_mode=True).squeeze(1)  # cells of the last map
             sums = {key: sums.get(key, 0) + value.double().sum(dim=0) for key, value in seen.items()}
             count += len(images)
             progress.update(len(images))

@@ -85,6 +85,40 @@ def test_resuming_mid_epoch_continues_bit_identically(kind: str, workers: int, f
             assert_same(resumed[part], whole[part])
 
 
+def test_validations_counted_in_steps_fall_where_they_would_have(faces: Path, tmp_path: Path) -> None:
+    """As the bundled configurations count them: across epochs, and up to the last step."""
+
+    class Noting(L.Callback):
+        def __init__(self) -> None:
+            self.steps: list[int] = []
+
+        def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+            self.steps.append(trainer.global_step)
+
+    def validated(resume: str | None) -> list[int]:
+        task, data = make("single", faces, 0)
+        noting = Noting()
+        keep = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=1, save_top_k=-1)
+        trainer = L.Trainer(
+            accelerator="cpu",
+            max_steps=12,
+            check_val_every_n_epoch=None,
+            val_check_interval=4,
+            num_sanity_val_steps=0,
+            callbacks=[noting, keep],
+            logger=False,
+            use_distributed_sampler=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        trainer.fit(task, datamodule=data, ckpt_path=resume)
+        return noting.steps
+
+    assert validated(None) == [4, 8, 12]
+    assert validated(str(tmp_path / "step=6.ckpt")) == [8, 12]
+    assert validated(str(tmp_path / "step=7.ckpt")) == [8, 12]
+
+
 def test_another_seed_trains_otherwise(faces: Path, tmp_path: Path) -> None:
     """What the test above compares does depend on order and augmentation."""
     weights = []

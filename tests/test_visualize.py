@@ -144,8 +144,7 @@ def test_means_are_those_of_single_faces(
     networks: dict[str, Any] = {name: load_model(of(runs, name)) for name in names}
     data = CelebADataModule(str(faces / "celeba"), image_size=SIZE, batch_size=batch_size, num_workers=0)
     means = mean_over_faces(networks, data.test_dataloader(), 7)
-    expected_keys = {f"{what} of {name}" for what in ("channels", "face") for name in names}
-    assert means.keys() == expected_keys | ({"weights"} if names[-1] == "ssp" else set())
+    assert means.keys() == {*(f"channels of {name}" for name in names), "face", *(["weights"] * (names[-1] == "ssp"))}
 
     images = torch.stack([data.dataset("test")[index, 0]["image"] for index in range(7)])
     negative = False
@@ -161,8 +160,7 @@ def test_means_are_those_of_single_faces(
         logits = network.parse(images)[-1] if parser == "jointnet" else network.parser(images, 4)[-1]
         foreground = 1 - logits.double().softmax(dim=1)[:, 0].mean(dim=0).numpy()
         cells = [[foreground[y : y + 16, x : x + 16].mean() for x in (0, 16)] for y in (0, 16, 32)]
-        for name in names:
-            np.testing.assert_allclose(means[f"face of {name}"], cells, rtol=1e-5)
+        np.testing.assert_allclose(means["face"], cells, rtol=1e-5)
         if "weights" in means:
             expected = torch.stack([network.region_weights(image[None])[0] for image in images]).mean(dim=0)
             np.testing.assert_allclose(means["weights"], expected, rtol=1e-5, atol=1e-6)
@@ -190,9 +188,8 @@ def test_all_that_a_joint_network_allows(
     shown = [strongest_channels(means[f"channels of {name}"]) for name in networks]
     titles = ["\n".join(printed[2:4]), "\n".join(printed[4:6])]
     assert np.array_equal(read(tmp_path / "channels.png"), channels_figure(dict(zip(titles, shown, strict=True))))
-    for name, maps, measures in zip(networks, shown, printed[3:6:2], strict=True):
-        face = means[f"face of {name}"]
-        share, area = 100 * share_inside(maps, face), 100 * face.mean()
+    for maps, measures in zip(shown, printed[3:6:2], strict=True):
+        share, area = 100 * share_inside(maps, means["face"]), 100 * means["face"].mean()
         assert measures == (
             f"mean entropy {activation_entropy(maps):.2f} of at most 2.58 bits; {share:.0f} % of the activation on "
             f"face and hair ({area:.0f} % of the picture)"

@@ -31,21 +31,16 @@ class AttributeTail(nn.Sequential):
     """Layers 9 to 12 of the basic network: 512, 512, pool, 1024, 1024 filters (Kalayeh et al., §3.1.1).
 
     A pool stands before each increase of filters, so none between the encoder's 512 and these.
-
-    Args:
-        width: Filters of the first layer of the encoder.
-        output_stride: Pixels of the picture to a cell of the last map, along each side: 16, or 8 without the pool.
     """
 
-    def __init__(self, width: int = 64, output_stride: int = 16) -> None:
+    def __init__(self, width: int = 64) -> None:
         super().__init__(
             ConvBlock(8 * width, 8 * width),
             ConvBlock(8 * width, 8 * width),
-            max_pool() if output_stride == 16 else nn.Identity(),
+            max_pool(),
             ConvBlock(8 * width, 16 * width),
             ConvBlock(16 * width, 16 * width),
         )
-        self.output_stride = output_stride
 
 
 class Parser(nn.Module):
@@ -90,8 +85,6 @@ class AttributeNetwork(nn.Module):
             :class:`SymbioticAugmentation`.
         inputs: What the network sees: ``rgb``; or ``rgb_masks``, the naive approach of :class:`NaiveInput`.
         parser: For ``ssp``, gating and ``rgb_masks``.
-        output_stride: S, of :class:`AttributeTail`: 16 in the paper. With 8, pictures of half the paper's size have
-            a last map as fine as the paper's, 14×12.
 
     Shape:
         - images: ``(B, 3, H, W)``, uint8, or float in [0, 1]; 218×178 in the paper.
@@ -114,7 +107,6 @@ class AttributeNetwork(nn.Module):
         gating: str = "none",
         inputs: str = "rgb",
         parser: Parser | None = None,
-        output_stride: int = 16,
     ) -> None:
         super().__init__()
         # how many of the parser's scales are needed, 1/8 first: masks of 1/4 gate, of 1/2 pool, of 1/1 are input
@@ -129,7 +121,7 @@ class AttributeNetwork(nn.Module):
             self.encoder = Encoder(width, channels)
         else:
             self.encoder = GatedEncoder(GATES[gating], regions, width, channels)
-        self.tail = AttributeTail(width, output_stride)
+        self.tail = AttributeTail(width)
         self.parser = parser
         self.pooling = POOLINGS[pooling](16 * width, num_attributes)
         self.boxes = pooling == "bbox"
@@ -143,7 +135,7 @@ class AttributeNetwork(nn.Module):
         return cast(Tensor, self.pooling(features))
 
     def features(self, images: Tensor) -> Tensor:
-        """The last map before pooling, ``(B, 16·width, ⌈H/S⌉, ⌈W/S⌉)``; PReLU leaves negative values in it."""
+        """The last map before pooling, ``(B, 16·width, ⌈H/16⌉, ⌈W/16⌉)``; PReLU leaves negative values in it."""
         return self._features(images, self._parse(images))
 
     def region_weights(self, images: Tensor, landmarks: Tensor | None = None) -> Tensor:
@@ -165,19 +157,18 @@ class AttributeNetwork(nn.Module):
         return [] if self.parser is None else cast(list[Tensor], self.parser(images, self.scales))
 
     def _features(self, images: Tensor, parsing: list[Tensor]) -> Tensor:
-        """The last map, ``(B, 16·width, ⌈H/S⌉, ⌈W/S⌉)``."""
+        """The last map, ``(B, 16·width, ⌈H/16⌉, ⌈W/16⌉)``."""
         x = images if self.input is None else self.input(images, parsing[3])
         gated = isinstance(self.encoder, GatedEncoder)
         return cast(Tensor, self.tail(self.encoder(x, gate_masks(parsing[1])) if gated else self.encoder(x)))
 
     def _regions(self, images: Tensor, parsing: list[Tensor], landmarks: Tensor | None) -> Tensor:
-        """The masks to pool within, ``(B, N, ⌈H/S⌉, ⌈W/S⌉)``."""
+        """The masks to pool within, ``(B, N, ⌈H/16⌉, ⌈W/16⌉)``."""
         if self.parser is not None and not self.boxes:
-            # the parser's prediction is of half the picture's size
-            return region_masks(parsing[2], self.parser.labels.part_indices, self.tail.output_stride // 2)
+            return region_masks(parsing[2], self.parser.labels.part_indices)
         if landmarks is None:
             raise ConfigurationError(
                 "pooling bbox draws boxes around five landmarks, but the data has none; CelebA's copy needs "
                 "list_landmarks_align_celeba.txt (for in-the-wild pictures list_landmarks_celeba.txt)"
             )
-        return box_masks(landmarks, (images.shape[-2], images.shape[-1]), cell=self.tail.output_stride)
+        return box_masks(landmarks, (images.shape[-2], images.shape[-1]))

@@ -12,7 +12,10 @@ BOXES = (*(f"{name} {h}:{w}" for name in LANDMARKS for h, w in _ASPECTS), "pictu
 """Names of the sixteen regions of "BBox": aspect ratios are height : width."""
 
 
-def box_masks(landmarks: Tensor, image_size: tuple[int, int], side: float = 40, cell: int = 16) -> Tensor:
+_CELL = 16  # pixels: four poolings of 2 lie between the picture and the last map
+
+
+def box_masks(landmarks: Tensor, image_size: tuple[int, int], side: float = 40) -> Tensor:
     """How much of each cell of the last map lies in each box around the landmarks ("BBox") [1]_.
 
     Three boxes of one area around each landmark, and the whole picture. A box outside of the picture is empty.
@@ -22,11 +25,10 @@ def box_masks(landmarks: Tensor, image_size: tuple[int, int], side: float = 40, 
         image_size: Height H and width W of the picture.
         side: Of the square box, in pixels of a picture of 218×178 (40 in the paper, which found 20 alike); it scales
             with the picture's size.
-        cell: Side S of a cell of the last map, in pixels; four poolings of 2 make 16.
 
     Shape:
         - landmarks: ``(B, 5, 2)``.
-        - return: ``(B, 16, ⌈H/S⌉, ⌈W/S⌉)``, in [0, 1], in the order of :data:`BOXES`.
+        - return: ``(B, 16, ⌈H/16⌉, ⌈W/16⌉)``, in [0, 1], in the order of :data:`BOXES`.
 
     Example:
         >>> box_masks(torch.full((1, 5, 2), 50.0), (218, 178)).shape
@@ -41,15 +43,15 @@ def box_masks(landmarks: Tensor, image_size: tuple[int, int], side: float = 40, 
         scaled * torch.tensor([aspect[axis] / aspect[1 - axis] for aspect in _ASPECTS], device=landmarks.device).sqrt()
         for axis in (0, 1)
     )
-    down = _covered(landmarks[..., 1], heights, height, cell)
-    across = _covered(landmarks[..., 0], widths, width, cell)
+    down = _covered(landmarks[..., 1], heights, height)
+    across = _covered(landmarks[..., 0], widths, width)
     boxes = (down.unsqueeze(-1) * across.unsqueeze(-2)).flatten(1, 2)  # (B, 15, h, w)
     return torch.cat([boxes, torch.ones_like(boxes[:, :1])], dim=1)
 
 
-def _covered(centres: Tensor, extents: Tensor, length: int, cell: int) -> Tensor:
+def _covered(centres: Tensor, extents: Tensor, length: int) -> Tensor:
     """The part of each cell that each extent covers along one axis: ``(B, 5)`` and ``(3,)`` to ``(B, 5, 3, cells)``."""
-    edges = (torch.arange(-(-length // cell) + 1, device=centres.device) * cell).clamp(max=length)
+    edges = (torch.arange(-(-length // _CELL) + 1, device=centres.device) * _CELL).clamp(max=length)
     low = (centres.unsqueeze(-1) - extents / 2).unsqueeze(-1)
     high = (centres.unsqueeze(-1) + extents / 2).unsqueeze(-1)
-    return (torch.minimum(high, edges[1:]) - torch.maximum(low, edges[:-1])).clamp(min=0) / cell
+    return (torch.minimum(high, edges[1:]) - torch.maximum(low, edges[:-1])).clamp(min=0) / _CELL

@@ -30,8 +30,6 @@ class AttributeNet(FaceTask):
         balanced: Weigh each attribute's positives and negatives alike, by their rates in the training data
             (:func:`facelightning.losses.attribute_loss`), as the paper does for balanced accuracy.
         width: Filters of the first layer; scales every layer.
-        output_stride: Pixels of the picture to a cell of the last map, along each side: 16 as in the paper, or 8,
-            which gives pictures of half the paper's size a last map as fine as the paper's.
         optimizer: The paper's AdaGrad, or AdamW.
         learning_rate: Constant, or the peak of the one-cycle schedule.
         weight_decay: L2 penalty (AdaGrad) or decoupled decay (AdamW).
@@ -58,7 +56,6 @@ class AttributeNet(FaceTask):
         weights: str | None = None,
         balanced: bool = False,
         width: int = 64,
-        output_stride: Literal[16, 8] = 16,
         optimizer: Literal["adagrad", "adamw"] = "adagrad",
         learning_rate: float = 0.001,
         weight_decay: float = 0.0005,
@@ -68,8 +65,6 @@ class AttributeNet(FaceTask):
         check_choice("pooling", pooling, ("avg", "spp", "ssp", "bbox"))
         check_choice("gating", gating, ("none", "ssg", "symbiotic"))
         check_choice("inputs", inputs, ("rgb", "rgb_masks"))
-        if output_stride not in (16, 8):
-            raise ConfigurationError(f"output_stride must be 16 or 8, not {output_stride}")
         self.save_hyperparameters()
         users = [
             f"{name} {value}"
@@ -97,7 +92,7 @@ class AttributeNet(FaceTask):
             regions = Parser(LABEL_SPACES[parser_config["labels"]], parser_config["width"])
             if parser is not None and trained is not None:
                 _load(regions, trained, parser)
-        self.network = AttributeNetwork(len(ATTRIBUTES), width, pooling, gating, inputs, regions, output_stride)
+        self.network = AttributeNetwork(len(ATTRIBUTES), width, pooling, gating, inputs, regions)
         if weights is not None:
             _load(self.network, read_task(weights, "AttributeNet", "AttributeNet's weights"), weights)
             self.hparams["weights"] = None

@@ -2,7 +2,6 @@
 
 import math
 from itertools import pairwise
-from typing import Any
 
 import pytest
 import torch
@@ -14,14 +13,13 @@ from facelightning.labels import HELEN7, HELEN11, LabelSpace
 from facelightning.losses import attribute_loss
 from facelightning.models.attributes import AttributeNetwork, Parser
 from facelightning.models.blocks import ConvBlock
-from facelightning.models.boxes import box_masks
 from facelightning.models.pooling import SemanticPooling, region_masks
 
 CHANNELS = (3, 64, 64, 128, 128, 256, 256, 512, 512, 512, 512, 1024, 1024)
 """Of the picture and the twelve layers."""
 
 
-VARIANTS: dict[str, dict[str, Any]] = {
+VARIANTS: dict[str, dict[str, str]] = {
     "avg": {},
     "spp": {"pooling": "spp"},
     "ssp": {"pooling": "ssp"},
@@ -29,9 +27,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "ssg": {"gating": "ssg"},
     "symbiotic": {"gating": "symbiotic"},
     "naive": {"inputs": "rgb_masks"},
-    "avg_fine": {"output_stride": 8},
-    "ssp_fine": {"pooling": "ssp", "output_stride": 8},
-    "bbox_fine": {"pooling": "bbox", "output_stride": 8},
     "everything": {"pooling": "ssp", "gating": "ssg", "inputs": "rgb_masks"},
 }
 
@@ -40,7 +35,7 @@ def make_network(variant: str) -> AttributeNetwork:
     """A small network; a parser in it has statistics of real activations, so that its regions differ."""
     torch.manual_seed(0)
     settings = VARIANTS[variant]
-    if variant.removesuffix("_fine") in ("avg", "spp", "bbox"):
+    if variant in ("avg", "spp", "bbox"):
         return AttributeNetwork(40, 2, **settings)
     parser = Parser(HELEN7, width=2)
     parser.network.train()
@@ -125,20 +120,6 @@ class TestAttributeNetwork:
             network.tail(network.encoder(images)), region_masks(network.parser(images, 3)[2], HELEN7.part_indices)
         )[0]
         torch.testing.assert_close((weights * recognition).sum(dim=1), network(images))
-
-    def test_half_the_stride_gives_half_the_picture_a_map_as_fine(self) -> None:
-        """The cells of features, regions and boxes agree, and lie where those of the whole picture lie."""
-        network = make_network("ssp_fine")
-        assert network.features(torch.rand(1, 3, 109, 89)).shape[2:] == (14, 12)
-        assert network.parser is not None
-        logits = network.parser(torch.rand(1, 3, 112, 96), 3)[2]
-        masks = region_masks(logits, HELEN7.part_indices, factor=4)
-        cell = logits.softmax(dim=1)[0, :, 4:8, 8:12].flatten(1)
-        expected = [cell[n].max() if n in HELEN7.part_indices else cell[n].mean() for n in range(7)]
-        torch.testing.assert_close(masks[0, :, 1, 2], torch.stack(expected))
-        torch.testing.assert_close(
-            box_masks(landmarks(1), (109, 89), cell=8), box_masks(2 * landmarks(1), (218, 178)), rtol=0, atol=1e-5
-        )
 
     def test_boxes_need_landmarks(self) -> None:
         with pytest.raises(ConfigurationError, match=r"list_landmarks_align_celeba\.txt"):
