@@ -139,7 +139,7 @@ class Plan:
         if row.name == "jointnet":
             places = {"parsing.init_args.": "helen", "attributes.init_args.": "celeba"}
         command += [f"--data.init_args.{place}root={self.roots[data]}" for place, data in places.items()]
-        command += [f"--model.init_args.{k}={v if isinstance(v, str) else json.dumps(v)}" for k, v in flags.items()]
+        command += [f"--model.init_args.{key}={_word(value)}" for key, value in flags.items()]
         logger = {"save_dir": str(self.folder), "name": row.name, "version": f"seed_{seed}"}
         command += [f"--trainer.logger.init_args.{key}={value}" for key, value in logger.items()]
         return [*command, f"--seed_everything={seed}"]
@@ -389,6 +389,11 @@ def _write_settings(run: Run) -> None:
         written.rename(path)
 
 
+def _word(value: Any) -> str:
+    """A value as the command line reads it."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
 def _of_the_members(run: Run) -> list[str]:
     """An ensemble sees its pictures as its members saw them, and reckons as they did."""
     if "members" not in run.row.needs:
@@ -397,8 +402,8 @@ def _of_the_members(run: Run) -> list[str]:
     config = yaml.safe_load((member / "config.yaml").read_text())
     data = config["data"]["init_args"]
     settings = {key: data[key] for key in ("image_size", "batch_size", "num_workers", "images") if key in data}
-    command = [f"--data.init_args.{key}={json.dumps(value)}" for key, value in settings.items()]
-    return [*command, *(f"--trainer.{key}={config['trainer'][key]}" for key in ("accelerator", "precision"))]
+    command = [f"--data.init_args.{key}={_word(value)}" for key, value in settings.items()]
+    return [*command, *(f"--trainer.{key}={_word(config['trainer'][key])}" for key in ("accelerator", "precision"))]
 
 
 def _call(command: str, arguments: list[str]) -> float | None:
