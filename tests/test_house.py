@@ -26,7 +26,7 @@ FLOORS = {
     "localization": {"data", "tasks", "labels", "errors"},
     "visualize": {"cli", "data", "tasks", "visualization", "labels", "errors"},
     "tables": set(),
-    "reproduce": {"tables", "cli", "data", "labels", "errors"},
+    "reproduce": {"tables", "cli", "data", "tasks", "labels", "errors"},
     "__main__": {"cli", "errors"},
     "__init__": {"data", "labels", "tasks"},
 }

@@ -319,6 +319,7 @@ class TestScoring:
     def test_evaluation_does_not_depend_on_batches(self, kind: str, parser: Path) -> None:
         task = make_task(kind, parser)
         trained(task, steps=5)
+        task.double()  # else scores that are nearly equal change places with the rounding of a CPU
         logged = []
         for batch_size in (7, 3):
             trainer = make_trainer()
