@@ -2,7 +2,6 @@
 
 import csv
 import fcntl
-import hashlib
 import json
 import os
 import shutil
@@ -11,7 +10,6 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -21,128 +19,12 @@ import numpy.typing as npt
 import yaml
 from jsonargparse import auto_cli
 
-from facelightning.cli import find_config, read_config
 from facelightning.data import CelebADataModule, LFWADataModule
 from facelightning.errors import CheckpointError, ConfigurationError, FacelightningError
 from facelightning.labels import ATTRIBUTES
-from facelightning.tables import (
-    LOCALIZATION,
-    Row,
-    bootstrap_differences,
-    duration,
-    read_rows,
-    read_tables,
-    write_tables,
-)
+from facelightning.plan import Plan, Run, check_settings, data_sets, settings_of_members, write_settings
+from facelightning.tables import bootstrap_differences, duration, read_tables, write_tables
 from facelightning.tasks.checkpoint import read_checkpoint
-
-
-@dataclass(frozen=True)
-class Run:
-    """One training of a row, with one seed.
-
-    Args:
-        row: What is trained.
-        seed: Of everything random.
-        folder: Of its configuration, checkpoints and results.
-        command: The arguments of ``facelightning fit``.
-    """
-
-    row: Row
-    seed: int
-    folder: Path
-    command: list[str]
-
-    @property
-    def title(self) -> str:
-        """What it is called in messages."""
-        return f"{self.row.name}, seed {self.seed}"
-
-    @property
-    def best(self) -> Path:
-        """The checkpoint that was best on the validation data."""
-        return self.folder / "checkpoints" / "best.ckpt"
-
-    @property
-    def last(self) -> Path:
-        """The checkpoint to go on from."""
-        return self.folder / "checkpoints" / "last.ckpt"
-
-    def finished(self) -> dict[str, Any] | None:
-        """Time and memory of a finished run, else ``None``; the file is written last, and whole or not at all."""
-        path = self.folder / "finished.json"
-        return json.loads(path.read_text()) if path.is_file() else None
-
-    def results(self) -> dict[str, Any]:
-        """The scores on the test data."""
-        results: dict[str, Any] = json.loads((self.folder / "test_results.json").read_text())
-        return results
-
-    def localization(self) -> dict[str, float | None] | None:
-        """How far it looks in the right place, if that was measured."""
-        path = self.folder / "localization.json"
-        if not path.is_file():
-            return None
-        scores = json.loads(path.read_text())
-        return {key: scores[key] for key in LOCALIZATION}
-
-
-class Plan:
-    """The runs that a reproduction consists of, each after those that it starts from.
-
-    Args:
-        roots: The folder of each data set that is given.
-        overlays: Configurations that change the training of the rows "segnet" and "jointnet"; under "" of all others,
-            and under "balanced" what changes fine-tuning after them.
-        folder: Of all runs.
-    """
-
-    def __init__(self, roots: Mapping[str, str], overlays: Mapping[str, list[str]], folder: Path) -> None:
-        self.roots, self.overlays, self.folder = roots, overlays, folder
-        self.rows = read_rows()
-        self.runs: dict[tuple[str, int], Run] = {}
-
-    def possible(self, name: str) -> bool:
-        """Whether the data of a row, and of those that it starts from, is given."""
-        row = self.rows[name]
-        return set(_data(row)) <= self.roots.keys() and all(map(self.possible, row.parents))
-
-    def add(self, name: str, seed: int) -> Run:
-        """Plan a run, and before it those that it starts from.
-
-        Raises:
-            ConfigurationError: If the folder of a data set is not given.
-        """
-        if (name, seed) in self.runs:
-            return self.runs[name, seed]
-        row = self.rows[name]
-        missing = [data for data in _data(row) if data not in self.roots]
-        if missing:
-            raise ConfigurationError(f"row {name} is trained on {' and '.join(missing)}: give --{missing[0]}")
-        flags: dict[str, Any] = dict(row.flags)
-        for setting, parents in row.needs.items():
-            paths = [str(self.add(one, seed).best) for one in ([parents] if isinstance(parents, str) else parents)]
-            flags[setting] = paths[0] if isinstance(parents, str) else paths
-        self.runs[name, seed] = Run(row, seed, self.folder / name / f"seed_{seed}", self._command(row, seed, flags))
-        return self.runs[name, seed]
-
-    def _command(self, row: Row, seed: int, flags: Mapping[str, Any]) -> list[str]:
-        configs = [f"{row.config}.yaml"]
-        if "members" not in row.needs:  # an ensemble trains nothing: what an overlay says of training is not for it
-            configs += self.overlays.get(row.name, self.overlays[""])
-        if row.config == "balanced":
-            configs += self.overlays["balanced"]
-        if row.name.startswith("lfwa_"):
-            configs.append("overlays/lfwa.yaml")
-        command = [f"--config={find_config(name, Path.cwd())}" for name in configs]
-        places = {"": _data(row)[0]}
-        if row.name == "jointnet":
-            places = {"parsing.init_args.": "helen", "attributes.init_args.": "celeba"}
-        command += [f"--data.init_args.{place}root={self.roots[data]}" for place, data in places.items()]
-        command += [f"--model.init_args.{key}={_word(value)}" for key, value in flags.items()]
-        logger = {"save_dir": str(self.folder), "name": row.name, "version": f"seed_{seed}"}
-        command += [f"--trainer.logger.init_args.{key}={value}" for key, value in logger.items()]
-        return [*command, f"--seed_everything={seed}"]
 
 
 def reproduce(
@@ -214,7 +96,7 @@ def reproduce(
         return
     folder.mkdir(parents=True, exist_ok=True)
     for run in runs.values():
-        _check_settings(run)
+        check_settings(run)
     failed = _train_all(list(runs.values()), localization)
     with _alone(folder):
         done = {key: run for key, run in runs.items() if key[0] in wanted and run.finished() is not None}
@@ -228,13 +110,6 @@ def reproduce(
 def main(args: Sequence[str]) -> None:
     """The command line of :func:`reproduce`."""
     auto_cli(reproduce, args=list(args), as_positional=False)
-
-
-def _data(row: Row) -> list[str]:
-    """The data sets that a row is trained on."""
-    if row.name in ("segnet", "jointnet"):
-        return ["helen"] if row.name == "segnet" else ["helen", "celeba"]
-    return ["lfwa" if row.name.startswith("lfwa_") else "celeba"]
 
 
 def _state(run: Run) -> str:
@@ -292,7 +167,7 @@ def _advance(run: Run, runs: Sequence[Run], failed: list[Run], localization: boo
     with _alone(run.folder, wait=False) as mine:
         if not mine:
             return False
-        _write_settings(run)
+        write_settings(run)
         if run.finished() is None:
             print(title, file=sys.stderr, flush=True)
         done = run.finished() is not None or _train(run)
@@ -309,7 +184,7 @@ def _train(run: Run) -> bool:
     with attempts.open("a") as file:  # counted before it begins: it may be killed
         file.write(time.strftime("%Y-%m-%d %H:%M:%S\n"))
     started = time.monotonic()
-    command = [*run.command, *_of_the_members(run)]
+    command = [*run.command, *settings_of_members(run)]
     resume = [f"--ckpt_path={run.last}"] if _is_whole(run.last) else []
     peak = _call("fit", [*command, "--test_after_fit=true", *resume])
     if peak is not None and not run.best.is_file():
@@ -352,58 +227,6 @@ def _localize(run: Run) -> bool:
     if measured:
         written.rename(path)
     return measured
-
-
-def _settings(run: Run) -> dict[str, Any]:
-    """All that decides what a run becomes: its command, the content of its configurations, and what it starts from."""
-    configs = [Path(word.removeprefix("--config=")) for word in run.command if word.startswith("--config=")]
-    bases = [find_config(base, path.parent) for path in configs if (base := read_config(path).get("extends"))]
-    parents = [run.folder.parents[1] / parent / run.folder.name / "settings.json" for parent in run.row.parents]
-    return {
-        "command": [word for word in run.command if not word.startswith("--config=")],
-        "configs": [[path.name, _fingerprint(path)] for path in configs + bases],
-        "starts_from": [[path.parts[-3], _fingerprint(path) if path.is_file() else None] for path in parents],
-    }
-
-
-def _fingerprint(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _check_settings(run: Run) -> None:
-    """Refuse to go on with other settings than those that a run began with."""
-    path = run.folder / "settings.json"
-    if path.is_file() and json.loads(path.read_text()) != _settings(run):
-        raise ConfigurationError(
-            f"{run.folder} was begun with other settings (see {path.name} there): choose another --output, or delete "
-            "that folder"
-        )
-
-
-def _write_settings(run: Run) -> None:
-    """Note what a run begins with."""
-    path = run.folder / "settings.json"
-    if not path.is_file():
-        written = path.with_suffix(".part")
-        written.write_text(json.dumps(_settings(run), indent=2) + "\n")
-        written.rename(path)
-
-
-def _word(value: Any) -> str:
-    """A value as the command line reads it."""
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def _of_the_members(run: Run) -> list[str]:
-    """An ensemble sees its pictures as its members saw them, and reckons as they did."""
-    if "members" not in run.row.needs:
-        return []
-    member = run.folder.parents[1] / run.row.parents[0] / run.folder.name
-    config = yaml.safe_load((member / "config.yaml").read_text())
-    data = config["data"]["init_args"]
-    settings = {key: data[key] for key in ("image_size", "batch_size", "num_workers", "images") if key in data}
-    command = [f"--data.init_args.{key}={_word(value)}" for key, value in settings.items()]
-    return [*command, *(f"--trainer.{key}={_word(config['trainer'][key])}" for key in ("accelerator", "precision"))]
 
 
 def _call(command: str, arguments: list[str]) -> float | None:
@@ -458,7 +281,7 @@ def _score(run: Run, table: Mapping[str, Any], column: str) -> float | None:
 
 def _truth(run: Run, roots: Mapping[str, str]) -> tuple[list[str], npt.NDArray[np.bool_], npt.NDArray[np.int64] | None]:
     """Names of the test pictures, their attributes ``(n, A)``, and whom they show, if that is known."""
-    data = _data(run.row)[0]
+    data = data_sets(run.row)[0]
     settings = yaml.safe_load((run.folder / "config.yaml").read_text())["data"]["init_args"]
     module = LFWADataModule(roots[data]) if data == "lfwa" else CelebADataModule(roots[data], settings["images"])
     reader = module.reader("test")

@@ -17,12 +17,11 @@ import yaml
 from lightning.pytorch.loggers import CSVLogger
 from sklearn.metrics import average_precision_score, confusion_matrix
 
-from facelightning import AttributeNet, CelebADataModule, JointNet
+from facelightning import JointNet
 from facelightning.__main__ import main
-from facelightning.callbacks import Compile, Figures, PredictionWriter, score_table
+from facelightning.callbacks import Figures, PredictionWriter, score_table
 from facelightning.errors import ConfigurationError
 from facelightning.labels import ATTRIBUTES, HELEN7, HELEN11, HELEN11_TO_7
-from tests.conftest import SIZE
 from tests.test_configs import small_overlay
 
 FULL_SIZE = "--data.init_args.image_size=[218,178]"  # that of the files: truth can be read without resizing
@@ -297,26 +296,3 @@ def test_the_sanity_check_is_not_reported(
     command("fit", "--config", "segnet.yaml", "--config", small, never, "--trainer.callbacks=[]")
     assert "validation scores" not in capsys.readouterr().out
     assert not list(Path("runs").rglob("figures"))
-
-
-def test_compiled_training_is_the_same(faces: Path) -> None:
-    """Equal weights but for rounding, and names of weights as without."""
-    states, scores = [], []
-    for callbacks in ([], [Compile()]):
-        torch.manual_seed(0)
-        task = AttributeNet(width=2)
-        data = CelebADataModule(str(faces / "celeba"), image_size=SIZE, batch_size=4, num_workers=0, seed=0)
-        trainer = L.Trainer(
-            max_steps=4,
-            accelerator="cpu",
-            logger=False,
-            callbacks=callbacks,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            use_distributed_sampler=False,
-        )
-        trainer.fit(task, datamodule=data)
-        scores.append(trainer.test(task, datamodule=data, verbose=False)[0])
-        states.append(task.state_dict())
-    torch.testing.assert_close(states[1], states[0], rtol=1e-3, atol=1e-4)
-    assert scores[1]["test/loss"] == pytest.approx(scores[0]["test/loss"], rel=1e-3)

@@ -12,13 +12,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from sklearn.metrics import average_precision_score
 
 from facelightning.__main__ import main
 from facelightning.cli import config_folder
 from facelightning.errors import ConfigurationError
-from facelightning.reproduce import Plan, reproduce
+from facelightning.plan import Plan, Run, check_settings, write_settings
+from facelightning.reproduce import _is_whole, reproduce
 from facelightning.tables import _errors, _mean_aps, bootstrap_differences, read_rows, read_tables
 from tests.conftest import SIZE
 
@@ -140,6 +142,35 @@ class TestCommand:
             "ssp_balanced": ["balanced", "small", "cpu"],
             "jointnet": ["jointnet", "small_jointnet"],
         }
+
+    def test_settings_know_overlays_in_their_order_and_parents(self, tmp_path: Path) -> None:
+        """Begun with one order of overlays, or from another parser, a run is refused; with the same it goes on."""
+
+        def run(overlays: list[str], parser: str) -> Run:
+            plan = Plan({"celeba": "celeba", "helen": "helen"}, {"": overlays, "segnet": [parser]}, tmp_path)
+            return plan.add("ssp", 0)
+
+        small, cpu = "overlays/small.yaml", "overlays/cpu.yaml"
+        begun = run([small, cpu], "overlays/small_segnet.yaml")
+        parser = tmp_path / "segnet/seed_0"
+        for folder in (parser, begun.folder):
+            folder.mkdir(parents=True)
+        (parser / "settings.json").write_text("one parser")
+        write_settings(begun)
+        check_settings(run([small, cpu], "overlays/small_segnet.yaml"))
+        with pytest.raises(ConfigurationError, match="begun with other settings"):
+            check_settings(run([cpu, small], "overlays/small_segnet.yaml"))
+        (parser / "settings.json").write_text("another parser")
+        with pytest.raises(ConfigurationError, match="begun with other settings"):
+            check_settings(begun)
+
+    def test_a_part_of_a_checkpoint_is_not_gone_on_from(self, tmp_path: Path) -> None:
+        whole, part = tmp_path / "whole.ckpt", tmp_path / "part.ckpt"
+        torch.save({"facelightning_task": "AttributeNet", "hyper_parameters": {}, "state_dict": {}}, whole)
+        part.write_bytes(whole.read_bytes()[:-200])
+        assert _is_whole(whole)
+        assert not _is_whole(part)
+        assert not _is_whole(tmp_path / "none.ckpt")
 
     def test_mistakes(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigurationError, match=r"no row is named spp_net; rows are .*spp"):

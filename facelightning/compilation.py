@@ -1,0 +1,59 @@
+"""Training that is compiled."""
+
+from collections.abc import Callable
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import nn
+
+from facelightning.errors import ConfigurationError
+from facelightning.tasks import FaceTask
+
+
+class Compile(Callback):
+    """Compiles the network for training with :func:`torch.compile`: slower to begin, then faster.
+
+    Evaluation is never compiled, so that scores do not depend on this; a checkpoint has the same names with and
+    without.
+
+    Raises:
+        ConfigurationError: If this machine cannot compile: a CPU needs a C++ compiler, a GPU needs Triton.
+
+    Example:
+        In a configuration: ``trainer: {callbacks+: [{class_path: facelightning.compilation.Compile}]}``.
+    """
+
+    METHODS = ("forward", "forward_pair")
+    """What the tasks call of their networks in training, as far as a network has it."""
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Compiling itself happens in the first step."""
+        if not isinstance(pl_module, FaceTask):
+            return
+        try:
+            torch.compile(torch.neg)(torch.zeros(2, device=pl_module.device))
+        except Exception as error:  # whatever a missing compiler provokes
+            reason = str(error).strip().splitlines()[0]
+            raise ConfigurationError(
+                f"torch.compile does not work on this machine ({reason}): it needs a C++ compiler, and Triton for a "
+                "GPU; install them, or train without the callback Compile"
+            ) from None
+        network = pl_module.network
+        for name in self.METHODS:
+            if hasattr(network, name):
+                setattr(network, name, _compiled_in_training(network, getattr(network, name)))
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Leave the network as it was."""
+        if isinstance(pl_module, FaceTask):
+            for name in self.METHODS:
+                vars(pl_module.network).pop(name, None)
+
+
+def _compiled_in_training(network: nn.Module, eager: Callable[..., Any]) -> Callable[..., Any]:
+    # static shapes: else what is compiled for a last, smaller batch would serve all later ones, but none that follows
+    # an interruption, and rounding would tell the two apart
+    compiled = torch.compile(eager, dynamic=False)
+    return lambda *args, **kwargs: (compiled if network.training else eager)(*args, **kwargs)
