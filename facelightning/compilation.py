@@ -35,7 +35,7 @@ class Compile(Callback):
         try:
             torch.compile(torch.neg)(torch.zeros(2, device=pl_module.device))
         except Exception as error:  # whatever a missing compiler provokes
-            reason = str(error).strip().splitlines()[0]
+            reason = " ".join(str(error).split("\n")[:2]).strip()  # the cause is in the second, if not the first
             raise ConfigurationError(
                 f"torch.compile does not work on this machine ({reason}): it needs a C++ compiler, and Triton for a "
                 "GPU; install them, or train without the callback Compile"
