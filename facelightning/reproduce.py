@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -109,6 +110,7 @@ def reproduce(
 
 def main(args: Sequence[str]) -> None:
     """The command line of :func:`reproduce`."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the training that runs is ended, too
     auto_cli(reproduce, args=list(args), as_positional=False)
 
 
@@ -235,8 +237,9 @@ def _call(command: str, arguments: list[str]) -> float | None:
     process = subprocess.Popen([sys.executable, "-m", "facelightning", command, *arguments], close_fds=False)
     try:
         _, status, usage = os.wait4(process.pid, 0)
-    except BaseException:  # Ctrl-C: the training has it too, and ends by itself
+    except BaseException:  # Ctrl-C or SIGTERM
         process.terminate()
+        process.wait()
         raise
     process.returncode = os.waitstatus_to_exitcode(status)
     unit = 2**20 if sys.platform == "darwin" else 2**10

@@ -203,6 +203,21 @@ class TestCommand:
         (tmp_path / "tiny.yaml").write_text((tmp_path / "tiny.yaml").read_text().replace("width: 2", "width: 3"))
         assert start("whole").wait() == 1  # other settings are not mixed in
 
+    def test_ends_with_its_training(self, faces: Path, tmp_path: Path) -> None:
+        """SIGTERM to the command alone ends the training that it runs, and is its status."""
+        overlay = Path(small(tmp_path))
+        overlay.write_text(overlay.read_text().replace("max_epochs: 3", "max_epochs: 10000"))
+        command = [sys.executable, "-m", "facelightning", "reproduce", f"--output={tmp_path / 'out'}"]
+        command += [f"--celeba={faces / 'celeba'}", "--rows=[avg]", f"--overlay=[{overlay}]"]
+        process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL)
+        while not list(tmp_path.glob("out/*/*/checkpoints/last.ckpt")):
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.terminate()
+        assert process.wait() == 143
+        with pytest.raises(ProcessLookupError):  # nobody of its group is left
+            os.killpg(process.pid, 0)
+
     def test_processes_share_the_runs(self, faces: Path, tmp_path: Path) -> None:
         """Two at once: each run is trained by one of them, a row waits for what it needs, and both end with all."""
         settings = [f"--celeba={faces / 'celeba'}", f"--helen={faces / 'helen'}", "--rows=[ssp_ssg]"]
