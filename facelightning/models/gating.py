@@ -38,7 +38,9 @@ class SemanticGating(nn.Module):
 
     It takes the place of a convolution block and the max pooling behind it. Each of N regions gates each of C maps
     before BatchNorm, so that pooling never compares activations of two regions; a 1×1 convolution brings the N·C maps
-    back to C. It has no bias: the convolution and BatchNorm behind it would cancel one.
+    back to C. It has no bias: the convolution and BatchNorm behind it would cancel one. Its weights begin as the mean
+    over a map's N versions, a case of the sparse weights with which SSG mimics plain max pooling: the layers behind
+    meet the same map in each region, and learn from there what to tell apart.
 
     Args:
         channels: C.
@@ -66,6 +68,8 @@ class SemanticGating(nn.Module):
         self.activation = nn.PReLU(num_regions * channels)
         self.pool = max_pool()
         self.restore = nn.Conv2d(num_regions * channels, channels, kernel_size=1, bias=False)
+        with torch.no_grad():
+            self.restore.weight.copy_(torch.eye(channels).repeat(1, num_regions)[..., None, None] / num_regions)
 
     def forward(self, x: Tensor, masks: Tensor) -> Tensor:
         x = self.convolution(x)

@@ -145,6 +145,13 @@ class TestSemanticGating:
                 gating.restore.weight[channel, 2 * 3 + channel] = 1
         torch.testing.assert_close(gating(x, masks), gating.pool(block(x)))
 
+    def test_begins_as_max_pooling(self) -> None:
+        """Where the regions say nothing, a network that has not yet learnt is the plain one."""
+        x, _ = small_case()
+        gating, block = SemanticGating(3, 4).double(), ConvBlock(3, 3).double()
+        block[0].load_state_dict(gating.convolution.state_dict())
+        torch.testing.assert_close(gating(x, torch.ones(2, 4, 5, 4, dtype=torch.float64)), gating.pool(block(x)))
+
     def test_a_window_never_mixes_regions(self) -> None:
         """Two halves of the picture: the maps of one half's region do not see the other half."""
         torch.manual_seed(0)
