@@ -206,7 +206,7 @@ class TestCommand:
     def test_ends_with_its_training(self, faces: Path, tmp_path: Path) -> None:
         """SIGTERM to the command alone ends the training that it runs, and is its status."""
         overlay = Path(small(tmp_path))
-        overlay.write_text(overlay.read_text().replace("max_epochs: 3", "max_epochs: 10000"))
+        overlay.write_text(overlay.read_text().replace("max_epochs: 3", "max_epochs: 300"))
         command = [sys.executable, "-m", "facelightning", "reproduce", f"--output={tmp_path / 'out'}"]
         command += [f"--celeba={faces / 'celeba'}", "--rows=[avg]", f"--overlay=[{overlay}]"]
         process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL)
