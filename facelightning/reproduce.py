@@ -109,9 +109,10 @@ def reproduce(
 
 
 def main(args: Sequence[str]) -> None:
-    """The command line of :func:`reproduce`."""
+    """The command line of :func:`reproduce`, where ``--dry-run`` alone is enough."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the training that runs is ended, too
-    auto_cli(reproduce, args=list(args), as_positional=False)
+    words = ["--dry_run=true" if word == "--dry-run" else word for word in args]
+    auto_cli(reproduce, args=words, as_positional=False, prog="facelightning reproduce")
 
 
 def _state(run: Run) -> str:

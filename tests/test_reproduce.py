@@ -119,7 +119,7 @@ class TestCommand:
     def test_dry_run(self, faces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         """A row brings what it starts from; nothing is written."""
         settings = [f"--celeba={faces / 'celeba'}", f"--helen={faces / 'helen'}", f"--output={tmp_path / 'out'}"]
-        assert main(["reproduce", *settings, "--rows=[ssp_ssg,avg_balanced]", "--seeds=[0,1]", "--dry_run=true"]) == 0
+        assert main(["reproduce", *settings, "--rows=[ssp_ssg,avg_balanced]", "--seeds=[0,1]", "--dry-run"]) == 0
         names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
         assert names == 2 * ["segnet", "ssp", "ssg", "ssp_ssg", "avg", "avg_balanced"]
         assert not (tmp_path / "out").exists()
