@@ -17,8 +17,8 @@ COMMANDS = {
 }
 OWN = {
     "reproduce": ("reproduce", "train the rows of the paper's tables and print them beside the published numbers"),
-    "visualize": ("visualize", "draw the paper's Figures 3, 4 and 5 for a checkpoint"),
-    "localize": ("localization", "measure on drawn faces whether a model looks in the right place"),
+    "visualize": ("commands.visualize", "draw the paper's Figures 3, 4 and 5 for a checkpoint"),
+    "attribution": ("commands.attribution", "measure on drawn faces whether a model looks in the right place"),
 }
 """Commands with options of their own: the module of each, and what it does."""
 
@@ -55,7 +55,7 @@ def main(args: Sequence[str] | None = None) -> int:
     command = arguments[0] if arguments else "--help"
     if command in ("-h", "--help"):
         texts = {**COMMANDS, **{name: text for name, (_, text) in OWN.items()}}
-        print(USAGE.format(commands="\n".join(f"  {name:9} {text}" for name, text in texts.items())))
+        print(USAGE.format(commands="\n".join(f"  {name:11} {text}" for name, text in texts.items())))
         return 0
     if command in ("-V", "--version"):
         print(f"facelightning {version('facelightning')}")

@@ -7,7 +7,6 @@ import re
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,10 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 
 import facelightning.data  # noqa: F401  # imported so that configurations can name its classes without a path
 from facelightning.callbacks import Figures, PredictionWriter, Report
+from facelightning.checkpoint import read_checkpoint
+from facelightning.configs import find_config, read_config
 from facelightning.errors import ConfigurationError
 from facelightning.tasks import FaceTask
-from facelightning.tasks.checkpoint import read_checkpoint
 
 QUIET = (
     # the frozen parser of an attribute network is in evaluation mode on purpose
@@ -33,31 +33,6 @@ QUIET = (
     # deprecations inside Lightning, which its users cannot mend
     r".*isinstance\(treespec, LeafSpec\).* is deprecated",
 )
-
-
-def config_folder() -> Path:
-    """Where the bundled configurations lie: inside an installed package, beside it in a checkout."""
-    package = Path(str(files("facelightning")))
-    installed = package / "configs"
-    return installed if installed.is_dir() else package.parent / "configs"
-
-
-def find_config(name: str, folder: Path) -> Path:
-    """The file that a configuration's name means: an own file first, then a bundled one.
-
-    Args:
-        name: A path, relative to ``folder``, or the name of a bundled configuration.
-        folder: Where relative paths start.
-
-    Raises:
-        ConfigurationError: If there is neither; the message lists the bundled ones.
-    """
-    bundled = config_folder()
-    for path in (folder / name, bundled / name, bundled / f"{name}.yaml"):
-        if path.is_file():
-            return path.resolve()
-    known = ", ".join(sorted(path.relative_to(bundled).as_posix() for path in bundled.rglob("*.yaml")))
-    raise ConfigurationError(f"configuration {name} is not in {folder}; bundled ones are: {known}")
 
 
 class ConfigFile(ActionConfigFile):
@@ -77,17 +52,6 @@ class ConfigFile(ActionConfigFile):
     def _apply(self, parser: Any, cfg: Any, path: Path, content: dict[str, Any]) -> None:
         with ConfigPath(str(path), mode="fr").relative_path_context():
             super().__call__(parser, cfg, yaml.safe_dump(content))  # type: ignore[no-untyped-call]  # not typed
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """A configuration file as a dictionary, or one clear sentence."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"configuration {path} is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise ConfigurationError(f"configuration {path} must hold keys and values, not a {type(content).__name__}")
-    return content
 
 
 class FaceParser(LightningArgumentParser):

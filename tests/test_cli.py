@@ -9,7 +9,7 @@ import torch
 import yaml
 
 from facelightning.__main__ import main
-from facelightning.cli import config_folder, find_config
+from facelightning.configs import config_folder, find_config
 from facelightning.data.synthetic import write_synthetic
 from facelightning.errors import ConfigurationError
 from tests.test_configs import small_overlay

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from facelightning.cli import config_folder
+from facelightning.configs import config_folder
 from tests.conftest import SIZE, write_lfwa
 
 EXPERIMENTS = sorted(path.name for path in config_folder().glob("*.yaml"))

@@ -1,7 +1,7 @@
 """Files on disk become batches: one data set a file."""
 
-from facelightning.data.base import FaceDataModule
 from facelightning.data.celeba import CelebADataModule
+from facelightning.data.datamodule import FaceDataModule
 from facelightning.data.folder import FolderDataModule
 from facelightning.data.helen import HelenDataModule
 from facelightning.data.joint import JointDataModule

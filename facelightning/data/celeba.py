@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from lightning.pytorch.utilities import rank_zero_warn
 
-from facelightning.data.annotations import AnnotationTable, AttributeReader
-from facelightning.data.base import FaceDataModule, Split
+from facelightning.data.datamodule import FaceDataModule, Split
 from facelightning.data.files import existing_root, list_pictures
+from facelightning.data.tables import AnnotationTable, AttributeReader
 from facelightning.errors import DataFormatError, DataNotFoundError
 from facelightning.labels import ATTRIBUTES
 
@@ -169,7 +169,7 @@ class CelebADataModule(FaceDataModule):
     Args:
         root: The folder of the data set; never written to.
         images: The pre-cropped pictures (``aligned``) or the original ones (``wild``).
-        image_size: As the others, see :class:`~facelightning.data.base.FaceDataModule`.
+        image_size: As the others, see :class:`~facelightning.data.datamodule.FaceDataModule`.
         batch_size: See there.
         num_workers: See there.
         augmentations: See there.

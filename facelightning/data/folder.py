@@ -4,7 +4,7 @@ from pathlib import Path
 
 import cv2
 
-from facelightning.data.base import FaceDataModule, Split
+from facelightning.data.datamodule import FaceDataModule, Split
 from facelightning.data.files import SUFFIXES, existing_root, read_image
 from facelightning.data.transforms import Record
 from facelightning.errors import ConfigurationError, DataNotFoundError

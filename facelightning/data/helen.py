@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from facelightning.data.base import FaceDataModule, Split
+from facelightning.data.datamodule import FaceDataModule, Split
 from facelightning.data.files import SUFFIXES, existing_root, list_pictures, read_image, read_lines
 from facelightning.data.transforms import Record
 from facelightning.errors import DataFormatError, DataNotFoundError
@@ -174,7 +174,7 @@ class HelenDataModule(FaceDataModule):
     Args:
         root: The folder of ``images``, ``labels`` and the three lists; never written to.
         labels: The label space of the masks.
-        image_size: As the others, see :class:`~facelightning.data.base.FaceDataModule`.
+        image_size: As the others, see :class:`~facelightning.data.datamodule.FaceDataModule`.
         batch_size: See there.
         num_workers: See there.
         augmentations: See there.

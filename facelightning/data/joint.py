@@ -2,7 +2,7 @@
 
 import lightning as L
 
-from facelightning.data.base import FaceDataModule
+from facelightning.data.datamodule import FaceDataModule
 
 
 class JointDataModule(L.LightningDataModule):

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from lightning.pytorch.utilities import rank_zero_warn
 
-from facelightning.data.annotations import AttributeReader
-from facelightning.data.base import FaceDataModule, Split
+from facelightning.data.datamodule import FaceDataModule, Split
 from facelightning.data.files import HTML_HINT, SUFFIXES, existing_root
+from facelightning.data.tables import AttributeReader
 from facelightning.errors import DataFormatError, DataNotFoundError
 from facelightning.labels import ATTRIBUTES
 
@@ -32,7 +32,7 @@ class LFWADataModule(FaceDataModule):
 
     Args:
         root: The folder of the two files, with the pictures in it or in a folder ``lfw`` within; never written to.
-        image_size: As the others, see :class:`~facelightning.data.base.FaceDataModule`.
+        image_size: As the others, see :class:`~facelightning.data.datamodule.FaceDataModule`.
         batch_size: See there.
         num_workers: See there.
         augmentations: See there.

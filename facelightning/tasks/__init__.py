@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
+from facelightning.checkpoint import read_checkpoint, restore
 from facelightning.errors import CheckpointError
 from facelightning.tasks.attributenet import AttributeNet
 from facelightning.tasks.base import FaceTask
-from facelightning.tasks.checkpoint import read_checkpoint, restore
 from facelightning.tasks.ensemblenet import EnsembleNet
 from facelightning.tasks.jointnet import JointNet
 from facelightning.tasks.segnet import SegNet

@@ -5,11 +5,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from facelightning.checkpoint import read_checkpoint, restore
 from facelightning.errors import CheckpointError, ConfigurationError
 from facelightning.labels import ATTRIBUTES, LABEL_SPACES
 from facelightning.models.attributes import AttributeNetwork, Parser
 from facelightning.tasks.base import Batch, FaceTask, Outputs, check_choice
-from facelightning.tasks.checkpoint import read_checkpoint, restore
 
 
 class AttributeNet(FaceTask):

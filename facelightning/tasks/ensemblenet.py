@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
+from facelightning.checkpoint import restore
 from facelightning.errors import CheckpointError, ConfigurationError
 from facelightning.models.ensemble import EnsembleNetwork
 from facelightning.tasks.attributenet import AttributeNet, read_task
 from facelightning.tasks.base import Batch, FaceTask, Outputs
-from facelightning.tasks.checkpoint import restore
 
 
 class EnsembleNet(FaceTask):

@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from facelightning.data.cartoon import features, head
-from facelightning.data.cartoon.canvas import HEIGHT, WIDTH, Canvas
-from facelightning.data.cartoon.parameters import Picture, Sketch, lerp, noise_bank, sample_identity, sample_picture
+from facelightning.data.synthetic import features, head
+from facelightning.data.synthetic.canvas import HEIGHT, WIDTH, Canvas
+from facelightning.data.synthetic.parameters import Picture, Sketch, lerp, noise_bank, sample_identity, sample_picture
 from facelightning.labels import ATTRIBUTES
 
 DRAWING_VERSION = 1

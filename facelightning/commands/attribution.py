@@ -1,4 +1,4 @@
-"""``facelightning localize``: does a model look where an attribute is? On drawn faces, where that is known."""
+"""``facelightning attribution``: does a model look where an attribute is? On drawn faces, where that is known."""
 
 import json
 from collections.abc import Sequence
@@ -16,8 +16,8 @@ from torch.nn.functional import max_pool2d
 from torch.utils.data import default_collate
 from tqdm import tqdm
 
-from facelightning.data.cartoon import draw_face, sample_attributes
 from facelightning.data.helen import GROUPS, merge_masks
+from facelightning.data.synthetic import draw_face, sample_attributes
 from facelightning.data.transforms import FaceTransform, Record, Sample
 from facelightning.errors import ConfigurationError
 from facelightning.labels import ATTRIBUTE_REGIONS, ATTRIBUTES, HELEN7
@@ -34,7 +34,7 @@ _REACH = 2  # pixels: two 3×3 convolutions, the first resolution of every netwo
 _BEARDS = ("5_o_Clock_Shadow", "Goatee", "Mustache", "Sideburns")
 
 
-def localization_scores(
+def attribution_scores(
     task: FaceTask, faces: int = 200, image_size: tuple[int, int] = (218, 178), seed: int = 1
 ) -> dict[str, Any]:
     """How far a model looks in the right place, on synthetic faces that no synthetic data set holds.
@@ -88,14 +88,14 @@ def localization_scores(
     return {**scores, "per_attribute": per_attribute}
 
 
-def localize(
+def attribution(
     checkpoint: str,
     faces: int = 200,
     image_size: tuple[int, int] | None = None,
     seed: int = 1,
     output: str | None = None,
 ) -> None:
-    """Measure on synthetic faces whether a model looks in the right place; see ``localization_scores``.
+    """Measure on synthetic faces whether a model looks in the right place; see ``attribution_scores``.
 
     Args:
         checkpoint: Of a model that predicts attributes.
@@ -107,7 +107,7 @@ def localize(
     """
     task = load_model(checkpoint).to("cuda" if torch.cuda.is_available() else "cpu")
     size = image_size or _trained_size(Path(checkpoint))
-    scores = localization_scores(task, faces, size, seed)
+    scores = attribution_scores(task, faces, size, seed)
     print(_table(scores))
     if output is not None:
         Path(output).parent.mkdir(parents=True, exist_ok=True)
@@ -116,8 +116,8 @@ def localize(
 
 
 def main(args: Sequence[str]) -> None:
-    """The command line of :func:`localize`."""
-    auto_cli(localize, args=list(args), prog="facelightning localize")
+    """The command line of :func:`attribution`."""
+    auto_cli(attribution, args=list(args), prog="facelightning attribution")
 
 
 def _trained_size(checkpoint: Path) -> tuple[int, int]:

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from facelightning.data.cartoon.canvas import HEIGHT, WIDTH, Canvas, Colour
+from facelightning.data.synthetic.canvas import HEIGHT, WIDTH, Canvas, Colour
 
 
 @dataclass(frozen=True)

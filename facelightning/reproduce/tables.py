@@ -8,18 +8,16 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import yaml
 
-LOCALIZATION = {
+ATTRIBUTION = {
     "region_preference": "right region %",
     "evidence_inside": "evidence in region %",
     "chance": "by chance %",
     "evidence_on_change": "evidence on the attribute %",
     "chance_on_change": "by chance %",
 }
-"""Scores of :func:`facelightning.localization.localization_scores`, and how they are headed."""
+"""Scores of :func:`facelightning.commands.attribution.attribution_scores`, and how they are headed."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,8 @@ class Row:
 
 def read_tables() -> list[dict[str, Any]]:
     """The published tables: titles, sources, columns and rows."""
-    tables: list[dict[str, Any]] = yaml.safe_load(Path(__file__).with_name("published.yaml").read_text("utf-8"))
+    path = Path(__file__).parent / "published" / "kalayeh2017.yaml"
+    tables: list[dict[str, Any]] = yaml.safe_load(path.read_text("utf-8"))
     return tables
 
 
@@ -59,85 +58,6 @@ def read_rows() -> dict[str, Row]:
     return {row["name"]: Row(**{key: row[key] for key in keys if key in row}) for row in rows}
 
 
-def bootstrap_differences(
-    pairs: Sequence[tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]],
-    truth: npt.NDArray[np.bool_],
-    resamples: int = 1000,
-    persons: npt.NDArray[np.int64] | None = None,
-) -> dict[str, list[float]]:
-    """How much better one method is than another on the same pictures, with a paired bootstrap interval.
-
-    In each resample the persons of the test pictures are drawn anew with all their pictures, the same for both methods
-    and all seeds; the difference is the mean over seeds. An attribute without positives in a resample is left out of
-    its mean. The interval is the basic one, which undoes what a score is off in resamples: average precision is, for
-    pictures that are drawn twice rank side by side. It tells how the difference varies with the test pictures, not
-    with the trainings.
-
-    Args:
-        pairs: Probabilities of the method and of the baseline, a pair for each seed.
-        truth: The labels.
-        resamples: How often is drawn.
-        persons: Whom each picture shows; if that is unknown, each another.
-
-    Shape:
-        - pairs: each ``(n, A)``.
-        - truth: ``(n, A)``.
-        - persons: ``(n,)``.
-
-    Returns:
-        For ``error`` and ``mean_ap`` the difference in percentage points and the ends of its 95 % interval.
-
-    Example:
-        >>> truth = np.array([[True], [False], [True], [False]])
-        >>> perfect, useless = truth * 1.0, np.full((4, 1), 0.4)
-        >>> bootstrap_differences([(perfect, useless)], truth)["error"][0]
-        -50.0
-    """
-    count = len(truth)
-    _, person = np.unique(np.arange(count) if persons is None else persons, return_inverse=True)
-    people = int(person.max()) + 1
-    draws = np.random.default_rng(0).multinomial(people, np.full(people, 1 / people), size=resamples)
-    weights = np.vstack([np.ones((1, count)), draws[:, person]])  # the first is the test set itself
-    differences = []
-    for ours, theirs in pairs:
-        scores = [np.stack([_errors(p, truth, weights), _mean_aps(p, truth, weights)]) for p in (ours, theirs)]
-        differences.append(scores[0] - scores[1])
-    average = np.mean(differences, axis=0)  # (2, 1 + resamples)
-    result = {}
-    for name, values in zip(("error", "mean_ap"), average, strict=True):
-        low, high = 2 * values[0] - np.quantile(values[1:], (0.975, 0.025))
-        result[name] = [float(values[0]), float(low), float(high)]
-    return result
-
-
-def _errors(
-    probabilities: npt.NDArray[np.float64], truth: npt.NDArray[np.bool_], weights: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float64]:
-    """Error in percent for each weighting of the pictures, ``(R, n)`` to ``(R,)``."""
-    wrong = ((probabilities > 0.5) != truth).mean(axis=1)
-    errors: npt.NDArray[np.float64] = 100 * (weights @ wrong) / weights.sum(axis=1)
-    return errors
-
-
-def _mean_aps(
-    probabilities: npt.NDArray[np.float64], truth: npt.NDArray[np.bool_], weights: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float64]:
-    """Mean average precision in percent for each weighting of the pictures, ``(R, n)`` to ``(R,)``."""
-    total, defined = np.zeros(len(weights)), np.zeros(len(weights))
-    for scores, labels in zip(probabilities.T, truth.T, strict=True):
-        order = np.argsort(-scores, kind="stable")
-        last = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))  # equal scores are one threshold
-        for start in range(0, len(weights), 100):  # a hundred at a time: memory
-            drawn = weights[start : start + 100, order]
-            hits = (drawn * labels[order]).cumsum(axis=1)[:, last]
-            precision = hits / np.maximum(drawn.cumsum(axis=1)[:, last], 1)
-            gained = np.diff(hits, axis=1, prepend=0)
-            some = hits[:, -1] > 0
-            total[start : start + 100] += (gained * precision).sum(axis=1) / np.where(some, hits[:, -1], 1)
-            defined[start : start + 100] += some
-    return 100 * total / np.maximum(defined, 1)
-
-
 def write_tables(folder: Path, records: Sequence[Mapping[str, Any]]) -> str:
     """Write ``tables.md``, ``tables.csv`` and ``tables.json``; the first is also returned.
 
@@ -145,7 +65,7 @@ def write_tables(folder: Path, records: Sequence[Mapping[str, Any]]) -> str:
         folder: Where to write.
         records: One for each row of each table: ``table`` and ``row`` (its title), ``seeds``, ``published`` and
             ``original`` (column → number), ``ours`` (column → a score for each seed), ``finished`` (time and memory of
-            each), ``localization`` (scores of each, ``None`` where not measured) and, against the baseline,
+            each), ``attribution`` (scores of each, ``None`` where not measured) and, against the baseline,
             ``difference`` of :func:`bootstrap_differences`.
     """
     text = "\n\n".join(
@@ -181,8 +101,8 @@ def _markdown(table: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) ->
     head = ["", *(f"{title}: published" for title in columns.values()), *(f"{t}: ours" for t in columns.values())]
     if with_differences:
         head += ["Δ error [95 %]", "Δ mean AP [95 %]"]
-    measured = any(any(record.get("localization", ())) for record in records)
-    head += [*(LOCALIZATION.values() if measured else ()), "time", "memory"]
+    measured = any(any(record.get("attribution", ())) for record in records)
+    head += [*(ATTRIBUTION.values() if measured else ()), "time", "memory"]
     lines = [f"**{table['title']}** (published: {table['source']})", "", _line(head), _line(["---"] * len(head))]
     for record in records:
         cells = [record["row"]]
@@ -195,8 +115,8 @@ def _markdown(table: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) ->
             difference = record.get("difference", {})
             cells += [_interval(difference.get(name)) for name in ("error", "mean_ap")]
         if measured:
-            scores = [score for score in record.get("localization", ()) if score is not None]
-            cells += [_spread([score[key] for score in scores]) for key in LOCALIZATION]
+            scores = [score for score in record.get("attribution", ()) if score is not None]
+            cells += [_spread([score[key] for score in scores]) for key in ATTRIBUTION]
         whole = [finished for finished in record["finished"] if finished["attempts"] == 1]
         cells.append(duration(mean(f["seconds"] for f in whole)) if whole else "")
         cells.append(f"{max(f['peak_memory_mib'] for f in record['finished']):.0f} MiB" if record["finished"] else "")
@@ -238,7 +158,7 @@ def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
         row |= {f"{kind}_{column}": value for column, value in record[kind].items()}
     for column, values in record["ours"].items():
         row |= {f"{column}_seed_{seed}": value for seed, value in zip(record["seeds"], values, strict=True)}
-    for seed, scores in zip(record["seeds"], record.get("localization", [None] * len(record["seeds"])), strict=True):
+    for seed, scores in zip(record["seeds"], record.get("attribution", [None] * len(record["seeds"])), strict=True):
         row |= {f"{key}_seed_{seed}": value for key, value in (scores or {}).items()}
     for name, numbers in record.get("difference", {}).items():
         row |= dict(zip((f"{name}_difference", f"{name}_low", f"{name}_high"), numbers, strict=True))

@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from facelightning.data.cartoon import DRAWING_VERSION, CartoonFace, draw_face, sample_attributes
 from facelightning.data.celeba import CelebADataModule
 from facelightning.data.helen import HelenDataModule
 from facelightning.data.joint import JointDataModule
+from facelightning.data.synthetic.attributes import sample_attributes
+from facelightning.data.synthetic.drawing import DRAWING_VERSION, CartoonFace, draw_face
 from facelightning.errors import ConfigurationError, DataFormatError
 from facelightning.labels import ATTRIBUTES
 

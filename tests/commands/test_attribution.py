@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from facelightning.data.cartoon import draw_face
+from facelightning.commands.attribution import _with_and_without, attribution_scores, main
+from facelightning.data.synthetic import draw_face
 from facelightning.errors import ConfigurationError
 from facelightning.labels import ATTRIBUTE_REGIONS, ATTRIBUTES, HELEN7
-from facelightning.localization import _with_and_without, localization_scores, main
 from facelightning.models.ensemble import EnsembleNetwork
 from facelightning.tasks import AttributeNet, EnsembleNet, FaceTask, JointNet, SegNet
 
@@ -61,13 +61,13 @@ class SpotlightTask(FaceTask):
 @pytest.fixture(scope="module")
 def nose() -> dict[str, Any]:
     """The scores of a model that sees the tip of the nose."""
-    return localization_scores(SpotlightTask(2, "nose"), faces=3, image_size=SIZE)
+    return attribution_scores(SpotlightTask(2, "nose"), faces=3, image_size=SIZE)
 
 
 @pytest.fixture(scope="module")
 def everywhere() -> dict[str, Any]:
     """The scores of a model that sees everything alike."""
-    return localization_scores(SpotlightTask(None), faces=3, image_size=SIZE)
+    return attribution_scores(SpotlightTask(None), faces=3, image_size=SIZE)
 
 
 def test_evidence_is_where_the_model_looks(nose: dict[str, Any]) -> None:
@@ -83,7 +83,7 @@ def test_evidence_is_where_the_model_looks(nose: dict[str, Any]) -> None:
 
 
 def test_a_model_that_looks_at_the_mouth() -> None:
-    scores = localization_scores(SpotlightTask(3, "mouth"), faces=4, image_size=(218, 178))
+    scores = attribution_scores(SpotlightTask(3, "mouth"), faces=4, image_size=(218, 178))
     mouth = [name for name in LOCAL if "mouth" in ATTRIBUTE_REGIONS[name]]
     assert scores["region_preference"] == pytest.approx(100 * len(mouth) / len(LOCAL))
     of = scores["per_attribute"]
@@ -100,7 +100,7 @@ def test_evidence_is_the_mean_of_both_pictures() -> None:
             outputs, truth = super().predict_batch(batch)
             return {"attributes": outputs["attributes"] * batch["attributes"]}, truth
 
-    of = localization_scores(OfThoseThatHaveIt(2), faces=1, image_size=SIZE)["per_attribute"]
+    of = attribution_scores(OfThoseThatHaveIt(2), faces=1, image_size=SIZE)["per_attribute"]
     assert of["Big_Nose"]["evidence_inside"] == pytest.approx(50, abs=1e-3)  # without it, there is evidence nowhere
 
 
@@ -114,7 +114,7 @@ def test_evidence_spread_evenly_scores_chance(everywhere: dict[str, Any]) -> Non
 
 
 def test_areas_are_those_of_the_drawings() -> None:
-    scores = localization_scores(SpotlightTask(None), faces=2, image_size=(218, 178), seed=5)
+    scores = attribution_scores(SpotlightTask(None), faces=2, image_size=(218, 178), seed=5)
     for name, labels in {"Big_Nose": [6], "Bangs": [10], "Smiling": [7, 8, 9]}.items():
         regions, changes = [], []
         for number in range(2):
@@ -159,7 +159,7 @@ def test_pairs_are_two_possible_faces_that_differ(name: str) -> None:
 
 def test_the_seed_decides() -> None:
     task = SpotlightTask(2)
-    first, again, other = (localization_scores(task, faces=1, image_size=SIZE, seed=seed) for seed in (3, 3, 4))
+    first, again, other = (attribution_scores(task, faces=1, image_size=SIZE, seed=seed) for seed in (3, 3, 4))
     assert first == again
     assert list(first) == list(again)
     assert first["response"] != other["response"]
@@ -185,7 +185,7 @@ def bbox_and_average() -> FaceTask:
 )
 def test_every_model(make: Any) -> None:
     task = make()
-    scores = localization_scores(task, faces=1, image_size=(40, 48))  # wider than the drawing: padded
+    scores = attribution_scores(task, faces=1, image_size=(40, 48))  # wider than the drawing: padded
     assert not task.training
     assert all(parameter.grad is None for parameter in task.parameters())
     assert 0 < scores["evidence_inside"] < 100
@@ -196,10 +196,10 @@ def test_every_model(make: Any) -> None:
 
 def test_what_cannot_be_scored() -> None:
     with pytest.raises(ConfigurationError, match="SegNet predicts no attributes"):
-        localization_scores(SegNet(width=2))
+        attribution_scores(SegNet(width=2))
     for wrong in ({"faces": 0}, {"seed": -1}, {"image_size": (0, 4)}):
         with pytest.raises(ConfigurationError, match="positive"):
-            localization_scores(SpotlightTask(None), **wrong)
+            attribution_scores(SpotlightTask(None), **wrong)
 
 
 @pytest.mark.parametrize("joint", [True, False], ids=["joint data", "one data set"])

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from facelightning.data.cartoon.canvas import Points, Stencil, brush, dots, ellipse, mirror, moved, smooth
-from facelightning.data.cartoon.parameters import Sketch, blend, lerp, pick, rgb
+from facelightning.data.synthetic.canvas import Points, Stencil, brush, dots, ellipse, mirror, moved, smooth
+from facelightning.data.synthetic.parameters import Sketch, blend, lerp, pick, rgb
 
 _MOUTH_Y = 41.0
 

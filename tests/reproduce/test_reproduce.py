@@ -17,11 +17,13 @@ import yaml
 from sklearn.metrics import average_precision_score
 
 from facelightning.__main__ import main
-from facelightning.cli import config_folder
+from facelightning.configs import config_folder
 from facelightning.errors import ConfigurationError
-from facelightning.plan import Plan, Run, check_settings, write_settings
-from facelightning.reproduce import _is_whole, reproduce
-from facelightning.tables import _errors, _mean_aps, bootstrap_differences, read_rows, read_tables
+from facelightning.reproduce.command import reproduce
+from facelightning.reproduce.plan import Plan, Run, check_settings, write_settings
+from facelightning.reproduce.scheduler import _is_whole
+from facelightning.reproduce.tables import read_rows, read_tables
+from facelightning.statistics import _errors, _mean_aps, bootstrap_differences
 from tests.conftest import SIZE
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from facelightning.data.cartoon.canvas import (
+from facelightning.data.synthetic.canvas import (
     Outline,
     Points,
     Stencil,
@@ -14,7 +14,7 @@ from facelightning.data.cartoon.canvas import (
     ripple,
     smooth,
 )
-from facelightning.data.cartoon.parameters import CLOTHS, Sketch, blend, lerp, pick, rgb
+from facelightning.data.synthetic.parameters import CLOTHS, Sketch, blend, lerp, pick, rgb
 
 _METALS = (rgb(240, 200, 70), rgb(225, 228, 235), rgb(240, 120, 140), rgb(80, 190, 200))
 

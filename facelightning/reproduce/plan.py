@@ -9,9 +9,9 @@ from typing import Any
 
 import yaml
 
-from facelightning.cli import find_config, read_config
+from facelightning.configs import find_config, read_config
 from facelightning.errors import ConfigurationError
-from facelightning.tables import LOCALIZATION, Row, read_rows
+from facelightning.reproduce.tables import ATTRIBUTION, Row, read_rows
 
 
 @dataclass(frozen=True)
@@ -55,13 +55,13 @@ class Run:
         results: dict[str, Any] = json.loads((self.folder / "test_results.json").read_text())
         return results
 
-    def localization(self) -> dict[str, float | None] | None:
+    def attribution(self) -> dict[str, float | None] | None:
         """How far it looks in the right place, if that was measured."""
-        path = self.folder / "localization.json"
+        path = self.folder / "attribution.json"
         if not path.is_file():
             return None
         scores = json.loads(path.read_text())
-        return {key: scores[key] for key in LOCALIZATION}
+        return {key: scores[key] for key in ATTRIBUTION}
 
 
 class Plan:

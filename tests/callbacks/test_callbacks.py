@@ -19,7 +19,8 @@ from sklearn.metrics import average_precision_score, confusion_matrix
 
 from facelightning import JointNet
 from facelightning.__main__ import main
-from facelightning.callbacks import Figures, PredictionWriter, score_table
+from facelightning.callbacks import Figures, PredictionWriter
+from facelightning.callbacks.report import score_table
 from facelightning.errors import ConfigurationError
 from facelightning.labels import ATTRIBUTES, HELEN7, HELEN11, HELEN11_TO_7
 from tests.test_configs import small_overlay

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch._dynamo.utils import counters  # torch counts compiled graphs nowhere else
 
-from facelightning.compilation import Compile
+from facelightning.callbacks.compilation import Compile
 from facelightning.data import CelebADataModule, SyntheticDataModule
 from facelightning.tasks import AttributeNet, FaceTask, JointNet
 from tests.conftest import SIZE

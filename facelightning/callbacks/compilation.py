@@ -22,7 +22,7 @@ class Compile(Callback):
         ConfigurationError: If this machine cannot compile: a CPU needs a C++ compiler, a GPU needs Triton.
 
     Example:
-        In a configuration: ``trainer: {callbacks+: [{class_path: facelightning.compilation.Compile}]}``.
+        In a configuration: ``trainer: {callbacks+: [{class_path: facelightning.callbacks.compilation.Compile}]}``.
     """
 
     METHODS = ("forward", "forward_pair")

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from facelightning.data import synthetic
-from facelightning.data.cartoon import CartoonFace, draw_face, sample_attributes
-from facelightning.data.cartoon.canvas import HEIGHT, WIDTH, Canvas, ellipse
-from facelightning.data.synthetic import write_synthetic
+from facelightning.data.synthetic import dataset
+from facelightning.data.synthetic import CartoonFace, draw_face, sample_attributes, write_synthetic
+from facelightning.data.synthetic.canvas import HEIGHT, WIDTH, Canvas, ellipse
 from facelightning.errors import DataFormatError
 from facelightning.labels import ATTRIBUTE_REGIONS, ATTRIBUTES, HELEN11, HELEN11_TO_7
 
@@ -325,7 +324,7 @@ def test_interrupted_writing_leaves_nothing_that_looks_complete(
         return draw_face(attributes, identity, seed)
 
     with monkeypatch.context() as patch:
-        patch.setattr(synthetic, "draw_face", pull_the_plug)
+        patch.setattr(dataset, "draw_face", pull_the_plug)
         with pytest.raises(KeyboardInterrupt):
             write_synthetic(tmp_path / "faces", attributes=(4, 1, 1), parsing=(1, 1, 1), seed=0)
     assert list(tmp_path.iterdir()) == []

@@ -9,8 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from facelightning.labels import ATTRIBUTES, HELEN7, HELEN11, LabelSpace
-from facelightning.visualization import (
+from facelightning.figures import (
     Picture,
     channels_figure,
     color_mask,
@@ -19,6 +18,7 @@ from facelightning.visualization import (
     save_picture,
     strongest_channels,
 )
+from facelightning.labels import ATTRIBUTES, HELEN7, HELEN11, LabelSpace
 
 Masks = npt.NDArray[np.int64]
 

@@ -15,13 +15,11 @@ from torch.nn.functional import avg_pool2d
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from facelightning.cli import read_config
+from facelightning.configs import read_config
 from facelightning.data import CelebADataModule, HelenDataModule
-from facelightning.data.base import FaceDataset
+from facelightning.data.datamodule import FaceDataset
 from facelightning.errors import ConfigurationError
-from facelightning.labels import ATTRIBUTES
-from facelightning.tasks import AttributeNet, FaceTask, JointNet, load_model
-from facelightning.visualization import (
+from facelightning.figures import (
     Picture,
     channels_figure,
     parsing_panels,
@@ -29,6 +27,8 @@ from facelightning.visualization import (
     save_picture,
     strongest_channels,
 )
+from facelightning.labels import ATTRIBUTES
+from facelightning.tasks import AttributeNet, FaceTask, JointNet, load_model
 
 Array = npt.NDArray[np.floating]
 Describing = AttributeNet | JointNet

@@ -13,13 +13,13 @@ import pytest
 import torch
 import yaml
 
+from facelightning.commands.visualize import activation_entropy, main, mean_over_faces, share_inside
 from facelightning.data import CelebADataModule, JointDataModule
 from facelightning.data.helen import HelenDataModule
 from facelightning.errors import CheckpointError, ConfigurationError, DataNotFoundError
+from facelightning.figures import channels_figure, region_weights_figure, strongest_channels
 from facelightning.labels import ATTRIBUTES
 from facelightning.tasks import AttributeNet, EnsembleNet, FaceTask, JointNet, SegNet, load_model
-from facelightning.visualization import channels_figure, region_weights_figure, strongest_channels
-from facelightning.visualize import activation_entropy, main, mean_over_faces, share_inside
 from tests.conftest import SIZE
 
 pytestmark = [

@@ -1,0 +1,8 @@
+"""What a run leaves behind: tables, figures, predictions."""
+
+from facelightning.callbacks.compilation import Compile
+from facelightning.callbacks.figures import Figures
+from facelightning.callbacks.predictions import PredictionWriter
+from facelightning.callbacks.report import Report
+
+__all__ = ["Compile", "Figures", "PredictionWriter", "Report"]

@@ -1,0 +1,94 @@
+"""The scores of a run: printed, and as a file."""
+
+import json
+from collections.abc import Mapping
+from textwrap import wrap
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+
+from facelightning.runs import run_folder
+from facelightning.tasks import FaceTask
+
+
+def score_table(title: str, results: Mapping[str, Mapping[str, Any]]) -> str:
+    """Scores as lines of text, in percent; ``nan`` where there is none.
+
+    Args:
+        title: The first line.
+        results: Of one evaluation: ``"parsing"`` and ``"attributes"``, as far as they were scored.
+
+    Example:
+        >>> print(score_table("test", {"attributes": {"error": 8.33, "mean_ap": 81.02, "balanced_accuracy": 88.24,
+        ...                                           "undefined": ["Bald"]}}))
+        test
+          attributes   error 8.33 %   mean AP 81.02 %   balanced accuracy 88.24 %
+                       left out of a mean, for want of positives or negatives: Bald
+    """
+    lines = [title]
+    if "attributes" in results:
+        scores = results["attributes"]
+        lines.append(
+            f"  attributes   error {scores['error']:.2f} %   mean AP {scores['mean_ap']:.2f} %   "
+            f"balanced accuracy {scores['balanced_accuracy']:.2f} %"
+        )
+        if scores["undefined"]:
+            note = f"left out of a mean, for want of positives or negatives: {', '.join(scores['undefined'])}"
+            lines += wrap(note, 100, initial_indent=" " * 15, subsequent_indent=" " * 15)
+    if "parsing" in results:
+        scores = results["parsing"]
+        lines.append(
+            f"  parsing      mean IoU {scores['mean_iou']:.2f} %   mean F1 (foreground) {scores['mean_f1']:.2f} %   "
+            f"overall F1 (parts) {scores['overall_f1']:.2f} %"
+        )
+        lines.append("  IoU          " + "   ".join(f"{name} {iou:.2f}" for name, iou in scores["iou"].items()))
+    return "\n".join(lines)
+
+
+class Report(Callback):
+    """Prints the scores after training, validation and test; a test also writes ``test_results.json``.
+
+    The file holds ``"attributes"``: ``error``, ``mean_ap``, ``balanced_accuracy``, ``per_attribute`` (name → ``error``,
+    ``ap``, ``balanced_accuracy``) and ``undefined`` (names); and ``"parsing"``: ``iou`` (class → IoU), ``mean_iou``,
+    ``f1`` (class → F1), ``mean_f1``, ``overall_f1``; each as far as it was scored. Scores are in percent; ``null``
+    where there is none. See :mod:`facelightning.metrics` for what each means. Without a logger nothing is written.
+    """
+
+    def on_sanity_check_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Forget the scores of the few batches that Lightning tries before training."""
+        if isinstance(pl_module, FaceTask):
+            pl_module.results.pop("val", None)
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """The scores of the last validation."""
+        self._print("scores of the last validation", "val", pl_module)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """The scores, unless this validation is part of a training."""
+        if trainer.state.fn == TrainerFn.VALIDATING:
+            self._print("validation scores", "val", pl_module)
+
+    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """The scores, and the file."""
+        folder = run_folder(trainer)
+        self._print("test scores", "test", pl_module)
+        if folder is not None and trainer.is_global_zero and isinstance(pl_module, FaceTask):
+            path = folder / "test_results.json"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            results = _without_nan(pl_module.results["test"])
+            path.write_text(json.dumps(results, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+            rank_zero_info(f"written: {path}")
+
+    def _print(self, title: str, name: str, pl_module: L.LightningModule) -> None:
+        if isinstance(pl_module, FaceTask) and name in pl_module.results:
+            rank_zero_only(print)(score_table(title, pl_module.results[name]))
+
+
+def _without_nan(value: Any) -> Any:
+    """JSON has no NaN: an undefined score is null."""
+    if isinstance(value, Mapping):
+        return {key: _without_nan(item) for key, item in value.items()}
+    return None if value != value else value

@@ -1,0 +1,5 @@
+"""``facelightning reproduce``: the paper's tables, published numbers beside ours."""
+
+from facelightning.reproduce.command import main, reproduce
+
+__all__ = ["main", "reproduce"]

@@ -1,0 +1,136 @@
+"""Train what is missing, beside other processes that do the same."""
+
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from facelightning.checkpoint import read_checkpoint
+from facelightning.errors import CheckpointError
+from facelightning.reproduce.plan import Run, settings_of_members, write_settings
+
+
+@contextmanager
+def alone(folder: Path, wait: bool = True) -> Iterator[bool]:
+    """Keep other processes out of a folder; whether that succeeded, which without waiting it may not."""
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        os.set_inheritable(lock.fileno(), True)  # a training that outlives this process keeps the lock
+        yield True
+
+
+def train_all(runs: Sequence[Run], attribution: bool) -> list[str]:
+    """Train what is not finished, beside other processes that do the same; the names of the runs that failed."""
+    failed: list[Run] = []
+    left, waiting = list(runs), False
+    while left:
+        ended = [run for run in left if _advance(run, runs, failed, attribution)]
+        left = [run for run in left if run not in ended]
+        if left and not ended:
+            if not waiting:
+                names = "; ".join(run.title for run in left)
+                print(f"waiting for other processes to finish: {names}", file=sys.stderr, flush=True)
+            waiting = True
+            time.sleep(1)
+    return [run.title for run in failed]
+
+
+def _advance(run: Run, runs: Sequence[Run], failed: list[Run], attribution: bool) -> bool:
+    """Train a run if it can be trained now; whether it has ended. One that fails, or that cannot be, is noted."""
+    title = f"[{runs.index(run) + 1}/{len(runs)}] {run.title}"
+    parents = [other for other in runs if other.row.name in run.row.parents and other.seed == run.seed]
+    if broken := [parent.title for parent in parents if parent in failed]:
+        print(f"{title}: left out, for {' and '.join(broken)} failed", file=sys.stderr)
+        failed.append(run)
+        return True
+    if any(parent.finished() is None for parent in parents):
+        return False  # another process trains it
+    run.folder.mkdir(parents=True, exist_ok=True)
+    with alone(run.folder, wait=False) as mine:
+        if not mine:
+            return False
+        write_settings(run)
+        if run.finished() is None:
+            print(title, file=sys.stderr, flush=True)
+        done = run.finished() is not None or _train(run)
+        if attribution:
+            done = done and _attribute(run)
+        if not done:
+            failed.append(run)
+        return True
+
+
+def _train(run: Run) -> bool:
+    """Train, test and predict; whether all went well."""
+    attempts = run.folder / "attempts"
+    with attempts.open("a") as file:  # counted before it begins: it may be killed
+        file.write(time.strftime("%Y-%m-%d %H:%M:%S\n"))
+    started = time.monotonic()
+    command = [*run.command, *settings_of_members(run)]
+    resume = [f"--ckpt_path={run.last}"] if _is_whole(run.last) else []
+    peak = _call("fit", [*command, "--test_after_fit=true", *resume])
+    if peak is not None and not run.best.is_file():
+        print(f"{run.title}: ended before its first validation, so that no checkpoint is the best", file=sys.stderr)
+        return False
+    if peak is not None and run.row.name not in ("segnet", "jointnet"):
+        shutil.rmtree(run.folder / "test", ignore_errors=True)
+        version = f"--trainer.logger.init_args.version=seed_{run.seed}/test"
+        predicted = _call("predict", [*command, version, f"--ckpt_path={run.best}"])
+        peak = None if predicted is None else max(peak, predicted)
+    if peak is None:
+        return False
+    record = {
+        "seconds": round(time.monotonic() - started, 1),
+        "peak_memory_mib": round(peak),
+        "attempts": len(attempts.read_text().splitlines()),
+    }
+    written = run.folder / "finished.json.part"
+    written.write_text(json.dumps(record) + "\n")
+    written.rename(run.folder / "finished.json")
+    return True
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    """Whether there is a checkpoint to go on from; a kill may have left a part of one."""
+    try:
+        read_checkpoint(checkpoint)
+    except CheckpointError:
+        return False
+    return True
+
+
+def _attribute(run: Run) -> bool:
+    """Measure a trained attribute network, if that was not done; whether all went well."""
+    path = run.folder / "attribution.json"
+    if run.row.name in ("segnet", "jointnet") or path.is_file():
+        return True
+    written = path.with_suffix(".part")
+    measured = _call("attribution", [str(run.best), f"--output={written}"]) is not None
+    if measured:
+        written.rename(path)
+    return measured
+
+
+def _call(command: str, arguments: list[str]) -> float | None:
+    """Run a command of ours; the peak of its memory in MiB, or ``None`` if it failed."""
+    # the files that are open go along: the lock
+    process = subprocess.Popen([sys.executable, "-m", "facelightning", command, *arguments], close_fds=False)
+    try:
+        _, status, usage = os.wait4(process.pid, 0)
+    except BaseException:  # Ctrl-C or SIGTERM
+        process.terminate()
+        process.wait()
+        raise
+    process.returncode = os.waitstatus_to_exitcode(status)
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return usage.ru_maxrss / unit if process.returncode == 0 else None
