@@ -54,7 +54,9 @@ def test_imports_point_down(path: Path) -> None:
         return
     ground = len(FLOORS) - 1
     for other in others:
-        assert floor_of(other) > floor_of(part) or floor_of(other) == floor_of(part) == ground, f"{part} imports {other}"
+        assert floor_of(other) > floor_of(part) or floor_of(other) == floor_of(part) == ground, (
+            f"{part} imports {other}"
+        )
 
 
 def test_the_nine_groups_are_a_partition_of_the_attributes() -> None:

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from facelightning.data.synthetic import dataset
-from facelightning.data.synthetic import CartoonFace, draw_face, sample_attributes, write_synthetic
+from facelightning.data.synthetic import CartoonFace, dataset, draw_face, sample_attributes, write_synthetic
 from facelightning.data.synthetic.canvas import HEIGHT, WIDTH, Canvas, ellipse
 from facelightning.errors import DataFormatError
 from facelightning.labels import ATTRIBUTE_REGIONS, ATTRIBUTES, HELEN11, HELEN11_TO_7
