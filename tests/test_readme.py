@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from facelightning.__main__ import main
+from facelightning.__main__ import COMMANDS, OWN, main
 from tests.test_configs import small_overlay
 
 ROOT = Path(__file__).parent.parent
@@ -20,26 +20,37 @@ def blocks(path: Path, language: str) -> list[str]:
 
 
 def commands() -> list[str]:
-    """Every ``facelightning`` command, continued lines joined."""
+    """Every ``facelightning`` command, continued lines joined, and those within a sentence."""
     lines = [
         line for path in TEXTS for block in blocks(path, "bash") for line in block.replace("\\\n", " ").splitlines()
     ]
-    found = (re.search(r"\bfacelightning (fit|validate|test|predict)\b[^#]*", line) for line in lines)
+    lines += [code for path in TEXTS for code in re.findall(r"`(facelightning [^`]+)`", path.read_text())]
+    found = (re.search(rf"\bfacelightning ({'|'.join([*COMMANDS, *OWN])})\b[^#]*", line) for line in lines)
     return sorted({" ".join(match.group().split()) for match in found if match})
 
 
 def test_there_are_commands() -> None:
     assert "facelightning fit --config quickstart.yaml" in commands()
+    assert {line.split()[1] for line in commands()} >= {"fit", "test", "predict", *OWN}
 
 
 @pytest.mark.parametrize("line", commands())
-def test_command_is_understood(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_is_understood(
+    line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Each option exists and each value has its type; what they train is tested with the configurations."""
     monkeypatch.chdir(tmp_path)
     words = shlex.split(line)[1:]
-    with pytest.raises(SystemExit) as stop:
-        main([*words, "--print_config"])
-    assert stop.value.code == 0
+    if words[0] == "reproduce":  # also its rows and overlays exist
+        assert main([*words, "--dry-run"]) == 0
+    elif words[0] in OWN:  # all that is wrong is that nothing was trained here
+        assert main(words) == 1
+        assert re.fullmatch(r"facelightning: checkpoint \S+ does not exist\n", capsys.readouterr().err)
+    else:
+        with pytest.raises(SystemExit) as stop:
+            main([*words, "--print_config"])
+        assert stop.value.code == 0
+    assert not list(tmp_path.iterdir())
 
 
 def test_python_examples_run(command: Callable[..., None], faces: Path, tmp_path: Path) -> None:

@@ -1,0 +1,155 @@
+"""The files that ``reproduce`` leaves: each number in its cell, and LFWA's rows on LFWA's pictures."""
+
+import csv
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from facelightning.__main__ import main
+from facelightning.reproduce.plan import Plan
+from tests.reproduce.test_reproduce import small
+
+ROWS = {"Avg. Pooling": "avg", "SPPNet*": "spp"}
+SCORES = ("error", "mean_ap", "balanced_accuracy")
+ATTRIBUTION = ("region_preference", "evidence_inside", "chance", "evidence_on_change", "chance_on_change")
+Scores = dict[str, dict[str, Any]]
+
+
+def test_tables_hold_what_was_published_and_measured(command: Callable[..., None], faces: Path, tmp_path: Path) -> None:
+    overlay = Path(small(tmp_path))
+    content = yaml.safe_load(overlay.read_text())
+    content["trainer"]["max_epochs"] = 1
+    content["model"]["init_args"]["learning_rate"] = 0.05  # so large that no two predictions are nearly equal
+    overlay.write_text(yaml.safe_dump(content))
+    settings = [f"--celeba={faces / 'celeba'}", "--rows=[avg,spp]", "--overlay=[tiny.yaml]", "--output=out"]
+    command("reproduce", *settings, "--attribution=true", "--resamples=20")
+    out = tmp_path / "out"
+    runs = {title: out / row / "seed_0" for title, row in ROWS.items()}
+    ours = {title: json.loads((run / "test_results.json").read_text())["attributes"] for title, run in runs.items()}
+    looked = {title: json.loads((run / "attribution.json").read_text()) for title, run in runs.items()}
+    assert all(ours["SPPNet*"][name] != ours["Avg. Pooling"][name] for name in SCORES)
+    records = json.loads((out / "tables.json").read_text())
+    check_json(records, ours, looked)
+    differences = next(record["difference"] for record in records if record["row"] == "SPPNet*")
+    check_markdown((out / "tables.md").read_text(), ours, looked, differences)
+    check_csv(out / "tables.csv", records)
+
+
+def check_json(records: list[dict[str, Any]], ours: Scores, looked: Scores) -> None:
+    """One record for each row, with the scores of its run and, against the baseline, what they differ by."""
+    trained = {record["row"]: record for record in records if record["seeds"]}
+    assert trained.keys() == ours.keys()
+    for title, record in trained.items():
+        assert (record["table"], record["seeds"]) == ("table2", [0])
+        assert record["ours"] == {name: [ours[title][name]] for name in SCORES}
+        assert record["attribution"] == [{name: looked[title][name] for name in ATTRIBUTION}]
+    assert trained["SPPNet*"]["published"] == {"error": 9.49, "mean_ap": 77.69}
+    assert "difference" not in trained["Avg. Pooling"]
+    for name, (value, low, high) in trained["SPPNet*"]["difference"].items():
+        assert value == pytest.approx(ours["SPPNet*"][name] - ours["Avg. Pooling"][name], abs=1e-3)
+        assert low < high
+
+
+def check_markdown(text: str, ours: Scores, looked: Scores, differences: dict[str, list[float]]) -> None:
+    """Every number in the cell of its column, rounded to two digits."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    rows = {name: cells for name, *cells in ([cell.strip() for cell in line[1:-1].split(" | ")] for line in lines)}
+    titles = ["error %", "mean AP %", "balanced accuracy %"]
+    assert rows[""] == [
+        *(f"{title}: {whose}" for whose in ("published", "ours") for title in titles),
+        *("Δ error [95 %]", "Δ mean AP [95 %]"),
+        *("right region %", "evidence in region %", "by chance %", "evidence on the attribute %", "by chance %"),
+        *("time", "memory"),
+    ]
+    published = {"SPPNet*": ["9.49", "77.69", ""], "Avg. Pooling": ["9.14 (9.83)", "79.74 (77.16)", ""]}
+    signed = [f"{value:+.2f} [{low:+.2f}, {high:+.2f}]" for value, low, high in differences.values()]
+    for title in ROWS:
+        scores = [f"{ours[title][name]:.2f}" for name in SCORES]
+        difference = signed if title == "SPPNet*" else ["", ""]
+        assert looked[title]["region_preference"] is None  # these two weigh no regions
+        measured = ["", *(f"{looked[title][name]:.2f}" for name in ATTRIBUTION[1:])]
+        *cells, time, memory = rows[title]
+        assert cells == [*published[title], *scores, *difference, *measured]
+        assert re.fullmatch(r"(< 1|\d+) min", time)
+        assert re.fullmatch(r"\d+ MiB", memory)
+    assert rows["SSP"] == ["8.33 (8.98)", "81.02 (78.01)", *[""] * 13]  # not trained
+
+
+def check_csv(path: Path, records: list[dict[str, Any]]) -> None:
+    """A line for each record with all of its numbers, each in its own column, and no others."""
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row, record in zip(rows, records, strict=True):
+        numbers = {f"{kind}_{key}": value for kind in ("published", "original") for key, value in record[kind].items()}
+        numbers |= {f"{key}_seed_0": values[0] for key, values in record["ours"].items() if values}
+        numbers |= {f"{key}_seed_0": value for scores in record["attribution"] for key, value in scores.items()}
+        for key, triple in record.get("difference", {}).items():
+            numbers |= dict(zip((f"{key}_difference", f"{key}_low", f"{key}_high"), triple, strict=True))
+        assert [row.pop(key) for key in ("table", "row")] == [record["table"], record["row"]]
+        assert row.pop("seeds") == " ".join(map(str, record["seeds"]))
+        assert numbers.keys() <= row.keys()
+        assert {key: float(text) for key, text in row.items() if text} == {
+            key: value for key, value in numbers.items() if value is not None
+        }
+
+
+@pytest.mark.parametrize(
+    ("row", "parents", "starts_from"),
+    [
+        ("lfwa_ssp_ssg", ["segnet", "lfwa_ssp", "lfwa_ssg"], {"members": ["lfwa_ssp", "lfwa_ssg"]}),
+        ("lfwa_ssp_tuned", ["segnet", "ssp"], {"parser": "segnet", "weights": "ssp"}),
+    ],
+)
+def test_rows_of_lfwa_learn_from_lfwa(
+    row: str,
+    parents: list[str],
+    starts_from: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """They, and not the parser and the rows of CelebA that they start from; as their commands are understood."""
+    monkeypatch.chdir(tmp_path)
+    overlays = {"": ["overlays/small.yaml"], "segnet": ["overlays/small_segnet.yaml"]}
+    plan = Plan({"celeba": "/celeba", "helen": "/helen", "lfwa": "/lfwa"}, overlays, tmp_path)
+    plan.add(row, 3)
+    assert list(plan.runs) == [(name, 3) for name in [*parents, row]]
+    modules = {"celeba": "CelebADataModule", "helen": "HelenDataModule", "lfwa": "LFWADataModule"}
+    for (name, _), run in plan.runs.items():
+        data = "lfwa" if name.startswith("lfwa_") else "helen" if name == "segnet" else "celeba"
+        configs = [word for word in run.command if word.startswith("--config=")]
+        assert any(word.endswith("/overlays/lfwa.yaml") for word in configs) == (data == "lfwa")
+        with pytest.raises(SystemExit) as stop:
+            main(["fit", *run.command, "--print_config"])
+        assert stop.value.code == 0
+        found = yaml.safe_load(capsys.readouterr().out)
+        assert found["data"]["class_path"].split(".")[-1] == modules[data]
+        assert found["data"]["init_args"]["root"] == f"/{data}"
+
+    def best(of: str | list[str]) -> Any:
+        return str(tmp_path / of / "seed_3/checkpoints/best.ckpt") if isinstance(of, str) else list(map(best, of))
+
+    assert {key: found["model"]["init_args"][key] for key in starts_from} == {
+        key: best(of) for key, of in starts_from.items()
+    }
+
+
+def test_dry_run_of_lfwa(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A row brings what it starts from; without a choice, the rows are those that the given data allows."""
+
+    def listed(*args: str) -> list[str]:
+        assert main(["reproduce", *args, "--dry-run"]) == 0
+        return [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+
+    monkeypatch.chdir(tmp_path)
+    data = ["--celeba=celeba", "--helen=helen", "--lfwa=lfwa"]
+    assert listed(*data, "--rows=[lfwa_ssp_ssg]") == ["segnet", "lfwa_ssp", "lfwa_ssg", "lfwa_ssp_ssg"]
+    assert listed(*data, "--rows=[lfwa_ssp_tuned]") == ["segnet", "ssp", "lfwa_ssp_tuned"]
+    assert listed("--lfwa=lfwa") == ["lfwa_avg"]
+    assert listed("--lfwa=lfwa", "--celeba=celeba", "--rows=[lfwa_avg_tuned]") == ["avg", "lfwa_avg_tuned"]
+    assert not list(tmp_path.iterdir())
