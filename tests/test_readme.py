@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from facelightning.__main__ import COMMANDS, OWN, main
+from facelightning.__main__ import OWN, main
 from tests.test_configs import small_overlay
 
 ROOT = Path(__file__).parent.parent
@@ -25,7 +25,7 @@ def commands() -> list[str]:
         line for path in TEXTS for block in blocks(path, "bash") for line in block.replace("\\\n", " ").splitlines()
     ]
     lines += [code for path in TEXTS for code in re.findall(r"`(facelightning [^`]+)`", path.read_text())]
-    found = (re.search(rf"\bfacelightning ({'|'.join([*COMMANDS, *OWN])})\b[^#]*", line) for line in lines)
+    found = (re.search(r"\bfacelightning [a-z][^#]*", line) for line in lines)
     return sorted({" ".join(match.group().split()) for match in found if match})
 
 
