@@ -1,4 +1,4 @@
-"""What the library costs: a plain PyTorch loop against ``Trainer.fit``, same network, pictures and steps.
+"""What the library costs: a plain PyTorch loop against ``Trainer.fit``, same network, images and steps.
 
     python benchmarks/plain_loop.py --celeba /path/to/celeba --width 16 --size 109 89 --steps 40 --rounds 3 --threads 2
 
@@ -31,7 +31,7 @@ WORKERS = 2
 
 
 class PlainCelebA(Dataset[tuple[Tensor, Tensor]]):
-    """The training split: decode, resize, flip every other picture."""
+    """The training split: decode, resize, flip every other image."""
 
     def __init__(self, root: Path, size: tuple[int, int]) -> None:
         partition = dict(line.split() for line in (root / "Eval/list_eval_partition.txt").read_text().splitlines())
@@ -131,7 +131,7 @@ def run_library(data: CelebADataModule, width: int, steps: int) -> float:
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
-    trainer.fit(AttributeNet("avg", width=width), datamodule=data)
+    trainer.fit(AttributeNet(width=width), datamodule=data)
     return (clock.ends[-1] - clock.ends[0]) / (steps - 1)
 
 

@@ -1,4 +1,4 @@
-"""Face parsing and 40 facial attributes, learned together, in PyTorch Lightning.
+"""Face parsing and facial attributes, learned together, in PyTorch Lightning.
 
 >>> import facelightning as fl
 >>> fl.ATTRIBUTES[20]
@@ -12,13 +12,17 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from facelightning.data import (
+        LFWA,
+        CelebA,
         CelebADataModule,
         FolderDataModule,
+        Helen,
         HelenDataModule,
         JointDataModule,
         LFWADataModule,
         SyntheticDataModule,
     )
+    from facelightning.facts import DataFacts
     from facelightning.labels import ATTRIBUTES, HELEN7, HELEN11, LabelSpace
     from facelightning.tasks import AttributeNet, EnsembleNet, JointNet, SegNet, load_model
 
@@ -26,15 +30,10 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else its import asks t
 
 __version__ = version("facelightning")
 
+_DATA_MODULES = ("CelebADataModule", "FolderDataModule", "HelenDataModule", "JointDataModule", "LFWADataModule")
 _HOMES = {
-    "facelightning.data": (
-        "CelebADataModule",
-        "FolderDataModule",
-        "HelenDataModule",
-        "JointDataModule",
-        "LFWADataModule",
-        "SyntheticDataModule",
-    ),
+    "facelightning.data": ("LFWA", "CelebA", "Helen", "SyntheticDataModule", *_DATA_MODULES),
+    "facelightning.facts": ("DataFacts",),
     "facelightning.labels": ("ATTRIBUTES", "HELEN7", "HELEN11", "LabelSpace"),
     "facelightning.tasks": ("AttributeNet", "EnsembleNet", "JointNet", "SegNet", "load_model"),
 }
@@ -43,10 +42,14 @@ __all__ = [
     "ATTRIBUTES",
     "HELEN7",
     "HELEN11",
+    "LFWA",
     "AttributeNet",
+    "CelebA",
     "CelebADataModule",
+    "DataFacts",
     "EnsembleNet",
     "FolderDataModule",
+    "Helen",
     "HelenDataModule",
     "JointDataModule",
     "JointNet",

@@ -1,5 +1,14 @@
-"""Reading checkpoint files that may come from anywhere."""
+"""Checkpoints that know themselves: task, settings, image size, label space, attribute names, weights.
 
+A file may come from anywhere: nothing in it is executed.
+"""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -8,37 +17,149 @@ from torch import Tensor, nn
 
 from facelightning.errors import CheckpointError
 
+FORMAT = 2
+"""Of what a task writes under "facelightning"; raised whenever an older version could not read it."""
 
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """The content of a checkpoint file of this library; nothing in the file is ever executed.
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained task on disk.
+
+    Args:
+        path: The file.
+        task: Name of the task's class.
+        settings: Its arguments, plain; see :func:`plain`.
+        facts: What it was built for; see :meth:`facelightning.facts.DataFacts.plain`.
+        weights: The task's state.
+        config: The configuration of the run that wrote it; ``None`` if that was not the command line.
+    """
+
+    path: str
+    task: str
+    settings: dict[str, Any]
+    facts: dict[str, Any]
+    weights: dict[str, Tensor]
+    config: dict[str, Any] | None
+
+    @classmethod
+    def read(cls, path: str | Path) -> "Checkpoint":
+        """Read a file.
+
+        Raises:
+            CheckpointError: If there is no such file, it is broken, or it was not written by this library.
+        """
+        if not Path(path).is_file():
+            raise CheckpointError(f"checkpoint {path} does not exist")
+        try:
+            content: Any = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # whatever a broken or malicious file provokes
+            # torch's own message advises to switch weights_only off
+            raise CheckpointError(
+                f"checkpoint {path} cannot be read ({type(error).__name__}): it is damaged or not a checkpoint"
+            ) from None
+        return cls.of(content, path)
+
+    @classmethod
+    def of(cls, content: Any, path: str | Path = "the checkpoint") -> "Checkpoint":
+        """The same of what was read already; raises likewise."""
+        if isinstance(content, dict) and "facelightning_task" in content:
+            raise CheckpointError(
+                f"{path} was written by an older version of facelightning, whose networks had other parts: "
+                "train it again, or use it with that version"
+            )
+        about = content.get("facelightning") if isinstance(content, dict) else None
+        keys = {"format", "task", "settings", "facts"}
+        if not isinstance(about, dict) or not keys <= about.keys() or "state_dict" not in content:
+            raise CheckpointError(f"{path} is not a checkpoint of a facelightning task")
+        if about["format"] != FORMAT:
+            raise CheckpointError(
+                f"{path} has format {about['format']}, but this version of facelightning reads format {FORMAT}"
+            )
+        config = content.get("facelightning_config")
+        return cls(str(path), about["task"], about["settings"], about["facts"], content["state_dict"], config)
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """All but the weights: enough to build the task anew."""
+        return {"format": FORMAT, "task": self.task, "settings": self.settings, "facts": self.facts}
+
+    def load_into(self, module: nn.Module, prefix: str = "") -> None:
+        """Give a module the weights whose names begin with ``prefix``.
+
+        Raises:
+            CheckpointError: If they are not those of such a module.
+        """
+        try:
+            module.load_state_dict(
+                {key.removeprefix(prefix): value for key, value in self.weights.items() if key.startswith(prefix)}
+            )
+        except RuntimeError:
+            raise CheckpointError(
+                f"the weights in {self.path} do not fit its settings: it is damaged or of another version of "
+                "facelightning"
+            ) from None
+
+
+def describe(source: str | dict[str, Any], task: str, purpose: str) -> tuple[dict[str, Any], Checkpoint | None]:
+    """What a trained task that another is made of says of itself, and its file, if that is at hand.
+
+    Args:
+        source: A file, or a description, which is returned as it is.
+        task: Name of the class it must have.
+        purpose: Who asks, for messages.
 
     Raises:
-        CheckpointError: If there is no such file, it is broken, or it was not written by this library.
+        CheckpointError: If the file is missing, broken, or of another task.
     """
-    if not Path(path).is_file():
-        raise CheckpointError(f"checkpoint {path} does not exist")
+    if isinstance(source, dict):
+        return source, None
+    remedy = f"train one with: facelightning fit --config {'segnet' if task == 'SegNet' else 'avg'}.yaml"
     try:
-        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever a broken or malicious file provokes
-        # torch's own message advises to switch weights_only off
-        raise CheckpointError(
-            f"checkpoint {path} cannot be read ({type(error).__name__}): it is damaged or not a checkpoint"
-        ) from None
-    parts = {"facelightning_task", "hyper_parameters", "state_dict"}
-    if not isinstance(checkpoint, dict) or not parts <= checkpoint.keys():
-        raise CheckpointError(f"{path} is not a checkpoint of a facelightning task")
-    return checkpoint
+        checkpoint = Checkpoint.read(source)
+    except CheckpointError as error:
+        raise CheckpointError(f"{purpose}: {error}; {remedy}") from None
+    if checkpoint.task != task:
+        raise CheckpointError(f"{purpose}: {source} holds a {checkpoint.task}, not a {task}; {remedy}")
+    return checkpoint.description, checkpoint
 
 
-def restore(module: nn.Module, weights: dict[str, Tensor], path: str | Path) -> None:
-    """Give a module the weights of a checkpoint.
+def plain(value: Any) -> Any:
+    """A setting as a checkpoint keeps it: numbers, texts, lists, dictionaries.
+
+    A part of a network, given as a class or as a partial of one, becomes its class path and arguments, as in YAML.
+    Weights to begin with are left out, for a checkpoint has its own.
+
+    Example:
+        >>> plain({"part": partial(nn.Linear, 3, out_features=4), "sizes": (1, 2)})
+        {'part': {'class_path': 'torch.nn.modules.linear.Linear', 'init_args': {'out_features': 4}}, 'sizes': [1, 2]}
+    """
+    if isinstance(value, partial):  # the command line's own hold the class as their first argument
+        part = next(found for found in (value.func, *value.args) if isinstance(found, type))
+        defaults = {name: argument.default for name, argument in signature(part).parameters.items()}
+        given = {name: item for name, item in value.keywords.items() if item != defaults[name]}
+        return plain(part) | {"init_args": plain(given)}
+    if isinstance(value, type):
+        return {"class_path": f"{value.__module__}.{value.__qualname__}", "init_args": {}}
+    if isinstance(value, Mapping):
+        return {key: None if key == "weights" else plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def restore_part(value: Any) -> Any:
+    """The inverse of :func:`plain` for one setting: a part becomes a partial of its class.
 
     Raises:
-        CheckpointError: If they are not those of such a module.
+        CheckpointError: If that class is neither in facelightning nor in a module that is imported already.
     """
+    if not isinstance(value, dict) or value.keys() != {"class_path", "init_args"}:
+        return value
+    module, _, name = value["class_path"].rpartition(".")
     try:
-        module.load_state_dict(weights)
-    except RuntimeError:
-        raise CheckpointError(
-            f"the weights in {path} do not fit its settings: it is damaged or of another version of facelightning"
-        ) from None
+        if module.split(".")[0] == "facelightning":
+            import_module(module)
+        part = getattr(sys.modules[module], name)
+    except (ImportError, KeyError, AttributeError):
+        part = None
+    if not (isinstance(part, type) and issubclass(part, nn.Module)):
+        raise CheckpointError(f"the checkpoint has a part {value['class_path']}, which is not known: import it first")
+    return partial(part, **{key: restore_part(item) for key, item in value["init_args"].items()})

@@ -1,5 +1,7 @@
-"""Configuration files: found by name, read as dictionaries."""
+"""Configuration files: found by name, read as dictionaries, with what they extend and the recipes for them."""
 
+from collections.abc import Iterable
+from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,18 @@ def config_folder() -> Path:
     return installed if installed.is_dir() else package.parent / "configs"
 
 
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """What to use in place of an unknown name.
+
+    Example:
+        >>> suggestion("sgs", ["avg", "ssg"])
+        'did you mean ssg? There are avg, ssg'
+    """
+    names = sorted(known)
+    close = get_close_matches(name, names, 1)
+    return (f"did you mean {close[0]}? There are " if close else "there are ") + ", ".join(names)
+
+
 def find_config(name: str, folder: Path) -> Path:
     """The file that a configuration's name means: an own file first, then a bundled one.
 
@@ -30,8 +44,9 @@ def find_config(name: str, folder: Path) -> Path:
     for path in (folder / name, bundled / name, bundled / f"{name}.yaml"):
         if path.is_file():
             return path.resolve()
-    known = ", ".join(sorted(path.relative_to(bundled).as_posix() for path in bundled.rglob("*.yaml")))
-    raise ConfigurationError(f"configuration {name} is not in {folder}; bundled ones are: {known}")
+    paths = (path.relative_to(bundled) for path in (*bundled.glob("*.yaml"), *bundled.glob("overlays/*.yaml")))
+    hint = suggestion(name.removesuffix(".yaml"), (path.with_suffix("").as_posix() for path in paths))
+    raise ConfigurationError(f"configuration {name} is neither in {folder} nor bundled; {hint}")
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -43,3 +58,59 @@ def read_config(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ConfigurationError(f"configuration {path} must hold keys and values, not a {type(content).__name__}")
     return content
+
+
+def chain(path: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """A configuration and all that it extends, the base first: what comes later changes what came before.
+
+    ``extends`` names another file, relative to its own, or a bundled one. It is not among the returned keys.
+
+    Raises:
+        ConfigurationError: If a file is missing or broken, or extends itself.
+    """
+    found: list[tuple[Path, dict[str, Any]]] = []
+    base: str | None = str(path.resolve())
+    while base is not None:
+        path = find_config(base, path.parent)
+        if path in (known := [file for file, _ in found]):
+            circle = " extends ".join(str(file) for file in (*known, path))
+            raise ConfigurationError(f"configuration {circle}: this goes in a circle; take one `extends` out")
+        content = read_config(path)
+        base = content.pop("extends", None)
+        found.append((path, content))
+    return found[::-1]
+
+
+def recipe_folder(recipe: str) -> Path:
+    """The folder of a recipe: a file for each configuration that it changes.
+
+    Raises:
+        ConfigurationError: If there is no such recipe; the message lists those that there are.
+    """
+    recipes = config_folder() / "recipes"
+    if not (recipes / recipe).is_dir():
+        known = (path.name for path in recipes.iterdir())
+        raise ConfigurationError(f"no recipe is named {recipe}; {suggestion(recipe, known)}")
+    return recipes / recipe
+
+
+def find_recipe(recipe: str, config: Path) -> Path | None:
+    """What a recipe changes of a configuration: its file for that, or for the nearest one that it extends.
+
+    Args:
+        recipe: Name of a bundled recipe.
+        config: The configuration's file.
+
+    Returns:
+        The file; ``None`` if the recipe has nothing for it.
+
+    Raises:
+        ConfigurationError: If there is no such recipe.
+
+    Example:
+        >>> find_recipe("small", config_folder() / "ssp.yaml").name
+        'avg.yaml'
+    """
+    folder = recipe_folder(recipe)
+    names = [file.name for file, _ in reversed(chain(config))]
+    return next((folder / name for name in names if (folder / name).is_file()), None)

@@ -1,4 +1,4 @@
-"""Pictures of what a model sees: pure functions from arrays to RGB pictures, fit for screen and print."""
+"""Images of what a model sees: pure functions from arrays to RGB images, fit for screen and print."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,20 +12,20 @@ from matplotlib.patches import Patch
 
 from facelightning.labels import IGNORE_INDEX, LabelSpace
 
-Picture = npt.NDArray[np.uint8]
+Image = npt.NDArray[np.uint8]
 
 _WHITE, _FRAME = 255, 160
 _LETTER = 0.062  # inches that a letter of 8 points takes, with some to spare
 _FONT_SIZE = 8
 
 
-def save_picture(path: Path, picture: Picture) -> None:
-    """Write an RGB picture ``(H, W, 3)`` as a PNG file; its folder is made."""
+def save_image(path: Path, image: Image) -> None:
+    """Write an RGB image ``(H, W, 3)`` as a PNG file; its folder is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes())
+    path.write_bytes(cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes())
 
 
-def color_mask(mask: npt.NDArray[np.integer], labels: LabelSpace) -> Picture:
+def color_mask(mask: npt.NDArray[np.integer], labels: LabelSpace) -> Image:
     """Paint class indices in the label space's colours; ignored pixels are white.
 
     Shape:
@@ -45,16 +45,16 @@ def color_mask(mask: npt.NDArray[np.integer], labels: LabelSpace) -> Picture:
         raise ValueError(f"class indices of {labels.name} lie in 0...{len(labels) - 1}; the mask holds {unknown[0]}")
     palette = np.full((256, 3), _WHITE, np.uint8)
     palette[: len(labels)] = labels.colors
-    painted: Picture = palette[mask]
+    painted: Image = palette[mask]
     return painted
 
 
 def parsing_panels(
-    images: Picture, truth: npt.NDArray[np.integer], predicted: npt.NDArray[np.integer], labels: LabelSpace
-) -> Picture:
-    """Image, truth and prediction of each picture side by side, with a legend (Kalayeh et al., CVPR 2017, Fig. 3).
+    images: Image, truth: npt.NDArray[np.integer], predicted: npt.NDArray[np.integer], labels: LabelSpace
+) -> Image:
+    """Image, truth and prediction of each image side by side, with a legend (Kalayeh et al., CVPR 2017, Fig. 3).
 
-    Two pictures a row; a panel has the same size however many there are, and its pixels are whole squares.
+    Two images a row; a panel has the same size however many there are, and its pixels are whole squares.
 
     Shape:
         - images: ``(B, 3, H, W)``, uint8 RGB.
@@ -62,7 +62,7 @@ def parsing_panels(
         - return: ``(h, w, 3)``, RGB.
 
     Raises:
-        ValueError: If there is no picture, a shape or type is another, or an index is neither a class nor 255.
+        ValueError: If there is no image, a shape or type is another, or an index is neither a class nor 255.
 
     Example:
         >>> from facelightning.labels import HELEN7
@@ -73,7 +73,7 @@ def parsing_panels(
     count, _, height, width = images.shape
     if count == 0 or truth.shape != (count, height, width) or predicted.shape != truth.shape:
         raise ValueError(
-            f"images {images.shape} need at least one picture, and truth {truth.shape} and predicted "
+            f"images {images.shape} need at least one image, and truth {truth.shape} and predicted "
             f"{predicted.shape} of ({count}, {height}, {width})"
         )
     if images.dtype != np.uint8:
@@ -131,7 +131,7 @@ def parsing_panels(
 
 def region_weights_figure(
     weights: npt.NDArray[np.floating], attributes: Sequence[str], regions: Sequence[str]
-) -> Picture:
+) -> Image:
     """How much each region counts for each attribute, as a heat map (Kalayeh et al., CVPR 2017, Fig. 4).
 
     A row for each attribute, a column for each region; a dot marks the largest weight of a row. The colours
@@ -193,7 +193,7 @@ def strongest_channels(maps: npt.NDArray[np.floating], count: int = 50) -> npt.N
     return maps[np.argsort(-maps.mean(axis=(1, 2)), kind="stable")[:count]]
 
 
-def channels_figure(maps: Mapping[str, npt.NDArray[np.floating]], count: int = 50) -> Picture:
+def channels_figure(maps: Mapping[str, npt.NDArray[np.floating]], count: int = 50) -> Image:
     """The strongest channels of a feature map, one block for each network (Kalayeh et al., CVPR 2017, Fig. 5).
 
     Ten channels a row, the strongest first; the colours of a block have one scale, which ends at its largest value,
@@ -265,7 +265,7 @@ def _mosaic(maps: npt.NDArray[np.floating], gap: int) -> npt.NDArray[np.floating
     return page.reshape(rows * (height + gap), -1)[:-gap, :-gap]
 
 
-def _render(figure: Figure) -> Picture:
+def _render(figure: Figure) -> Image:
     canvas = FigureCanvasAgg(figure)  # drawn in memory: no display, no global state of pyplot
     canvas.draw()  # type: ignore[no-untyped-call]  # matplotlib is only partly typed
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]

@@ -1,4 +1,8 @@
-"""What training minimises: cross-entropy of face parsing at every scale, and of the attributes."""
+"""What training minimises: cross-entropy of face parsing at every scale, and of the attributes.
+
+Each comes twice: over a whole batch, for training; and for each sample alone, whose mean over a set does not depend on
+how samples were put into batches.
+"""
 
 from collections.abc import Sequence
 
@@ -33,20 +37,27 @@ def parsing_loss(logits: Sequence[Tensor], mask: Tensor) -> Tensor:
 
     .. [1] Kalayeh, Gong, Shah, "Improving Facial Attribute Prediction using Semantic Segmentation", CVPR 2017, §3.2.
     """
-    return torch.stack([_mean_cross_entropy(scale, mask) for scale in logits]).sum()
+    scales = [_pixel_losses(scale, mask) for scale in logits]
+    return torch.stack([losses.sum() / counted.sum().clamp(min=1) for losses, counted in scales]).sum()
+
+
+def parsing_sample_losses(logits: Sequence[Tensor], mask: Tensor) -> Tensor:
+    """:func:`parsing_loss` of each sample alone, ``(B,)``."""
+    scales = [_pixel_losses(scale, mask) for scale in logits]
+    return torch.stack([x.sum(dim=(1, 2)) / counted.sum(dim=(1, 2)).clamp(min=1) for x, counted in scales]).sum(dim=0)
 
 
 def attribute_loss(logits: Tensor, targets: Tensor, positive_rates: Tensor | None = None) -> Tensor:
     """Sigmoid cross-entropy, the mean over all known entries of the batch [1]_.
 
-    Balanced, an attribute that p of all pictures have weighs positives by 1 / 2p and negatives by 1 / 2(1 - p): both
-    classes weigh the same in total, and a weight is 1 on average. It is what the paper fine-tunes with for balanced
-    accuracy (§4.3.1: weights proportional to the imbalance level). An attribute that all have, or none, weighs 1.
+    With ``positive_rates`` it is balanced: positives and negatives of an attribute weigh the same in total. An
+    attribute that p of all images have weighs its positives by 1 / 2p and its negatives by 1 / 2(1 - p), which is 1
+    on average. The paper fine-tunes so for balanced accuracy (§4.3.1: weights proportional to the imbalance level).
 
     Args:
         logits: Scores of the attributes.
         targets: 0, 1, or NaN where the label is unknown; such an entry adds neither loss nor gradient.
-        positive_rates: How often each attribute occurs, in [0, 1], to balance by; without, all entries weigh 1.
+        positive_rates: How often each attribute occurs, in [0, 1]. One that always or never occurs is not balanced.
 
     Shape:
         - logits: ``(B, A)``, of any floating type; the arithmetic is in float32 at least.
@@ -63,6 +74,18 @@ def attribute_loss(logits: Tensor, targets: Tensor, positive_rates: Tensor | Non
 
     .. [1] Kalayeh, Gong, Shah, "Improving Facial Attribute Prediction using Semantic Segmentation", CVPR 2017, §3.1.1.
     """
+    losses, known = _entry_losses(logits, targets, positive_rates)
+    return losses.sum() / known.sum().clamp(min=1)
+
+
+def attribute_sample_losses(logits: Tensor, targets: Tensor, positive_rates: Tensor | None = None) -> Tensor:
+    """:func:`attribute_loss` of each sample alone, ``(B,)``."""
+    losses, known = _entry_losses(logits, targets, positive_rates)
+    return losses.sum(dim=1) / known.sum(dim=1).clamp(min=1)
+
+
+def _entry_losses(logits: Tensor, targets: Tensor, positive_rates: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The weighted loss of each entry, 0 where it is unknown, and whether it is known: both ``(B, A)``."""
     if logits.shape != targets.shape:
         raise ValueError(f"Logits {tuple(logits.shape)} and targets {tuple(targets.shape)} must have one shape (B, A).")
     logits = _at_least_float32(logits)
@@ -74,16 +97,15 @@ def attribute_loss(logits: Tensor, targets: Tensor, positive_rates: Tensor | Non
         rates = positive_rates.to(logits.dtype)
         imbalance = 0.5 / torch.where(truth > 0.5, rates, 1 - rates)
         weight = weight * imbalance.where((rates > 0) & (rates < 1), 1)
-    total = F.binary_cross_entropy_with_logits(logits.where(known, 0), truth, weight=weight, reduction="sum")
-    return total / known.sum().clamp(min=1)
+    return F.binary_cross_entropy_with_logits(logits.where(known, 0), truth, weight, reduction="none"), known
 
 
-def _mean_cross_entropy(logits: Tensor, mask: Tensor) -> Tensor:
-    """Mean over counted pixels, ``(B, K, h, w)`` and ``(B, H, W)`` to ``()``."""
+def _pixel_losses(logits: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """The loss of each pixel, 0 where it does not count, and whether it counts: both ``(B, h, w)``."""
     target = _resize_nearest(mask, logits.shape[-2], logits.shape[-1])
     # Summed outside: CUDA's own sum over pixels is not deterministic.
     losses = F.cross_entropy(_at_least_float32(logits), target, ignore_index=IGNORE_INDEX, reduction="none")
-    return losses.sum() / (target != IGNORE_INDEX).sum().clamp(min=1)
+    return losses, target != IGNORE_INDEX
 
 
 def _resize_nearest(mask: Tensor, height: int, width: int) -> Tensor:

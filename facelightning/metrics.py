@@ -13,7 +13,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from facelightning.errors import ConfigurationError
-from facelightning.labels import ATTRIBUTES, IGNORE_INDEX, LabelSpace
+from facelightning.labels import IGNORE_INDEX, LabelSpace
 
 
 class ParsingScores(Metric):
@@ -139,7 +139,7 @@ class AttributeScores(Metric):
     logits: list[Tensor]
     targets: list[Tensor]
 
-    def __init__(self, names: Sequence[str] = ATTRIBUTES) -> None:
+    def __init__(self, names: Sequence[str]) -> None:
         super().__init__()
         self.names = tuple(names)
         self.add_state("logits", [], dist_reduce_fx="cat")

@@ -10,26 +10,26 @@ def bootstrap_differences(
     pairs: Sequence[tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]],
     truth: npt.NDArray[np.bool_],
     resamples: int = 1000,
-    persons: npt.NDArray[np.int64] | None = None,
+    identities: npt.NDArray[np.int64] | None = None,
 ) -> dict[str, list[float]]:
-    """How much better one method is than another on the same pictures, with a paired bootstrap interval.
+    """How much better one method is than another on the same images, with a paired bootstrap interval.
 
-    In each resample the persons of the test pictures are drawn anew with all their pictures, the same for both methods
-    and all seeds; the difference is the mean over seeds. An attribute without positives in a resample is left out of
-    its mean. The interval is the basic one, which undoes what a score is off in resamples: average precision is, for
-    pictures that are drawn twice rank side by side. It tells how the difference varies with the test pictures, not
-    with the trainings.
+    In each resample the identities of the test are drawn anew with all their images, the same for both methods and
+    all seeds; the difference is the mean over seeds. An attribute without positives in a resample is left out of its
+    mean. The interval is the basic one, which undoes what a score is off in resamples: average precision is, for
+    images that are drawn twice rank side by side. It tells how the difference varies with the test images, not with
+    the trainings.
 
     Args:
         pairs: Probabilities of the method and of the baseline, a pair for each seed.
         truth: The labels.
         resamples: How often is drawn.
-        persons: Whom each picture shows; if that is unknown, each another.
+        identities: Whom each image shows; if that is unknown, each another.
 
     Shape:
         - pairs: each ``(n, A)``.
         - truth: ``(n, A)``.
-        - persons: ``(n,)``.
+        - identities: ``(n,)``.
 
     Returns:
         For ``error`` and ``mean_ap`` the difference in percentage points and the ends of its 95 % interval.
@@ -40,11 +40,11 @@ def bootstrap_differences(
         >>> bootstrap_differences([(perfect, useless)], truth)["error"][0]
         -50.0
     """
-    count = len(truth)
-    _, person = np.unique(np.arange(count) if persons is None else persons, return_inverse=True)
-    people = int(person.max()) + 1
-    draws = np.random.default_rng(0).multinomial(people, np.full(people, 1 / people), size=resamples)
-    weights = np.vstack([np.ones((1, count)), draws[:, person]])  # the first is the test set itself
+    names = np.arange(len(truth)) if identities is None else identities
+    _, identity = np.unique(names, return_inverse=True)
+    number = int(identity.max()) + 1
+    draws = np.random.default_rng(0).multinomial(number, np.full(number, 1 / number), size=resamples)
+    weights = np.vstack([np.ones((1, len(truth))), draws[:, identity]])  # the first is the test set itself
     differences = []
     for ours, theirs in pairs:
         scores = [np.stack([_errors(p, truth, weights), _mean_aps(p, truth, weights)]) for p in (ours, theirs)]
@@ -60,7 +60,7 @@ def bootstrap_differences(
 def _errors(
     probabilities: npt.NDArray[np.float64], truth: npt.NDArray[np.bool_], weights: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float64]:
-    """Error in percent for each weighting of the pictures, ``(R, n)`` to ``(R,)``."""
+    """Error in percent for each weighting of the images, ``(R, n)`` to ``(R,)``."""
     wrong = ((probabilities > 0.5) != truth).mean(axis=1)
     errors: npt.NDArray[np.float64] = 100 * (weights @ wrong) / weights.sum(axis=1)
     return errors
@@ -69,7 +69,7 @@ def _errors(
 def _mean_aps(
     probabilities: npt.NDArray[np.float64], truth: npt.NDArray[np.bool_], weights: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float64]:
-    """Mean average precision in percent for each weighting of the pictures, ``(R, n)`` to ``(R,)``."""
+    """Mean average precision in percent for each weighting of the images, ``(R, n)`` to ``(R,)``."""
     total, defined = np.zeros(len(weights)), np.zeros(len(weights))
     for scores, labels in zip(probabilities.T, truth.T, strict=True):
         order = np.argsort(-scores, kind="stable")

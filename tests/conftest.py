@@ -31,24 +31,24 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def write_lfwa(root: Path, pictures: int = 30, **changes: Any) -> list[str]:
-    """A fake LFWA: two pictures a person, the last third of the persons for test; returns the pictures' names."""
-    names = [f"Person_{n // 2:02d}\\Person_{n // 2:02d}_{n % 2 + 1:04d}.jpg" for n in range(pictures)]
+def write_lfwa(root: Path, images: int = 30, **changes: Any) -> list[str]:
+    """A fake LFWA: two images an identity, the last third of them for test; returns the images' names."""
+    names = [f"Person_{n // 2:02d}\\Person_{n // 2:02d}_{n % 2 + 1:04d}.jpg" for n in range(images)]
     rng = np.random.default_rng(0)
     for name in names:
         path = root / "lfw" / name.replace("\\", "/")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(cv2.imencode(".jpg", rng.integers(256, size=(50, 40, 3), dtype=np.uint8))[1].tobytes())
-    last = 2 * (pictures // 3)
+    last = 2 * (images // 3)
     content: dict[str, Any] = {
         "lfw_att_40.mat": {
-            "label": rng.integers(2, size=(40, pictures)).astype(float),
+            "label": rng.integers(2, size=(40, images)).astype(float),
             "name": names,
             "AttrName": [name.replace("_", " ").lower() for name in ATTRIBUTES],
         },
         "indices_train_test.mat": {
             "indices_img_train": np.arange(1.0, last + 1)[None],
-            "indices_img_test": np.arange(last + 1.0, pictures + 1)[:, None],
+            "indices_img_test": np.arange(last + 1.0, images + 1)[:, None],
         },
     }
     for file, items in content.items():

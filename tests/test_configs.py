@@ -1,7 +1,8 @@
-"""Every bundled configuration runs through the public command: fit, validate, test, predict."""
+"""Every bundled configuration and recipe runs through the public command: fit, validate, test, predict."""
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,38 +10,55 @@ from typing import Any
 import pytest
 import yaml
 
-from facelightning.configs import config_folder
+from facelightning.__main__ import main
+from facelightning.configs import chain, config_folder, find_config, find_recipe
+from facelightning.errors import ConfigurationError
 from tests.conftest import SIZE, write_lfwa
 
 EXPERIMENTS = sorted(path.name for path in config_folder().glob("*.yaml"))
 OVERLAYS = sorted(path.relative_to(config_folder()).as_posix() for path in config_folder().glob("overlays/*.yaml"))
+RECIPES = sorted(path for path in config_folder().glob("recipes/*/*.yaml") if path.stem != "minutes")
+FOLDERS = {"CelebADataModule": "celeba", "HelenDataModule": "helen"}
 
 
-def smaller_data(data: dict[str, Any], faces: Path) -> dict[str, Any]:
-    """The same data module on few small pictures."""
-    small = {"image_size": list(SIZE), "batch_size": 4, "num_workers": 0}
-    name = data["class_path"]
-    if name == "JointDataModule":
-        parts = {part: smaller_data(settings, faces) for part, settings in data["init_args"].items()}
-        return {"class_path": name, "init_args": parts}
-    if name == "SyntheticDataModule":
-        return {
-            "class_path": name,
-            "init_args": {**small, "root": str(faces), "faces": [21, 11, 13], "masks": [9, 5, 7]},
+def merged(*contents: Any) -> Any:
+    """Several configurations as one; later ones win."""
+    result = contents[0]
+    for other in contents[1:]:
+        if not isinstance(result, dict) or not isinstance(other, dict):
+            return other
+        result = {
+            key: merged(*(each[key] for each in (result, other) if key in each)) for key in (result.keys() | other)
         }
-    folder = {"CelebADataModule": "celeba", "HelenDataModule": "helen"}[name]
-    return {"class_path": name, "init_args": {**small, "root": str(faces / folder)}}
+    return result
 
 
 def complete(config: str) -> dict[str, Any]:
-    """A configuration with what it extends."""
-    content: dict[str, Any] = yaml.safe_load((config_folder() / config).read_text())
-    if "extends" in content:
-        base = complete(content["extends"])
-        content["data"] = base["data"]
-        settings = content.get("model", {"init_args": {}})["init_args"]
-        content["model"] = {**base["model"], "init_args": base["model"]["init_args"] | settings}
+    """A bundled configuration with what it extends."""
+    content: dict[str, Any] = merged(*(content for _, content in chain(config_folder() / config)))
     return content
+
+
+def smaller_data(data: dict[str, Any], faces: Path) -> dict[str, Any]:
+    """The same data module on few small images."""
+    small: dict[str, Any] = {"image_size": list(SIZE), "batch_size": 4, "num_workers": 0}
+    name = data["class_path"]
+    if name == "JointDataModule":
+        small = {part: smaller_data(settings, faces) for part, settings in data["init_args"].items()}
+    elif name == "SyntheticDataModule":
+        small |= {"root": str(faces), "faces": [21, 11, 13], "masks": [9, 5, 7]}
+    else:
+        small["root"] = str(faces / FOLDERS[name])
+    return {"class_path": name, "init_args": small}
+
+
+def roots(data: dict[str, Any], faces: Path, key: str = "--data") -> list[str]:
+    """Where the data of a configuration lies, as the command line says it."""
+    if data["class_path"] == "JointDataModule":
+        return [
+            word for part, settings in data["init_args"].items() for word in roots(settings, faces, f"{key}.{part}")
+        ]
+    return [f"{key}.root={faces / FOLDERS.get(data['class_path'], '')}"]
 
 
 def needs(config: str) -> list[str]:
@@ -49,11 +67,15 @@ def needs(config: str) -> list[str]:
     return list(dict.fromkeys(name for one in found for name in (*needs(f"{one}.yaml"), f"{one}.yaml")))
 
 
+def is_assembled(config: str) -> bool:
+    """Whether there is nothing to train."""
+    return "members" in complete(config)["model"]["init_args"]
+
+
 def small_overlay(config: str, faces: Path, folder: Path) -> str:
     """An overlay that makes a configuration run in seconds; what it is about stays as it is."""
-    content = complete(config)
     overlay: dict[str, Any] = {
-        "data": smaller_data(content["data"], faces),
+        "data": smaller_data(complete(config)["data"], faces),
         "trainer": {
             "max_steps": 2,
             "max_epochs": -1,
@@ -64,48 +86,184 @@ def small_overlay(config: str, faces: Path, folder: Path) -> str:
             "enable_progress_bar": False,
         },
     }
-    if "width" in content["model"]["init_args"]:
+    if not is_assembled(config):
         overlay["model"] = {"init_args": {"width": 2}}
-    else:
-        overlay["trainer"]["max_epochs"] = 1
     path = folder / f"small_{config}"
     path.write_text(yaml.safe_dump(overlay))
     return str(path)
 
 
-def run_all(command: Callable[..., None], name: str, configs: list[str], *flags: str) -> None:
-    """Train, then score and predict with the checkpoint that training left in ``runs/NAME``."""
-    arguments = [word for config in configs for word in ("--config", config)] + list(flags)
-    command("fit", *arguments)
+@pytest.fixture(scope="session")
+def trained(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Trains a configuration, after those that it starts from, once; its run folder."""
+    folder = tmp_path_factory.mktemp("trained")
+
+    def train(config: str) -> Path:
+        run = folder / "runs" / Path(config).stem
+        if not run.exists():
+            for first in needs(config):
+                train(first)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.chdir(folder)
+                assert main(["fit", "--config", config, "--config", small_overlay(config, faces, folder)]) == 0
+        return run
+
+    return train
+
+
+@pytest.fixture
+def prepared(trained: Callable[[str], Path], command: Callable[..., None], tmp_path: Path) -> Callable[..., None]:
+    """The command line in an empty folder, but for the checkpoints that a configuration starts from."""
+
+    def run(config: str) -> None:
+        for first in needs(config):
+            source = trained(first)
+            shutil.copytree(source, tmp_path / "runs" / source.name)
+
+    return run
+
+
+def score_and_predict(command: Callable[..., None], name: str, checkpoint: str, *data: str) -> None:
+    """Score and predict with a checkpoint in ``runs/NAME``, which is all that is said of the model and the data."""
     run = Path("runs") / name
     assert {"model", "data", "trainer"} <= yaml.safe_load((run / "version_0/config.yaml").read_text()).keys()
-    last = run / "version_0/checkpoints/last.ckpt"
     for stage in ("validate", "test", "predict"):
-        command(stage, *arguments, "--ckpt_path", str(last))
-    results = json.loads(next(run.glob("version_*/test_results.json")).read_text())
-    assert results.keys() <= {"attributes", "parsing"}
+        command(stage, f"--ckpt_path={run}/version_0/checkpoints/{checkpoint}.ckpt", *data)
+    results = json.loads(next(run.glob("version_[123]/test_results.json")).read_text())
     assert results
-    assert any(run.glob("version_*/predictions/*"))
+    assert results.keys() <= {"attributes", "parsing"}
+    assert any(run.glob("version_[123]/predictions/*"))
 
 
 @pytest.mark.parametrize("config", EXPERIMENTS)
-def test_experiment(config: str, command: Callable[..., None], faces: Path, tmp_path: Path) -> None:
-    for first in needs(config):
-        command("fit", "--config", first, "--config", small_overlay(first, faces, tmp_path))
-    run_all(command, Path(config).stem, [config, small_overlay(config, faces, tmp_path)])
+def test_experiment(
+    config: str, prepared: Callable[[str], None], command: Callable[..., None], faces: Path, tmp_path: Path
+) -> None:
+    prepared(config)
+    assembled = is_assembled(config)
+    command("test" if assembled else "fit", "--config", config, "--config", small_overlay(config, faces, tmp_path))
+    data = roots(complete(config)["data"], faces)
+    score_and_predict(command, Path(config).stem, "best" if assembled else "last", *data)
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_overlay(overlay: str, command: Callable[..., None], faces: Path, tmp_path: Path) -> None:
-    base = next((row for row in ("segnet", "jointnet", "balanced") if overlay.endswith(f"_{row}.yaml")), "avg")
-    for first in needs(f"{base}.yaml"):
-        command("fit", "--config", first, "--config", small_overlay(first, faces, tmp_path))
-    small = small_overlay(f"{base}.yaml", faces, tmp_path)
-    configs, flags = [f"{base}.yaml", overlay, small], list[str]()
+    small = small_overlay("avg.yaml", faces, tmp_path)
+    configs, flags, root = ["avg.yaml", overlay, small], list[str](), faces / "celeba"
     if overlay == "overlays/multi_gpu.yaml":  # all of it that a machine without GPUs has
         flags = ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.sync_batchnorm=false"]
     if overlay == "overlays/lfwa.yaml":
-        write_lfwa(tmp_path / "lfwa")
+        root = tmp_path / "lfwa"
+        write_lfwa(root)
         configs = ["avg.yaml", small, overlay]  # the last one names the data
-        flags = [f"--data.init_args.root={tmp_path / 'lfwa'}"]
-    run_all(command, base, configs, *flags)
+        flags = [f"--data.root={root}"]
+    command("fit", *(word for config in configs for word in ("--config", config)), *flags)
+    score_and_predict(command, "avg", "last", f"--data.root={root}")
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_recipe(
+    recipe: Path, prepared: Callable[[str], None], command: Callable[..., None], faces: Path, tmp_path: Path
+) -> None:
+    """It trains the configuration of its name, with its own settings where the overlay of the test has none."""
+    config = recipe.name
+    prepared(config)
+    small = small_overlay(config, faces, tmp_path)
+    command("fit", "--config", config, f"--recipe={recipe.parent.name}", "--config", small, "--test_after_fit=true")
+    run = tmp_path / "runs" / recipe.stem / "version_0"
+    assert (run / "test_results.json").is_file()
+    own = merged(*(content for _, content in chain(recipe)))["model"]["init_args"]
+    found = yaml.safe_load((run / "config.yaml").read_text())["model"]["init_args"]
+    assert {key: found[key] for key in own} == own | {"width": 2}
+
+
+ADAMW = {"optimizer": "adamw", "learning_rate": 0.002, "weight_decay": 0.05, "schedule": "one_cycle"}
+ADAGRAD = {"optimizer": "adagrad", "learning_rate": 0.001, "weight_decay": 0.0005, "schedule": "constant"}
+SMALL = {"width": 16, **ADAMW}
+QUICK = {"width": 8, **ADAMW, "learning_rate": 0.005}
+SLOWLY = {"learning_rate": 0.0005}
+HALF, FULL = [109, 89], [218, 178]
+EPOCHS = {"check_val_every_n_epoch": 1, "val_check_interval": 1.0, "max_steps": -1}
+STEPS = {"check_val_every_n_epoch": None, "max_epochs": -1}
+RESOLVED: list[tuple[str, str, dict[str, Any], dict[str, Any], dict[str, Any]]] = [
+    # recipe, configuration, settings of the model, of the data, of the trainer, as configs/README.md was measured
+    ("small", "ssp", SMALL, {"image_size": HALF, "batch_size": 32}, {**EPOCHS, "max_epochs": 3}),
+    ("small", "balanced", SMALL | SLOWLY, {"image_size": HALF, "batch_size": 32}, {**EPOCHS, "max_epochs": 1}),
+    ("small", "segnet", SMALL, {"image_size": HALF, "batch_size": 8}, {**STEPS, "max_steps": 888}),
+    ("small", "jointnet", SMALL, {}, {**EPOCHS, "max_epochs": 2}),
+    ("robust", "ssp", SMALL, {"image_size": HALF}, {**EPOCHS, "max_epochs": 3}),
+    ("robust", "segnet", SMALL, {"image_size": HALF, "batch_size": 8}, {**STEPS, "max_steps": 1776}),
+    ("longer", "ssp", SMALL, {"image_size": HALF}, {**EPOCHS, "max_epochs": 8}),
+    ("longer", "segnet", SMALL, {"image_size": HALF}, {**STEPS, "max_steps": 1776, "val_check_interval": 222}),
+    ("longer", "balanced", SMALL | SLOWLY, {"image_size": HALF}, {**EPOCHS, "max_epochs": 1}),
+    ("adagrad", "ssp", {"width": 16, **ADAGRAD}, {"image_size": HALF}, {**EPOCHS, "max_epochs": 8}),
+    ("adagrad", "balanced", {"width": 16, **ADAGRAD, **SLOWLY}, {}, {**EPOCHS, "max_epochs": 1}),
+    ("adagrad", "segnet", SMALL, {"image_size": HALF, "batch_size": 8}, {**STEPS, "max_steps": 1776}),
+    ("quickstart", "ssg", QUICK, {"image_size": HALF, "batch_size": 16}, {**EPOCHS, "max_epochs": 8}),
+    ("quickstart", "balanced", QUICK | SLOWLY, {"image_size": HALF}, {**EPOCHS, "max_epochs": 1}),
+    ("quickstart", "segnet", QUICK, {"image_size": HALF, "batch_size": 8}, {**STEPS, "max_steps": 600}),
+    ("quickstart_full", "ssg", QUICK, {"image_size": FULL, "batch_size": 16}, {**EPOCHS, "max_epochs": 8}),
+    ("quickstart_full", "balanced", QUICK | SLOWLY, {"image_size": FULL}, {**EPOCHS, "max_epochs": 1}),
+    ("quickstart_full", "segnet", QUICK, {"image_size": FULL, "batch_size": 8}, {**STEPS, "max_steps": 600}),
+]
+
+
+@pytest.mark.parametrize(("recipe", "config", "model", "data", "trainer"), RESOLVED)
+def test_recipe_has_the_settings_that_were_measured(
+    recipe: str,
+    config: str,
+    model: dict[str, Any],
+    data: dict[str, Any],
+    trainer: dict[str, Any],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["fit", f"--config={config}", f"--recipe={recipe}", "--print_config"])
+    found = yaml.safe_load(capsys.readouterr().out)
+    for settings, expected in ((found["model"]["init_args"], model), (found["data"]["init_args"], data)):
+        assert {key: settings[key] for key in expected} == expected
+    assert {key: found["trainer"][key] for key in trainer} == trainer
+
+
+class TestFiles:
+    def write(self, folder: Path, **extends: str) -> None:
+        for name, base in extends.items():
+            (folder / f"{name}.yaml").write_text(yaml.safe_dump({"extends": base, "seed_everything": name}))
+
+    def test_extends_at_any_depth(self, tmp_path: Path) -> None:
+        (tmp_path / "inner").mkdir()
+        self.write(tmp_path, top="inner/middle.yaml")
+        self.write(tmp_path / "inner", middle="low.yaml", low="avg.yaml")
+        found = chain(tmp_path / "top.yaml")
+        assert [path.stem for path, _ in found] == ["avg", "low", "middle", "top"]
+        assert [content["seed_everything"] for _, content in found] == [0, "low", "middle", "top"]
+        assert not any("extends" in content for _, content in found)
+
+    def test_a_circle_is_refused(self, tmp_path: Path) -> None:
+        self.write(tmp_path, one="two.yaml", two="three.yaml", three="two.yaml")
+        with pytest.raises(ConfigurationError, match=r"one.yaml extends .*two.yaml extends .*three.yaml extends .*two"):
+            chain(tmp_path / "one.yaml")
+
+    @pytest.mark.parametrize(
+        ("name", "hint"),
+        [("avgg", "did you mean avg?"), ("overlays/cpuu.yaml", "did you mean overlays/cpu?")],
+    )
+    def test_an_unknown_name_gets_a_hint(self, name: str, hint: str, tmp_path: Path) -> None:
+        with pytest.raises(ConfigurationError, match=re.escape(f"{name} is neither in {tmp_path} nor bundled; {hint}")):
+            find_config(name, tmp_path)
+        with pytest.raises(ConfigurationError, match=r"There are avg, .*overlays/fast, "):
+            find_config(name, tmp_path)
+
+    def test_recipes_are_for_the_nearest_name(self, tmp_path: Path) -> None:
+        folder = config_folder()
+        self.write(tmp_path, mine="ssp.yaml")
+        places = {"balanced": "balanced", "ssp_convnext": "avg", "segnet_resnet18": "segnet", "jointnet": "jointnet"}
+        for config, name in places.items():
+            assert find_recipe("small", folder / f"{config}.yaml") == folder / "recipes" / "small" / f"{name}.yaml"
+        assert find_recipe("small", tmp_path / "mine.yaml") == folder / "recipes" / "small" / "avg.yaml"
+        assert find_recipe("quickstart", folder / "jointnet.yaml") is None
+        assert find_recipe("small", folder / "ssp_ssg.yaml") is None  # it trains nothing
+        with pytest.raises(
+            ConfigurationError, match=r"no recipe is named smal; did you mean small\? There are adagrad,"
+        ):
+            find_recipe("smal", folder / "avg.yaml")

@@ -1,4 +1,4 @@
-"""Pictures: the right colours at the right places, every name readable, and nothing drawn from nonsense."""
+"""Images: the right colours at the right places, every name readable, and nothing drawn from nonsense."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -10,12 +10,12 @@ import numpy.typing as npt
 import pytest
 
 from facelightning.figures import (
-    Picture,
+    Image,
     channels_figure,
     color_mask,
     parsing_panels,
     region_weights_figure,
-    save_picture,
+    save_image,
     strongest_channels,
 )
 from facelightning.labels import ATTRIBUTES, HELEN7, HELEN11, LabelSpace
@@ -23,16 +23,14 @@ from facelightning.labels import ATTRIBUTES, HELEN7, HELEN11, LabelSpace
 Masks = npt.NDArray[np.int64]
 
 
-def examples(
-    count: int, height: int = 12, width: int = 10, labels: LabelSpace = HELEN7
-) -> tuple[Picture, Masks, Masks]:
+def examples(count: int, height: int = 12, width: int = 10, labels: LabelSpace = HELEN7) -> tuple[Image, Masks, Masks]:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (count, 3, height, width), np.uint8)
     truth, predicted = rng.integers(0, len(labels), (2, count, height, width))
     return images, truth, predicted
 
 
-def find(page: Picture, panel: Picture) -> tuple[int, int]:
+def find(page: Image, panel: Image) -> tuple[int, int]:
     """The one place in a page where a panel stands exactly."""
     height, width = panel.shape[:2]
     places = np.argwhere((page[: 1 - height, : 1 - width] == panel[0, 0]).all(axis=2))
@@ -44,7 +42,7 @@ def find(page: Picture, panel: Picture) -> tuple[int, int]:
     return top, left
 
 
-def enlarged(panel: Picture) -> Picture:
+def enlarged(panel: Image) -> Image:
     zoom = round(330 / max(panel.shape[:2]))
     return panel.repeat(zoom, axis=0).repeat(zoom, axis=1)
 
@@ -135,14 +133,14 @@ def test_ignored_pixels_are_explained_only_where_there_are_any() -> None:
 @pytest.mark.parametrize(
     ("images", "truth", "predicted", "message"),
     [
-        (np.zeros((0, 3, 4, 4), np.uint8), np.zeros((0, 4, 4), int), np.zeros((0, 4, 4), int), "at least one picture"),
+        (np.zeros((0, 3, 4, 4), np.uint8), np.zeros((0, 4, 4), int), np.zeros((0, 4, 4), int), "at least one image"),
         (np.zeros((2, 3, 4, 4), np.uint8), np.zeros((2, 4, 5), int), np.zeros((2, 4, 4), int), r"\(2, 4, 5\)"),
         (np.zeros((2, 3, 4, 4), np.uint8), np.zeros((2, 4, 4), int), np.zeros((1, 4, 4), int), r"\(1, 4, 4\)"),
         (np.zeros((1, 3, 4, 4), np.float32), np.zeros((1, 4, 4), int), np.zeros((1, 4, 4), int), "uint8.*float32"),
         (np.zeros((1, 3, 4, 4), np.uint8), np.zeros((1, 4, 4), int), np.full((1, 4, 4), 7), "the mask holds 7"),
     ],
 )
-def test_panels_that_do_not_fit_together(images: Picture, truth: Masks, predicted: Masks, message: str) -> None:
+def test_panels_that_do_not_fit_together(images: Image, truth: Masks, predicted: Masks, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         parsing_panels(images, truth, predicted, HELEN7)
 
@@ -218,7 +216,7 @@ def test_weights_that_are_none(weights: npt.NDArray[np.float64], message: str) -
         region_weights_figure(weights, ATTRIBUTES, HELEN7.classes)
 
 
-def tiles(page: Picture, count: int, height: int, width: int, top: int) -> Picture:
+def tiles(page: Image, count: int, height: int, width: int, top: int) -> Image:
     """The first pixel of every square of the channels of a block, ``(count, height, width, 3)``, found by layout."""
     zoom, left = round(140 / max(height, width)), 24
     found = []
@@ -262,7 +260,7 @@ def test_the_strongest_channels_of_a_loop() -> None:
 def test_titles_and_scales_are_written_and_nothing_is_cut_off() -> None:
     maps = np.full((64, 7, 6), 2.0)
     plain = channels_figure({"": maps})
-    long = "JointNet, pooling ssp: runs/jointnet/version_0/checkpoints/best.ckpt " * 2
+    long = "JointNet, SemanticPooling: runs/jointnet/version_0/checkpoints/best.ckpt " * 2
     for title in ("average pooling", "two\nlines", long):
         page = channels_figure({title: maps, "SSP": 60 * maps})
         assert (page[:, :4] == 255).all()
@@ -292,9 +290,9 @@ def test_channels_that_are_none(maps: dict[str, npt.NDArray[np.float64]], messag
         channels_figure(maps)
 
 
-def test_a_saved_picture_is_the_picture(tmp_path: Path) -> None:
-    picture = examples(1)[0][0].transpose(1, 2, 0)
-    save_picture(tmp_path / "made" / "ä.png", picture)
+def test_a_saved_image_is_the_image(tmp_path: Path) -> None:
+    image = examples(1)[0][0].transpose(1, 2, 0)
+    save_image(tmp_path / "made" / "ä.png", image)
     stored = cv2.imdecode(np.fromfile(tmp_path / "made" / "ä.png", np.uint8), cv2.IMREAD_COLOR)
     assert stored is not None
-    assert np.array_equal(stored[..., ::-1], picture)
+    assert np.array_equal(stored[..., ::-1], image)

@@ -1,4 +1,4 @@
-"""The losses against float64 loops, and what must add neither loss nor gradient."""
+"""The losses against float64 loops, each sample's beside the batch's, and what must add neither loss nor gradient."""
 
 import math
 
@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from facelightning.labels import IGNORE_INDEX
-from facelightning.losses import attribute_loss, parsing_loss
+from facelightning.losses import attribute_loss, attribute_sample_losses, parsing_loss, parsing_sample_losses
 
 NAN = float("nan")
 
@@ -91,6 +91,31 @@ class TestParsingLoss:
         (gradient,) = torch.autograd.grad(parsing_loss([logits], mask), logits)
         assert torch.equal(gradient.abs().sum(1) > 0, mask != IGNORE_INDEX)
 
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+    def test_sample_losses_are_those_of_each_sample_alone(self, dtype: torch.dtype) -> None:
+        logits, mask = random_logits(*self.SIZES, batch=5, dtype=dtype), random_mask(5, 27, 23)
+        mask[1, :20] = IGNORE_INDEX
+        mask[2] = IGNORE_INDEX  # nothing of it counts
+        mask[3], mask[3, 0, 0] = IGNORE_INDEX, 3  # one pixel, which the coarser scales do not see
+        losses = parsing_sample_losses(logits, mask)
+        assert losses.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+        alone = [parsing_loss([scale[i : i + 1] for scale in logits], mask[i : i + 1]).item() for i in range(5)]
+        assert losses.tolist() == pytest.approx(alone, rel=1e-6, abs=1e-6)
+        each = [parsing_reference([scale[i : i + 1] for scale in logits], mask[i : i + 1]) for i in range(5)]
+        assert losses.tolist() == pytest.approx(each, rel=1e-6)
+        assert losses[2] == 0
+        assert losses[3] > 0
+
+    def test_sample_losses_have_their_own_gradients(self) -> None:
+        logits = [scale.requires_grad_() for scale in random_logits((4, 3), (8, 6), batch=3)]
+        mask = random_mask(3, 8, 6)
+        mask[1] = IGNORE_INDEX
+        losses = parsing_sample_losses(logits, mask)
+        for i in range(3):
+            for gradient in torch.autograd.grad(losses[i], logits, retain_graph=True):
+                reached = gradient.abs().sum(dim=(1, 2, 3)) > 0
+                assert reached.tolist() == [n == i and i != 1 for n in range(3)]
+
     def test_a_class_outside_the_prediction_is_an_error(self) -> None:
         with pytest.raises((IndexError, ValueError), match="7"):
             parsing_loss(random_logits((8, 6)), torch.full((2, 8, 6), 7))
@@ -138,9 +163,25 @@ class TestAttributeLoss:
         logits, targets = torch.tensor([[1e4, -1e4]]), torch.tensor([[0.0, 1.0]])
         assert attribute_loss(logits, targets).item() == 1e4
 
+    @pytest.mark.parametrize("rates", [None, torch.tensor([0.1, 0.5, 0.0, 1.0, 0.97])])
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+    def test_sample_losses_are_those_of_each_sample_alone(self, dtype: torch.dtype, rates: Tensor | None) -> None:
+        generator = torch.Generator().manual_seed(0)
+        logits = (4 * torch.randn(6, 5, generator=generator)).to(dtype)
+        targets = torch.randint(2, (6, 5), generator=generator).float()
+        targets[torch.rand(6, 5, generator=generator) < 0.3] = NAN
+        targets[2], targets[4] = NAN, torch.tensor([NAN, NAN, 1, NAN, NAN])
+        losses = attribute_sample_losses(logits, targets, rates)
+        assert losses.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+        alone = [attribute_loss(logits[i : i + 1], targets[i : i + 1], rates).item() for i in range(6)]
+        assert losses.tolist() == pytest.approx(alone, rel=1e-6, abs=1e-6)
+        assert losses[2] == 0
+        assert losses[4].item() == pytest.approx(math.log1p(math.exp(-logits[4, 2].item())), rel=1e-6)
+
     def test_shapes_must_agree(self) -> None:
-        with pytest.raises(ValueError, match=r"\(2, 1\).*\(2, 3\)"):
-            attribute_loss(torch.zeros(2, 1), self.TARGETS)
+        for loss in (attribute_loss, attribute_sample_losses):
+            with pytest.raises(ValueError, match=r"\(2, 1\).*\(2, 3\)"):
+                loss(torch.zeros(2, 1), self.TARGETS)
 
 
 def test_balanced_loss_is_a_weighted_sum() -> None:

@@ -184,7 +184,7 @@ class TestAveragePrecision:
 class TestAttributeScores:
     def test_agrees_with_scikit_learn(self) -> None:
         logits, targets = random_attributes(200)
-        scores = AttributeScores()
+        scores = AttributeScores(ATTRIBUTES)
         for start in range(0, 200, 32):
             scores.update(logits[start : start + 32], targets[start : start + 32])
         result = scores.compute()
@@ -277,7 +277,7 @@ def score_shares(rank: int, store: Path) -> list[str]:
     )
     results = []
     for shares in SHARES.values():
-        parsing, attributes = ParsingScores(HELEN7), AttributeScores()
+        parsing, attributes = ParsingScores(HELEN7), AttributeScores(ATTRIBUTES)
         torch.nn.ModuleList([parsing, attributes]).to(torch.bfloat16)  # a task in bf16-true converts its metrics too
         for start in range(0, len(shares[rank]), 3):
             part = torch.tensor(shares[rank][start : start + 3])
@@ -289,7 +289,7 @@ def score_shares(rank: int, store: Path) -> list[str]:
 
 
 def test_two_processes_score_exactly_as_one(tmp_path: Path) -> None:
-    attributes = AttributeScores()
+    attributes = AttributeScores(ATTRIBUTES)
     attributes.update(*random_attributes())
     expected = json.dumps([parsing_scores(*random_masks()), attributes.compute()])
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:

@@ -1,35 +1,132 @@
-"""Two processes give exactly the scores of one, whatever the numbers of samples divide by."""
+"""Several processes give exactly the scores of one, whatever the numbers of samples divide by."""
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.test_configs import small_overlay
+from tests.conftest import SIZE
+
+SECONDS = 240
+"""After which processes that wait for one another have failed."""
+
+SMALL = (
+    f"--data.image_size={list(SIZE)}",
+    "--data.batch_size=4",
+    "--data.num_workers=0",
+    "--model.width=2",
+    "--model.optimizer=adamw",
+    "--model.learning_rate=0.02",
+    "--trainer.max_steps=-1",
+    "--trainer.max_epochs=8",  # then it tells faces apart by more than roundings do
+    "--trainer.check_val_every_n_epoch=8",
+    "--trainer.val_check_interval=1.0",
+    "--trainer.num_sanity_val_steps=0",
+    "--trainer.accelerator=cpu",
+    "--trainer.enable_progress_bar=false",
+)
 
 
-@pytest.mark.parametrize("config", ["avg.yaml", "quickstart.yaml"])
-def test_scores_do_not_depend_on_the_number_of_processes(
-    config: str, command: Callable[..., None], faces: Path, tmp_path: Path
-) -> None:
-    arguments = ["--config", config, "--config", small_overlay(config, faces, tmp_path)]
-    two = ["--trainer.strategy=ddp", "--trainer.devices=2"]
+def training(name: str, faces: Path) -> list[str]:
+    """The command that trains a bundled configuration for two steps."""
+    words = ["fit", f"--config={name}.yaml", *SMALL]
+    if name.startswith("jointnet"):
+        sizes = [word for word in words if word.startswith("--data.")]
+        words = [word for word in words if word not in sizes]
+        for part, folder in (("parsing", "helen"), ("attributes", "celeba")):
+            words += [f"--data.{part}.root={faces / folder}"]
+            words += [word.replace("--data.", f"--data.{part}.") for word in sizes]
+    elif name == "quickstart":
+        words += [f"--data.root={faces}", "--data.faces=[21,11,13]", "--data.masks=[9,5,7]", "--test_after_fit=false"]
+    else:
+        words += [f"--data.root={faces / ('helen' if name == 'segnet' else 'celeba')}"]
+    return words
+
+
+def check(scores: dict[str, Any]) -> None:
+    """They are of a network that tells one face from another."""
+    if "attributes" in scores:
+        assert scores["attributes"]["balanced_accuracy"] != 50  # as where all faces look alike
+    if "parsing" in scores:
+        assert sum(iou > 1 for iou in scores["parsing"]["iou"].values()) > 1
+
+
+def best(name: str) -> str:
+    return f"runs/{name}/version_0/checkpoints/best.ckpt"
+
+
+def environment(**variables: str) -> dict[str, str]:
     # Lightning leaves the address of an earlier group of processes behind, where somebody may still listen
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("MASTER_")}
-    environment |= {"OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("MASTER_")}
+    return kept | {"OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"} | variables
 
-    def on_two(*args: str) -> None:
-        run = [sys.executable, "-m", "facelightning", *args, *two]
-        done = subprocess.run(run, env=environment, capture_output=True, text=True, timeout=280)
-        assert done.returncode == 0, done.stderr
 
-    on_two("fit", *arguments, "--test_after_fit=true")  # 13 and 7 test pictures: neither is a multiple of two
-    (run,) = Path("runs").iterdir()
-    best = run / "version_0" / "checkpoints" / "best.ckpt"
-    command("test", *arguments, "--ckpt_path", str(best), "--trainer.devices=1")
-    results = [json.loads((run / version / "test_results.json").read_text()) for version in ("version_0", "version_1")]
-    assert results[0] == results[1]
+def run_on(count: int, commands: list[list[str]]) -> None:
+    """Run commands one after the other in each of a group of processes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    script = (
+        "import json, sys\nfrom facelightning.__main__ import main\nfor words in json.loads(sys.argv[1]):\n"
+        "    assert main(words) == 0\n"
+    )
+    ddp = ["--trainer.strategy=ddp", f"--trainer.devices={count}"]
+    arguments = [sys.executable, "-c", script, json.dumps([[*words, *ddp] for words in commands])]
+    group = [
+        subprocess.Popen(
+            arguments,
+            env=environment(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), LOCAL_RANK=str(rank), NODE_RANK="0"),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(count)
+    ]
+    try:
+        for process in group:
+            _, errors = process.communicate(timeout=SECONDS)
+            assert process.returncode == 0, errors
+    finally:
+        for process in group:
+            process.kill()
+            process.wait()
+
+
+def test_scores_do_not_depend_on_the_number_of_processes(command: Callable[..., None], faces: Path) -> None:
+    """Of 13 images with attributes and 7 with masks, which neither two nor three processes share evenly."""
+    names = ("avg", "ssp", "quickstart", "jointnet_mobilenet")
+    for name in ("segnet", *names):
+        command(*training(name, faces))
+    tests = [["test", f"--ckpt_path={best(name)}", "--trainer.accelerator=cpu"] for name in names]
+    for count in (1, 2, 3):
+        commands = [[*words, f"--trainer.logger.version=on_{count}"] for words in tests]
+        if count == 1:
+            for words in commands:
+                command(*words, "--trainer.devices=1")
+        else:
+            run_on(count, commands)
+    for name in names:
+        one, *others = (Path(f"runs/{name}/on_{count}/test_results.json").read_bytes() for count in (1, 2, 3))
+        check(json.loads(one))
+        assert len(json.loads(one)) == (2 if name in ("quickstart", "jointnet_mobilenet") else 1)
+        assert others == [one, one], name
+
+
+def test_a_training_on_two_processes_scores_as_one_does(command: Callable[..., None], faces: Path) -> None:
+    """As a user starts it: one command, which starts the other process."""
+    words = [word for word in training("quickstart", faces) if not word.startswith("--test_after_fit")]
+    two = ["--test_after_fit=true", "--trainer.strategy=ddp", "--trainer.devices=2"]
+    run = [sys.executable, "-m", "facelightning", *words, *two]
+    done = subprocess.run(run, env=environment(), capture_output=True, text=True, timeout=SECONDS)
+    assert done.returncode == 0, done.stderr
+    command("test", f"--ckpt_path={best('quickstart')}", "--trainer.strategy=auto", "--trainer.devices=1")
+    first, second = (Path(f"runs/quickstart/version_{n}/test_results.json").read_bytes() for n in (0, 1))
+    check(json.loads(first))
+    assert json.loads(first).keys() == {"parsing", "attributes"}
+    assert first == second

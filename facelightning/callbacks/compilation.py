@@ -25,9 +25,6 @@ class Compile(Callback):
         In a configuration: ``trainer: {callbacks+: [{class_path: facelightning.callbacks.compilation.Compile}]}``.
     """
 
-    METHODS = ("forward", "forward_pair")
-    """What the tasks call of their networks in training, as far as a network has it."""
-
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Compiling itself happens in the first step."""
         if not isinstance(pl_module, FaceTask):
@@ -41,15 +38,12 @@ class Compile(Callback):
                 "GPU; install them, or train without the callback Compile"
             ) from None
         network = pl_module.network
-        for name in self.METHODS:
-            if hasattr(network, name):
-                setattr(network, name, _compiled_in_training(network, getattr(network, name)))
+        network.forward = _compiled_in_training(network, network.forward)
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Leave the network as it was."""
         if isinstance(pl_module, FaceTask):
-            for name in self.METHODS:
-                vars(pl_module.network).pop(name, None)
+            vars(pl_module.network).pop("forward", None)
 
 
 def _compiled_in_training(network: nn.Module, eager: Callable[..., Any]) -> Callable[..., Any]:

@@ -5,20 +5,22 @@ import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO, cast
 
 import cv2
 import lightning as L
+import numpy as np
+import numpy.typing as npt
 from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities import rank_zero_info
 
 from facelightning.errors import ConfigurationError
-from facelightning.labels import ATTRIBUTES
-from facelightning.runs import run_folder
+from facelightning.runs import RunFolder
+from facelightning.tasks import FaceTask
 
 
 def file_name(name: str) -> str:
-    """A picture's name as one file name: what no file name may hold is written as in a URL.
+    """An image's name as one file name: what no file name may hold is written as in a URL.
 
     Example:
         >>> file_name("friends/a?.jpg")
@@ -30,14 +32,14 @@ def file_name(name: str) -> str:
 class PredictionWriter(BasePredictionWriter):
     """Writes predictions into ``predictions/`` of the run folder.
 
-    - ``attributes.csv``: a row for each picture, of its ``name`` and 40 probabilities, in no particular order.
-    - ``parsing/NAME.png``: class indices as grey values. NAME is the picture's whole name, with its suffix if it has
+    - ``attributes.csv``: a row for each image, of its ``name`` and all probabilities, in no particular order.
+    - ``parsing/NAME.png``: class indices as grey values. NAME is the image's whole name, with its suffix if it has
       one, so that ``1.jpg`` and ``1.png`` do not meet: ``1.jpg.png``. What a file name cannot hold everywhere is
       written as in a URL: ``a/b`` becomes ``a%2Fb.png``.
 
     Raises:
         ConfigurationError: If there is no logger, and so no run folder; if there are predictions already; or if two
-            pictures have one name, which would have to share a file. Nothing is overwritten.
+            images have one name, which would have to share a file. Nothing is overwritten.
     """
 
     def __init__(self) -> None:
@@ -48,10 +50,10 @@ class PredictionWriter(BasePredictionWriter):
         """Make the folder."""
         if stage != "predict":
             return
-        folder = run_folder(trainer)
+        folder = RunFolder.of(trainer)
         if folder is None:
             raise ConfigurationError("predictions are written into the run folder; configure a trainer.logger")
-        self._folder = folder / "predictions"
+        self._folder = folder.predictions
         exists = self._folder.exists()
         trainer.strategy.barrier()  # no process makes the folder before all have looked
         if exists:
@@ -68,39 +70,44 @@ class PredictionWriter(BasePredictionWriter):
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        """Write one batch; each process has a table of its own."""
-        if "attributes" in prediction:
-            with self._table(trainer.global_rank).open(
-                "a", newline="", encoding="utf-8", errors="surrogateescape"
-            ) as file:
-                for name, row in zip(prediction["name"], prediction["attributes"].cpu().numpy(), strict=True):
-                    csv.writer(file).writerow([name, *row])  # as many digits as tell float32 numbers apart
-        if "parsing" in prediction:
-            (self._folder / "parsing").mkdir(exist_ok=True)
-            for name, mask in zip(prediction["name"], prediction["parsing"].byte().cpu().numpy(), strict=True):
-                path = self._folder / "parsing" / f"{file_name(name)}.png"
-                try:
-                    with path.open("xb") as image:
-                        image.write(cv2.imencode(".png", mask)[1].tobytes())
-                except FileExistsError:
-                    raise ConfigurationError(
-                        f"two pictures are named {name}: {path} would be overwritten; predict them in separate runs"
-                    ) from None
+        """Write one batch; each process has tables of its own."""
+        assert isinstance(pl_module, FaceTask)
+        for key, objective in pl_module.objectives.items():
+            values = prediction[key].cpu().numpy()
+            if objective.columns:
+                with self._open(f"{key}_{trainer.global_rank}.csv", "a") as file:
+                    for name, row in zip(prediction["name"], values, strict=True):
+                        csv.writer(file).writerow([name, *row])  # as many digits as tell float32 numbers apart
+            else:
+                (self._folder / key).mkdir(exist_ok=True)
+                for name, mask in zip(prediction["name"], values, strict=True):
+                    self._write_image(self._folder / key / f"{file_name(name)}.png", name, mask.astype(np.uint8))
 
     def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Put the tables of all processes together."""
+        assert isinstance(pl_module, FaceTask)
         trainer.strategy.barrier()
-        tables = [path for rank in range(trainer.world_size) if (path := self._table(rank)).exists()]
-        if tables and trainer.is_global_zero:
-            with (self._folder / "attributes.csv").open(
-                "w", newline="", encoding="utf-8", errors="surrogateescape"
-            ) as file:
-                csv.writer(file).writerow(["name", *ATTRIBUTES])
-                for table in tables:
-                    with table.open(newline="", encoding="utf-8", errors="surrogateescape") as part:
-                        shutil.copyfileobj(part, file)
-                    table.unlink()
+        for key, objective in pl_module.objectives.items():
+            names = [f"{key}_{rank}.csv" for rank in range(trainer.world_size)]
+            parts = [name for name in names if (self._folder / name).exists()]
+            if parts and trainer.is_global_zero:
+                with self._open(f"{key}.csv", "w") as file:
+                    csv.writer(file).writerow(["name", *objective.columns])
+                    for name in parts:
+                        with self._open(name, "r") as part:
+                            shutil.copyfileobj(part, file)
+                        (self._folder / name).unlink()
         rank_zero_info(f"written: {self._folder}")
 
-    def _table(self, rank: int) -> Path:
-        return self._folder / f"attributes_{rank}.csv"
+    def _open(self, name: str, mode: str) -> TextIO:
+        # a file's name may hold bytes that are not text
+        return cast(TextIO, (self._folder / name).open(mode, newline="", encoding="utf-8", errors="surrogateescape"))
+
+    def _write_image(self, path: Path, name: str, mask: npt.NDArray[np.uint8]) -> None:
+        try:
+            with path.open("xb") as file:
+                file.write(cv2.imencode(".png", mask)[1].tobytes())
+        except FileExistsError:
+            raise ConfigurationError(
+                f"two images are named {name}: {path} would be overwritten; predict them in separate runs"
+            ) from None

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping
-from textwrap import wrap
 from typing import Any
 
 import lightning as L
@@ -10,42 +9,30 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
-from facelightning.runs import run_folder
+from facelightning.runs import RunFolder
 from facelightning.tasks import FaceTask
 
 
-def score_table(title: str, results: Mapping[str, Mapping[str, Any]]) -> str:
+def score_table(title: str, task: FaceTask, results: Mapping[str, Mapping[str, Any]]) -> str:
     """Scores as lines of text, in percent; ``nan`` where there is none.
 
     Args:
         title: The first line.
-        results: Of one evaluation: ``"parsing"`` and ``"attributes"``, as far as they were scored.
+        task: Whose objectives were scored.
+        results: Of one evaluation: each objective's scores, by its key.
 
     Example:
-        >>> print(score_table("test", {"attributes": {"error": 8.33, "mean_ap": 81.02, "balanced_accuracy": 88.24,
-        ...                                           "undefined": ["Bald"]}}))
+        >>> from facelightning import AttributeNet, DataFacts
+        >>> task = AttributeNet(width=4).build(DataFacts((109, 89), attributes=("Bald", "Male")))
+        >>> print(score_table("test", task, {"attributes": {"error": 8.33, "mean_ap": 81.02,
+        ...                                                 "balanced_accuracy": 88.24, "undefined": ["Bald"]}}))
         test
           attributes   error 8.33 %   mean AP 81.02 %   balanced accuracy 88.24 %
                        left out of a mean, for want of positives or negatives: Bald
     """
-    lines = [title]
-    if "attributes" in results:
-        scores = results["attributes"]
-        lines.append(
-            f"  attributes   error {scores['error']:.2f} %   mean AP {scores['mean_ap']:.2f} %   "
-            f"balanced accuracy {scores['balanced_accuracy']:.2f} %"
-        )
-        if scores["undefined"]:
-            note = f"left out of a mean, for want of positives or negatives: {', '.join(scores['undefined'])}"
-            lines += wrap(note, 100, initial_indent=" " * 15, subsequent_indent=" " * 15)
-    if "parsing" in results:
-        scores = results["parsing"]
-        lines.append(
-            f"  parsing      mean IoU {scores['mean_iou']:.2f} %   mean F1 (foreground) {scores['mean_f1']:.2f} %   "
-            f"overall F1 (parts) {scores['overall_f1']:.2f} %"
-        )
-        lines.append("  IoU          " + "   ".join(f"{name} {iou:.2f}" for name, iou in scores["iou"].items()))
-    return "\n".join(lines)
+    return "\n".join(
+        [title, *(line for key, scores in results.items() for line in task.objectives[key].report(scores))]
+    )
 
 
 class Report(Callback):
@@ -73,10 +60,10 @@ class Report(Callback):
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """The scores, and the file."""
-        folder = run_folder(trainer)
+        folder = RunFolder.of(trainer)
         self._print("test scores", "test", pl_module)
         if folder is not None and trainer.is_global_zero and isinstance(pl_module, FaceTask):
-            path = folder / "test_results.json"
+            path = folder.results
             path.parent.mkdir(parents=True, exist_ok=True)
             results = _without_nan(pl_module.results["test"])
             path.write_text(json.dumps(results, indent=2, allow_nan=False) + "\n", encoding="utf-8")
@@ -84,7 +71,7 @@ class Report(Callback):
 
     def _print(self, title: str, name: str, pl_module: L.LightningModule) -> None:
         if isinstance(pl_module, FaceTask) and name in pl_module.results:
-            rank_zero_only(print)(score_table(title, pl_module.results[name]))
+            rank_zero_only(print)(score_table(title, pl_module, pl_module.results[name]))
 
 
 def _without_nan(value: Any) -> Any:

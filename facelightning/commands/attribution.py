@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from jsonargparse import auto_cli
 from numpy.typing import NDArray
 from torch import Tensor
@@ -16,9 +15,11 @@ from torch.nn.functional import max_pool2d
 from torch.utils.data import default_collate
 from tqdm import tqdm
 
+from facelightning.cli import FaceParser
+from facelightning.data.files import Record
 from facelightning.data.helen import GROUPS, merge_masks
 from facelightning.data.synthetic import draw_face, sample_attributes
-from facelightning.data.transforms import FaceTransform, Record, Sample
+from facelightning.data.transforms import FaceTransform, Sample
 from facelightning.errors import ConfigurationError
 from facelightning.labels import ATTRIBUTE_REGIONS, ATTRIBUTES, HELEN7
 from facelightning.tasks import FaceTask, load_model
@@ -66,8 +67,8 @@ def attribution_scores(
     Raises:
         ConfigurationError: If the task predicts no attributes, a number is negative, or there is no face.
     """
-    if "attributes" not in task.testing.scores:
-        raise ConfigurationError(f"{type(task).__name__} predicts no attributes, so there is nothing to localize")
+    if "attributes" not in task.objectives or task.objectives["attributes"].columns != ATTRIBUTES:
+        raise ConfigurationError(f"{type(task).__name__} does not predict the 40 attributes that can be drawn")
     if faces < 1 or seed < 0 or min(image_size) < 1:
         raise ConfigurationError(
             f"faces {faces} and image_size {image_size} must be positive, seed {seed} not negative"
@@ -89,7 +90,7 @@ def attribution_scores(
 
 
 def attribution(
-    checkpoint: str,
+    ckpt_path: str,
     faces: int = 200,
     image_size: tuple[int, int] | None = None,
     seed: int = 1,
@@ -98,37 +99,28 @@ def attribution(
     """Measure on synthetic faces whether a model looks in the right place; see ``attribution_scores``.
 
     Args:
-        checkpoint: Of a model that predicts attributes.
-        faces: How many faces regions are weighed on; evidence is measured on up to 16 people an attribute.
-        image_size: Height and width of what the network sees; those it was trained with if not given, which
-            config.yaml in its run folder tells, else 218×178.
-        seed: Another seed draws other people.
+        ckpt_path: Checkpoint of a model that predicts attributes.
+        faces: How many faces regions are weighed on; evidence is measured on up to 16 identities an attribute.
+        image_size: Height and width of what the network sees; those it was trained with if not given.
+        seed: Another seed draws other identities.
         output: JSON file to write the scores to.
     """
-    task = load_model(checkpoint).to("cuda" if torch.cuda.is_available() else "cpu")
-    size = image_size or _trained_size(Path(checkpoint))
+    task = load_model(ckpt_path).to("cuda" if torch.cuda.is_available() else "cpu")
+    assert task.facts is not None
+    size = image_size or task.facts.image_size
     scores = attribution_scores(task, faces, size, seed)
     print(_table(scores))
     if output is not None:
         Path(output).parent.mkdir(parents=True, exist_ok=True)
-        made_with = {"checkpoint": checkpoint, "faces": faces, "image_size": size, "seed": seed}
+        made_with = {"checkpoint": ckpt_path, "faces": faces, "image_size": size, "seed": seed}
         Path(output).write_text(json.dumps({**made_with, **scores}, indent=2) + "\n", encoding="utf-8")
 
 
 def main(args: Sequence[str]) -> None:
     """The command line of :func:`attribution`."""
-    auto_cli(attribution, args=list(args), prog="facelightning attribution")
-
-
-def _trained_size(checkpoint: Path) -> tuple[int, int]:
-    """The size of the pictures that a model was trained on, from the configuration in its run folder."""
-    path = checkpoint.resolve().parents[1] / "config.yaml"
-    config = yaml.safe_load(path.read_text("utf-8")) if path.is_file() else {}
-    settings = config.get("data", {}).get("init_args", {})
-    if "attributes" in settings:  # a JointDataModule
-        settings = settings["attributes"].get("init_args", {})
-    height, width = settings.get("image_size", (218, 178))
-    return height, width
+    auto_cli(
+        attribution, args=list(args), as_positional=False, parser_class=FaceParser, prog="facelightning attribution"
+    )
 
 
 def _face(attributes: NDArray[np.bool_], person: int, transform: FaceTransform) -> Sample:
@@ -149,6 +141,11 @@ def _batch(samples: list[Sample], task: FaceTask) -> dict[str, Tensor]:
     return {**batch, "image": batch["image"].float() / 255}
 
 
+def _seen(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What is shown to the task: without the mask, which would have it parse."""
+    return {key: batch[key] for key in ("image", "landmarks", "attributes")}
+
+
 def _random(person: int) -> np.random.Generator:
     """What a person's attributes are drawn from; the drawing itself takes 0 and 1."""
     return np.random.default_rng([person, 2])
@@ -157,13 +154,14 @@ def _random(person: int) -> np.random.Generator:
 @torch.no_grad()
 def _weighed_most(task: FaceTask, people: range, transform: FaceTransform) -> dict[str, str]:
     """For each attribute the region of the largest mean weight; empty if the task does not weigh the seven classes."""
-    if task.regions != HELEN7.classes:
-        return {}
     weights = []
     for start in tqdm(people[::PAIRS], desc="weighing regions", unit="batch"):
         some = range(start, min(start + PAIRS, people.stop))
         faces = [_face(sample_attributes(_random(person)), person, transform) for person in some]
-        weights.append(task.region_weights(_batch(faces, task)))  # (B, 7, 40)
+        output, _ = task.predict_batch(_seen(_batch(faces, task)))
+        if "region_weights" not in output or task.places != HELEN7.classes:
+            return {}
+        weights.append(output["region_weights"])  # (B, 7, 40)
     largest = torch.cat(weights).mean(dim=0).argmax(dim=0).tolist()
     return {name: HELEN7.classes[index] for name, index in zip(ATTRIBUTES, largest, strict=True)}
 
@@ -183,8 +181,7 @@ def _with_and_without(name: str, rng: np.random.Generator) -> tuple[NDArray[np.b
 def _evidence(task: FaceTask, batch: dict[str, Tensor], attribute: int) -> tuple[Tensor, Tensor]:
     """The logits ``(B,)`` of one attribute, and where in the pictures they come from, ``(B, H, W)``, summing to 1."""
     images = batch["image"].requires_grad_()
-    seen = {"image": images, "landmarks": batch["landmarks"], "attributes": batch["attributes"]}
-    logits = task.predict_batch(seen)[0]["attributes"][:, attribute]
+    logits = task.predict_batch(_seen({**batch, "image": images}))[0]["attributes"][:, attribute]
     (gradient,) = torch.autograd.grad(logits.sum(), images)  # in evaluation mode no picture acts on another's logit
     magnitude = gradient.abs().sum(dim=1)
     total = magnitude.sum(dim=(1, 2), keepdim=True)

@@ -1,19 +1,32 @@
-"""Files on disk become batches: one data set a file."""
+"""Files on disk become records, one data set a file; data modules make batches of them."""
 
-from facelightning.data.celeba import CelebADataModule
-from facelightning.data.datamodule import FaceDataModule
-from facelightning.data.folder import FolderDataModule
-from facelightning.data.helen import HelenDataModule
-from facelightning.data.joint import JointDataModule
-from facelightning.data.lfwa import LFWADataModule
-from facelightning.data.synthetic import SyntheticDataModule
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from facelightning.data.celeba import CelebA
+from facelightning.data.folder import Folder
+from facelightning.data.helen import Helen
+from facelightning.data.lfwa import LFWA
+
+if TYPE_CHECKING:
+    from facelightning.data.datamodule import (
+        CelebADataModule,
+        FaceDataModule,
+        FolderDataModule,
+        HelenDataModule,
+        LFWADataModule,
+    )
+    from facelightning.data.joint import JointDataModule, SyntheticDataModule
 
 __all__ = [
-    "CelebADataModule",
-    "FaceDataModule",
-    "FolderDataModule",
-    "HelenDataModule",
-    "JointDataModule",
-    "LFWADataModule",
-    "SyntheticDataModule",
-]
+    "LFWA", "CelebA", "CelebADataModule", "FaceDataModule", "Folder", "FolderDataModule",
+    "Helen", "HelenDataModule", "JointDataModule", "LFWADataModule", "SyntheticDataModule",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> object:
+    # looked up at first use: a data set is read without Lightning
+    if name not in __all__:
+        raise AttributeError(f"module 'facelightning.data' has no attribute {name!r}")
+    home = "joint" if name in ("JointDataModule", "SyntheticDataModule") else "datamodule"
+    return getattr(import_module(f"facelightning.data.{home}"), name)

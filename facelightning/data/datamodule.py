@@ -1,38 +1,46 @@
-"""What all data modules share: reading a picture, the data set, the loaders."""
+"""From data sets to batches: sizes, augmentation, order, loaders, and what a task must know of its data."""
 
 import os
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal, Protocol
 
 import albumentations as A
 import cv2
 import lightning as L
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from facelightning.data.celeba import Crop, read_celeba
+from facelightning.data.files import Record, Split
+from facelightning.data.folder import Folder
+from facelightning.data.helen import Helen
+from facelightning.data.lfwa import read_lfwa
 from facelightning.data.sampling import EvaluationSampler, Key, ResumableLoader, TrainSampler
-from facelightning.data.transforms import FaceTransform, Record, Sample
+from facelightning.data.tables import AttributeDataset
+from facelightning.data.transforms import FaceTransform, Sample
 from facelightning.errors import ConfigurationError, DataFormatError
-from facelightning.labels import LABEL_SPACES
+from facelightning.facts import DataFacts
+from facelightning.labels import ATTRIBUTES, LABEL_SPACES
 
-Split = Literal["train", "val", "test"]
 
-
-class Reader(Protocol):
-    """One split of a data set on disk: a sequence of records."""
+class Records(Protocol):
+    """One split of a data set."""
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int) -> Record: ...
+    def __getitem__(self, index: int, /) -> Record: ...
 
 
 class FaceDataset(Dataset[Sample]):
-    """A reader and a transform, indexed by the (sample, augmentation seed) that a sampler yields."""
+    """Records and a transform, indexed by the (sample, augmentation seed) that a sampler yields."""
 
-    def __init__(self, reader: Reader, transform: FaceTransform) -> None:
-        self.reader, self.transform = reader, transform
+    def __init__(self, records: Records, transform: FaceTransform) -> None:
+        self.records, self.transform = records, transform
 
     def __len__(self) -> int:
-        return len(self.reader)
+        return len(self.records)
 
     def __getitem__(self, key: Key) -> Sample:
         if not isinstance(key, tuple):
@@ -41,61 +49,67 @@ class FaceDataset(Dataset[Sample]):
                 "put in: create the Trainer with use_distributed_sampler=False"
             )
         index, seed = key
-        return self.transform(self.reader[index], seed)
+        return self.transform(self.records[index], seed)
+
+
+@dataclass(kw_only=True, eq=False)  # two data modules of the same options are two
+class Loading:
+    """How records become batches: the options that every data module of this library has.
+
+    Data modules are dataclasses, so that each option is written once, typed, for Python and the command line.
+
+    Args:
+        image_size: Height and width of what the network sees, in pixels (Kalayeh et al.: 218×178).
+        batch_size: Images a step and process.
+        num_workers: Processes that read and augment; 0 reads in the main process.
+        augmentations: Albumentations transforms for training; the paper's horizontal flip if not given.
+        seed: Of order and augmentation; the run's ``seed_everything`` if not given.
+    """
+
+    image_size: tuple[int, int] = (218, 178)
+    batch_size: int = 32
+    num_workers: int = 2
+    augmentations: list[A.BasicTransform] | None = None
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if min(*self.image_size, self.batch_size) < 1 or self.num_workers < 0 or (self.seed or 0) < 0:
+            raise ConfigurationError(
+                f"{type(self).__name__}: image_size {self.image_size} and batch_size {self.batch_size} must be "
+                f"positive, num_workers {self.num_workers} and seed {self.seed} not negative"
+            )
 
 
 def _single_threaded(worker: int) -> None:
     cv2.setNumThreads(0)  # workers are the parallelism; OpenCV's own threads would fight over the cores
 
 
-class FaceDataModule(L.LightningDataModule):
-    """Base of the data modules of one data set: a subclass says how to read a split.
+class FaceDataModule(Loading, L.LightningDataModule):
+    """Base of the data modules of one data set: a subclass says how to read a split, and what is known of it."""
 
-    Args:
-        image_size: Height and width of what the network sees, in pixels (Kalayeh et al.: 218×178).
-        batch_size: Pictures a step and process.
-        num_workers: Processes that read and augment; 0 reads in the main process.
-        augmentations: Albumentations transforms for training; the paper's horizontal flip if not given.
-        seed: Of order and augmentation; the run's ``seed_everything`` if not given.
-    """
-
-    labels: str | None = None
-    """The name of the masks' label space, where the data set has masks."""
-
-    def __init__(
-        self,
-        image_size: tuple[int, int] = (218, 178),
-        batch_size: int = 32,
-        num_workers: int = 2,
-        augmentations: list[A.BasicTransform] | None = None,
-        seed: int | None = None,
-    ) -> None:
-        super().__init__()
-        if min(*image_size, batch_size) < 1 or num_workers < 0 or (seed or 0) < 0:
-            raise ConfigurationError(
-                f"{type(self).__name__}: image_size {image_size} and batch_size {batch_size} must be positive, "
-                f"num_workers {num_workers} and seed {seed} not negative"
-            )
-        self.image_size = image_size
-        self.batch_size = batch_size
-        self.num_workers = num_workers
-        self.augmentations = [A.HorizontalFlip(p=0.5)] if augmentations is None else augmentations
-        self.seed = seed
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        L.LightningDataModule.__init__(self)  # super() would reach the options' constructor, and reset them
         self._datasets: dict[Split, FaceDataset] = {}
 
-    def reader(self, split: Split) -> Reader:
-        """The records of one split."""
+    def records(self, split: Split) -> Records:
+        """One split of the data set."""
         raise NotImplementedError
+
+    @property
+    def facts(self) -> DataFacts:
+        """What a task must know; what only files tell is known as soon as the training split is open."""
+        return DataFacts(self.image_size)
 
     def dataset(self, split: Split) -> FaceDataset:
         """One split as tensors, augmented if it is the training split; made once and kept."""
         if split not in self._datasets:
-            reader = self.reader(split)
-            if len(reader) == 0:
-                raise DataFormatError(f"{type(self).__name__}: the {split} split has no pictures")
-            labels = None if self.labels is None else LABEL_SPACES[self.labels]
-            augmentations = self.augmentations if split == "train" else []
-            self._datasets[split] = FaceDataset(reader, FaceTransform(self.image_size, labels, augmentations))
+            records = self.records(split)
+            if len(records) == 0:
+                raise DataFormatError(f"{type(self).__name__}: the {split} split has no images")
+            training = [A.HorizontalFlip(p=0.5)] if self.augmentations is None else self.augmentations
+            transform = FaceTransform(self.image_size, self.facts.label_space, training if split == "train" else ())
+            self._datasets[split] = FaceDataset(records, transform)
         return self._datasets[split]
 
     def setup(self, stage: str) -> None:
@@ -119,16 +133,14 @@ class FaceDataModule(L.LightningDataModule):
         """Every test sample once over all processes."""
         return self._evaluation_loader("test")
 
-    def predict_dataloader(self) -> DataLoader[Sample]:
-        """The test split."""
-        return self._evaluation_loader("test")
+    predict_dataloader = test_dataloader
 
     def _evaluation_loader(self, split: Split) -> DataLoader[Sample]:
         dataset = self.dataset(split)
         rank, processes = self._process()
         if len(dataset) < processes:  # a process without a sample would leave the others waiting
             raise ConfigurationError(
-                f"{type(self).__name__}: the {split} split has {len(dataset)} pictures for {processes} processes; "
+                f"{type(self).__name__}: the {split} split has {len(dataset)} images for {processes} processes; "
                 "use fewer devices"
             )
         sampler: Any = EvaluationSampler(len(dataset), rank, processes)
@@ -145,3 +157,107 @@ class FaceDataModule(L.LightningDataModule):
             "pin_memory": torch.cuda.is_available(),
             "worker_init_fn": _single_threaded,
         }
+
+
+class _AttributeDataModule(FaceDataModule):
+    @cached_property
+    def splits(self) -> dict[Split, AttributeDataset]:
+        """The data set, whose annotations are read once, at the first use."""
+        raise NotImplementedError
+
+    def records(self, split: Split) -> AttributeDataset:
+        """One split of the data set."""
+        return self.splits[split]
+
+    @property
+    def facts(self) -> DataFacts:
+        """Image size and attributes; with an open training split also their rates and the number of identities."""
+        facts = DataFacts(self.image_size, attributes=ATTRIBUTES)
+        if "train" not in self._datasets:
+            return facts
+        train = self.records("train")
+        identities = None if train.identities is None else len(np.unique(train.identities))
+        return replace(facts, positive_rates=tuple(train.positive_rates().tolist()), identities=identities)
+
+
+@dataclass(eq=False)
+class CelebADataModule(_AttributeDataModule):
+    """Batches of :class:`~facelightning.data.CelebA`.
+
+    Args:
+        root: The folder of the data set; never written to.
+        images: The pre-cropped images (``aligned``) or the original ones (``wild``).
+
+    Example:
+        >>> data = CelebADataModule("~/celeba", image_size=(109, 89))
+        >>> data.setup("fit")  # doctest: +SKIP
+        >>> next(iter(data.val_dataloader()))["attributes"].shape  # doctest: +SKIP
+        torch.Size([32, 40])
+    """
+
+    root: str | None = None
+    images: Crop = "aligned"
+
+    @cached_property
+    def splits(self) -> dict[Split, AttributeDataset]:
+        """The data set, read at the first use."""
+        return read_celeba(self.root, self.images)
+
+
+@dataclass(eq=False)
+class LFWADataModule(_AttributeDataModule):
+    """Batches of :class:`~facelightning.data.LFWA`.
+
+    Args:
+        root: The folder of the two files, with the images in it or in a folder ``lfw`` within; never written to.
+    """
+
+    root: str | None = None
+
+    @cached_property
+    def splits(self) -> dict[Split, AttributeDataset]:
+        """The data set, read at the first use."""
+        return read_lfwa(self.root)
+
+
+@dataclass(eq=False)
+class HelenDataModule(FaceDataModule):
+    """Batches of :class:`~facelightning.data.Helen`.
+
+    Args:
+        root: The folder of ``images``, ``labels`` and the three lists; never written to.
+        label_space: Of the masks.
+    """
+
+    root: str | None = None
+    label_space: Literal["helen7", "helen11"] = "helen7"
+
+    def records(self, split: Split) -> Helen:
+        """One split of the data set."""
+        return Helen(self.root, split, self.label_space)
+
+    @property
+    def facts(self) -> DataFacts:
+        """Image size and label space."""
+        return DataFacts(self.image_size, LABEL_SPACES[self.label_space])
+
+
+@dataclass(eq=False)
+class FolderDataModule(FaceDataModule):
+    """Batches of :class:`~facelightning.data.Folder`, to predict on: one face an image, cropped about as in training.
+
+    Args:
+        root: A folder; its subfolders are read too.
+    """
+
+    root: str | None = None
+
+    def setup(self, stage: str) -> None:
+        """Open the folder; there is nothing to train or to score on."""
+        if stage != "predict":
+            raise ConfigurationError(f"FolderDataModule has no labels: use it with `predict`, not with {stage}")
+        super().setup(stage)
+
+    def records(self, split: Split) -> Folder:
+        """All images."""
+        return Folder(self.root)

@@ -95,11 +95,10 @@ class ResumableLoader(DataLoader[Any]):
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # a generator: runs at the first next(), after set_epoch
         sampler = self.sampler
         restored, self._restored = self._restored, None
-        if restored is not None and restored[0] == sampler.epoch:
-            epoch, cycle, done = restored
-        else:
-            last_epoch, last_cycle, _ = self._place
-            epoch, cycle, done = sampler.epoch, (last_cycle + 1 if last_epoch == sampler.epoch else 0), 0
+        last_epoch, last_cycle, _ = self._place
+        epoch, cycle, done = sampler.epoch, (last_cycle + 1 if last_epoch == sampler.epoch else 0), 0
+        if restored is not None and restored[0] == epoch:
+            _, cycle, done = restored
         sampler.cycle, sampler.skip = cycle, done * self.batch_size
         self._place = (epoch, cycle, done)
         for batch in super().__iter__():

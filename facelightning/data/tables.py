@@ -1,4 +1,4 @@
-"""Pictures with attributes: the tables that annotate them, and how they are read."""
+"""Images with attributes: the tables that annotate them, and how they are read."""
 
 from array import array
 from dataclasses import dataclass
@@ -6,20 +6,20 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from torch.utils.data import Dataset
 
-from facelightning.data.files import SUFFIXES, read_image, read_lines, stem
-from facelightning.data.transforms import Record
+from facelightning.data.files import SUFFIXES, Record, read_image, read_lines, stem
 from facelightning.errors import DataFormatError
 
 
 @dataclass(frozen=True)
 class AnnotationTable:
-    """An annotation file as CelebA's: a row for each picture, of the picture's name and numbers.
+    """An annotation file as CelebA's: a row for each image, of the image's name and numbers.
 
     Args:
         path: The file.
         columns: The numbers' names, where the file has a line of them.
-        names: One picture's name a row, without suffix.
+        names: One image's name a row, without suffix.
         values: The numbers, ``(rows, columns)``.
         lines: Each row's line in the file, from 1.
     """
@@ -34,7 +34,7 @@ class AnnotationTable:
     def read(cls, path: Path, what: str, count: int | None = None) -> "AnnotationTable":
         """Read ``.txt``, split by spaces, or ``.csv``.
 
-        A row begins with a picture's name. What comes before the first row is the number of rows, which is wrong in
+        A row begins with an image's name. What comes before the first row is the number of rows, which is wrong in
         some copies and therefore not used, and the names of the columns.
 
         Args:
@@ -43,46 +43,40 @@ class AnnotationTable:
             count: How many numbers a row has; as many as there are column names if not given.
 
         Raises:
-            DataFormatError: If a line is no such row, or a picture has two rows that differ.
+            DataFormatError: If a line is no such row, or an image has two rows that differ.
         """
         separator = "," if path.suffix == ".csv" else None
         columns: list[str] = []
-        seen: dict[str, int] = {}
-        again: list[tuple[int, int]] = []
-        numbers, lines = array("d"), list[int]()
+        rows: dict[str, tuple[int, array[float]]] = {}
         for number, line in enumerate(read_lines(path), start=1):
             if not line.strip():
                 continue
+            where = f"{path}, line {number}"
             name, *cells = line.split(separator)
             if not name.strip().lower().endswith(SUFFIXES):
-                if lines:
-                    raise DataFormatError(f"{path}, line {number}: expected a picture's name, found {name!r}")
+                if rows:
+                    raise DataFormatError(f"{where}: expected an image's name, found {name!r}")
                 header = [cell.strip() for cell in (name, *cells)]
-                if len(header) > 1:  # not the number of rows
+                if cells:  # not the number of rows
                     columns = header[1:] if header[0] in ("", "image_id") else header
                 continue
             expected = len(columns) if count is None else count
             if expected == 0:
-                raise DataFormatError(f"{path}, line {number}: expected the names of the columns before the first row")
+                raise DataFormatError(f"{where}: expected the names of the columns before the first row")
             if len(cells) != expected:
-                raise DataFormatError(f"{path}, line {number}: expected {expected} {what}, found {len(cells)}")
+                raise DataFormatError(f"{where}: expected {expected} {what}, found {len(cells)}")
             try:
-                numbers.extend(map(float, cells))
+                values = array("d", map(float, cells))
             except ValueError as error:
-                raise DataFormatError(f"{path}, line {number}: {what} must be numbers, but {error}") from None
-            lines.append(number)
-            first = seen.setdefault(stem(name.strip()), len(lines) - 1)
-            if first != len(lines) - 1:
-                again.append((first, len(lines) - 1))
-        if not lines:
-            raise DataFormatError(f"{path} holds no row that begins with a picture's name, such as 000001.jpg")
+                raise DataFormatError(f"{where}: {what} must be numbers, but {error}") from None
+            first, known = rows.setdefault(stem(name.strip()), (number, values))
+            if first != number and known != values:
+                raise DataFormatError(f"{where}: other {what} than in line {first}")
+        if not rows:
+            raise DataFormatError(f"{path} holds no row that begins with an image's name, such as 000001.jpg")
 
-        values = np.frombuffer(numbers).reshape(len(lines), -1)
-        for first, second in again:
-            if not np.array_equal(values[first], values[second]):
-                raise DataFormatError(f"{path}, line {lines[second]}: other {what} than in line {lines[first]}")
-        rows = list(seen.values())
-        table = cls(path, columns, list(seen), values[rows], [lines[row] for row in rows])
+        lines, numbers = zip(*rows.values(), strict=True)
+        table = cls(path, columns, list(rows), np.array(numbers), list(lines))
         unknown = ~np.isfinite(table.values)
         if unknown.any():
             raise table.error(unknown, f"{what} must be finite")
@@ -94,16 +88,16 @@ class AnnotationTable:
         return DataFormatError(f"{self.path}, line {self.lines[row]}: {message}, found {self.values[row, column]:g}")
 
 
-@dataclass(frozen=True)
-class AttributeReader:
-    """Some pictures of a data set with their attributes.
+@dataclass(frozen=True, eq=False, repr=False)
+class AttributeDataset(Dataset[Record]):
+    """Images with their attributes, as records.
 
     Args:
-        folder: Where the pictures are.
+        folder: Where the images are.
         names: Their file names, N of them.
         attributes: ``(N, 40)`` in {0,1}.
         landmarks: ``(N, 5, 2)`` x,y in pixels of the file: left and right eye, nose, left and right mouth corner.
-        identities: ``(N,)``.
+        identities: ``(N,)``, a number for each person.
     """
 
     folder: Path
@@ -131,12 +125,7 @@ class AttributeReader:
         rates: npt.NDArray[np.float32] = self.attributes.mean(axis=0, dtype=np.float32)
         return rates
 
-    def select(self, chosen: npt.NDArray[np.bool_]) -> "AttributeReader":
-        """The pictures marked in ``chosen``, ``(N,)``."""
-        return AttributeReader(
-            self.folder,
-            self.names[chosen],
-            self.attributes[chosen],
-            None if self.landmarks is None else self.landmarks[chosen],
-            None if self.identities is None else self.identities[chosen],
-        )
+    def select(self, chosen: npt.NDArray[np.bool_]) -> "AttributeDataset":
+        """The images marked in ``chosen``, ``(N,)``."""
+        columns = {name: column[chosen] for name, column in vars(self).items() if isinstance(column, np.ndarray)}
+        return AttributeDataset(**{**vars(self), **columns})

@@ -1,4 +1,4 @@
-"""From what a reader returns to what a network takes: one size, augmentation, tensors."""
+"""From a record to what a network takes: one size, augmentation, tensors."""
 
 from collections.abc import Sequence
 from typing import TypedDict
@@ -6,26 +6,15 @@ from typing import TypedDict
 import albumentations as A
 import cv2
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from facelightning.data.files import Record
 from facelightning.labels import IGNORE_INDEX, LabelSpace
 
 
-class Record(TypedDict, total=False):
-    """What a reader returns for one picture: arrays at the file's own size; only the keys that its data set has."""
-
-    image: npt.NDArray[np.uint8]
-    mask: npt.NDArray[np.uint8]
-    attributes: npt.NDArray[np.float32]
-    landmarks: npt.NDArray[np.float32]
-    identity: int
-    name: str
-
-
 class Sample(TypedDict, total=False):
-    """One picture as a data set hands it out; a batch has the same keys with a leading dimension B.
+    """One image as a data module hands it out; a batch has the same keys with a leading dimension B.
 
     ``image`` uint8 (3,H,W) RGB · ``mask`` int64 (H,W), 255 = ignore · ``attributes`` float32 (A,) in {0,1},
     NaN = unknown · ``landmarks`` float32 (5,2) x,y in pixels · ``identity`` int64 · ``name`` str.
@@ -43,29 +32,19 @@ LANDMARKS_MIRRORED = (1, 0, 2, 4, 3)
 """Left and right eye, nose, left and right mouth corner: where each goes when the image is mirrored."""
 
 _CORNER = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]], dtype=np.float32)
-
-
-def is_mirrored(corner: npt.NDArray[np.float32]) -> bool:
-    """Whether an x-then-y pair of axes, given as three points, has changed its orientation.
-
-    Example:
-        >>> is_mirrored(np.float32([[9, 0], [8, 0], [9, 1]]))
-        True
-    """
-    (x0, y0), (x1, y1), (x2, y2) = corner.tolist()
-    return bool((x1 - x0) * (y2 - y0) < (x2 - x0) * (y1 - y0))
+"""The origin and a step along x and along y: keypoints that show whether an augmentation has mirrored the image."""
 
 
 class FaceTransform:
-    """Bring a picture, its mask and landmarks to one size, augment them together, and make tensors.
+    """Bring an image, its mask and landmarks to one size, augment them together, and make tensors.
 
-    The whole picture is kept: it is scaled to fit and padded (mask: 255), never distorted. If the augmentation
-    mirrors the picture, by whatever transform, the label space's left and right classes and the left and right
+    The whole image is kept: it is scaled to fit and padded (mask: 255), never distorted. If the augmentation
+    mirrors the image, by whatever transform, the label space's left and right classes and the left and right
     landmarks change places.
 
     Args:
         image_size: Height and width in pixels.
-        labels: The masks' label space, where there are masks.
+        label_space: Of the masks, where there are masks.
         augmentations: Albumentations transforms, applied in this order after resizing.
 
     Example:
@@ -78,29 +57,22 @@ class FaceTransform:
     def __init__(
         self,
         image_size: tuple[int, int],
-        labels: LabelSpace | None = None,
+        label_space: LabelSpace | None = None,
         augmentations: Sequence[A.BasicTransform | A.BaseCompose] = (),
     ) -> None:
         self.image_size = image_size
-        height, width = image_size
         keypoints = A.KeypointParams(format="xy", remove_invisible=False)
-        self.fit = A.Compose(
-            [
-                A.LongestMaxSize(max_size_hw=image_size, area_for_downscale="image"),
-                A.PadIfNeeded(height, width, border_mode=cv2.BORDER_CONSTANT, fill_mask=IGNORE_INDEX),
-            ],
-            keypoint_params=keypoints,
-        )
+        scale = A.LongestMaxSize(max_size_hw=image_size, area_for_downscale="image")
+        pad = A.PadIfNeeded(*image_size, border_mode=cv2.BORDER_CONSTANT, fill_mask=IGNORE_INDEX)
+        self.fit = A.Compose([scale, pad], keypoint_params=keypoints)
         self.augment = A.Compose(list(augmentations), keypoint_params=keypoints) if augmentations else None
         self._mirrored = np.arange(256, dtype=np.uint8)  # a look-up table over all values of a mask
-        if labels is not None:
-            self._mirrored[: len(labels)] = labels.mirrored
+        if label_space is not None:
+            self._mirrored[: len(label_space)] = label_space.mirrored
 
     def __call__(self, record: Record, seed: int) -> Sample:
-        """Transform one picture; the same seed gives the same augmentation."""
-        arrays = {"image": record["image"]}
-        if "mask" in record:
-            arrays["mask"] = record["mask"]
+        """Transform one image; the same seed gives the same augmentation."""
+        arrays = {"image": record["image"]} | ({"mask": record["mask"]} if "mask" in record else {})
         points = np.concatenate([_CORNER, record["landmarks"]]) if "landmarks" in record else _CORNER
         if record["image"].shape[:2] != self.image_size:
             arrays = self.fit(**arrays, keypoints=points)
@@ -109,7 +81,7 @@ class FaceTransform:
             self.augment.set_random_seed(seed % 2**32)
             arrays = self.augment(**arrays, keypoints=points)
             points = arrays.pop("keypoints")
-        mirrored = is_mirrored(points[: len(_CORNER)])
+        mirrored = np.linalg.det(points[1:3] - points[0]) < 0
 
         # HWC → CHW; a copy, because augmentation may return a view with negative strides
         sample = Sample(image=torch.from_numpy(np.ascontiguousarray(arrays["image"].transpose(2, 0, 1))))

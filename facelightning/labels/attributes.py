@@ -1,70 +1,30 @@
 """The 40 attributes, their nine groups, and the regions in which they live."""
 
-ATTRIBUTES = (
-    "5_o_Clock_Shadow",
-    "Arched_Eyebrows",
-    "Attractive",
-    "Bags_Under_Eyes",
-    "Bald",
-    "Bangs",
-    "Big_Lips",
-    "Big_Nose",
-    "Black_Hair",
-    "Blond_Hair",
-    "Blurry",
-    "Brown_Hair",
-    "Bushy_Eyebrows",
-    "Chubby",
-    "Double_Chin",
-    "Eyeglasses",
-    "Goatee",
-    "Gray_Hair",
-    "Heavy_Makeup",
-    "High_Cheekbones",
-    "Male",
-    "Mouth_Slightly_Open",
-    "Mustache",
-    "Narrow_Eyes",
-    "No_Beard",
-    "Oval_Face",
-    "Pale_Skin",
-    "Pointy_Nose",
-    "Receding_Hairline",
-    "Rosy_Cheeks",
-    "Sideburns",
-    "Smiling",
-    "Straight_Hair",
-    "Wavy_Hair",
-    "Wearing_Earrings",
-    "Wearing_Hat",
-    "Wearing_Lipstick",
-    "Wearing_Necklace",
-    "Wearing_Necktie",
-    "Young",
+ATTRIBUTES = tuple(
+    """
+    5_o_Clock_Shadow Arched_Eyebrows Attractive Bags_Under_Eyes Bald Bangs Big_Lips Big_Nose Black_Hair Blond_Hair
+    Blurry Brown_Hair Bushy_Eyebrows Chubby Double_Chin Eyeglasses Goatee Gray_Hair Heavy_Makeup High_Cheekbones Male
+    Mouth_Slightly_Open Mustache Narrow_Eyes No_Beard Oval_Face Pale_Skin Pointy_Nose Receding_Hairline Rosy_Cheeks
+    Sideburns Smiling Straight_Hair Wavy_Hair Wearing_Earrings Wearing_Hat Wearing_Lipstick Wearing_Necklace
+    Wearing_Necktie Young
+    """.split()
 )
 """The 40 attributes in the order of CelebA's ``list_attr_celeba.txt`` (Liu et al., ICCV 2015)."""
 
 ATTRIBUTE_GROUPS = {
-    "hair": (
-        "Bald",
-        "Bangs",
-        "Black_Hair",
-        "Blond_Hair",
-        "Brown_Hair",
-        "Gray_Hair",
-        "Receding_Hairline",
-        "Straight_Hair",
-        "Wavy_Hair",
+    group: tuple(names.split())
+    for group, names in {
+        "hair": "Bald Bangs Black_Hair Blond_Hair Brown_Hair Gray_Hair Receding_Hairline Straight_Hair Wavy_Hair "
         "Wearing_Hat",
-    ),
-    "eye": ("Arched_Eyebrows", "Bags_Under_Eyes", "Bushy_Eyebrows", "Eyeglasses", "Narrow_Eyes"),
-    "ear": ("Wearing_Earrings",),
-    "nose": ("Big_Nose", "Pointy_Nose"),
-    "mouth": ("Big_Lips", "Mouth_Slightly_Open", "Smiling", "Wearing_Lipstick"),
-    "beard": ("5_o_Clock_Shadow", "Double_Chin", "Goatee", "Mustache", "No_Beard", "Sideburns"),
-    "cheek": ("High_Cheekbones", "Rosy_Cheeks"),
-    "neck": ("Wearing_Necklace", "Wearing_Necktie"),
-    "global": ("Attractive", "Blurry", "Chubby", "Heavy_Makeup", "Male", "Oval_Face", "Pale_Skin", "Young"),
+        "eye": "Arched_Eyebrows Bags_Under_Eyes Bushy_Eyebrows Eyeglasses Narrow_Eyes",
+        "ear": "Wearing_Earrings",
+        "nose": "Big_Nose Pointy_Nose",
+        "mouth": "Big_Lips Mouth_Slightly_Open Smiling Wearing_Lipstick",
+        "beard": "5_o_Clock_Shadow Double_Chin Goatee Mustache No_Beard Sideburns",
+        "cheek": "High_Cheekbones Rosy_Cheeks",
+        "neck": "Wearing_Necklace Wearing_Necktie",
+        "global": "Attractive Blurry Chubby Heavy_Makeup Male Oval_Face Pale_Skin Young",
+    }.items()
 }
 """Nine groups that partition the attributes (Wang, Su, Zhao, Table I, spelt as CelebA spells them)."""
 

@@ -1,1 +1,31 @@
-"""Networks: tensors in, tensors out; plain ``nn.Module``, one idea of a paper a file."""
+"""Networks, and the parts that they are made of: tensors in, tensors out; one idea of a paper a file."""
+
+from facelightning.models.attributes import AttributeNetwork
+from facelightning.models.encoders import MaskedInput, PaperEncoder, TorchvisionEncoder
+from facelightning.models.ensemble import EnsembleNetwork
+from facelightning.models.gating import SemanticGating, SymbioticAugmentation
+from facelightning.models.heads import LinearHead, LocalizationHead
+from facelightning.models.joint import JointNetwork
+from facelightning.models.parser import ParserRegions
+from facelightning.models.pooling import AveragePooling, PyramidPooling, SemanticPooling
+from facelightning.models.regions import LandmarkBoxes
+from facelightning.models.segmentation import SegmentationNetwork
+
+__all__ = [
+    "AttributeNetwork",
+    "AveragePooling",
+    "EnsembleNetwork",
+    "JointNetwork",
+    "LandmarkBoxes",
+    "LinearHead",
+    "LocalizationHead",
+    "MaskedInput",
+    "PaperEncoder",
+    "ParserRegions",
+    "PyramidPooling",
+    "SegmentationNetwork",
+    "SemanticGating",
+    "SemanticPooling",
+    "SymbioticAugmentation",
+    "TorchvisionEncoder",
+]

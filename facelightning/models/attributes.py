@@ -1,101 +1,43 @@
-"""The attribute network: twelve layers, and the places where its variants put in something else."""
+"""The attribute network: an encoder, layers of its own, a pooling and a head; regions for the parts that need them."""
 
-from typing import Self, cast
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from facelightning.errors import ConfigurationError
-from facelightning.labels import LabelSpace
-from facelightning.models.blocks import ConvBlock, Encoder, max_pool
-from facelightning.models.boxes import BOXES, box_masks
-from facelightning.models.gating import GatedEncoder, SemanticGating, SymbioticAugmentation, gate_masks
-from facelightning.models.naive import NaiveInput
-from facelightning.models.pooling import AveragePooling, SemanticPooling, region_masks
-from facelightning.models.pyramid import PyramidPooling
-from facelightning.models.segmentation import SegmentationNetwork
-
-POOLINGS: dict[str, type[AveragePooling] | type[PyramidPooling] | type[SemanticPooling]] = {
-    "avg": AveragePooling,
-    "spp": PyramidPooling,
-    "ssp": SemanticPooling,
-    "bbox": SemanticPooling,
-}
-GATES: dict[str, type[SemanticGating] | type[SymbioticAugmentation]] = {
-    "ssg": SemanticGating,
-    "symbiotic": SymbioticAugmentation,
-}
-
-
-class AttributeTail(nn.Sequential):
-    """Layers 9 to 12 of the basic network: 512, 512, pool, 1024, 1024 filters (Kalayeh et al., §3.1.1).
-
-    A pool stands before each increase of filters, so none between the encoder's 512 and these.
-    """
-
-    def __init__(self, width: int = 64) -> None:
-        super().__init__(
-            ConvBlock(8 * width, 8 * width),
-            ConvBlock(8 * width, 8 * width),
-            max_pool(),
-            ConvBlock(8 * width, 16 * width),
-            ConvBlock(16 * width, 16 * width),
-        )
-
-
-class Parser(nn.Module):
-    """A trained face parser that serves another network: frozen, and always in evaluation mode.
-
-    Args:
-        labels: What its classes mean.
-        width: Of its :class:`SegmentationNetwork`.
-    """
-
-    def __init__(self, labels: LabelSpace, width: int = 64) -> None:
-        super().__init__()
-        self.labels = labels
-        self.network = SegmentationNetwork(len(labels), width)
-        self.trained = False  # a parser of random weights helps nobody: who trains on it asks
-        self.register_load_state_dict_post_hook(  # type: ignore[no-untyped-call]  # torch is only partly typed
-            lambda module, _: setattr(module, "trained", True)
-        )
-        self.requires_grad_(False)
-        self.eval()
-
-    def train(self, mode: bool = True) -> Self:
-        """Stay in evaluation mode: BatchNorm must keep the statistics the parser was trained with."""
-        return super().train(False)
-
-    @torch.no_grad()
-    def forward(self, images: Tensor, scales: int) -> list[Tensor]:
-        """The parser's logits ``(B, N, h, w)`` at the ``scales`` coarsest of its four scales, coarse to fine."""
-        logits: list[Tensor] = self.network(images, scales)
-        return logits
+from facelightning.models.encoders import EncoderFactory, Input, make_encoder
+from facelightning.models.gating import Gate
+from facelightning.models.heads import HeadFactory, LinearHead
+from facelightning.models.pooling import AveragePooling, Pooling
+from facelightning.models.regions import RegionSource
 
 
 class AttributeNetwork(nn.Module):
-    """The basic attribute network of Kalayeh et al. (CVPR 2017), §3.1.1, and its variants of Table 2.
+    """The basic attribute network of Kalayeh et al. (CVPR 2017), §3.1.1, and the parts that make its variants.
 
     Args:
         num_attributes: A.
-        width: Filters of the first layer, 64 in the paper; scales every layer.
-        pooling: How the last map becomes scores: ``avg``, :class:`AveragePooling`; ``spp``, :class:`PyramidPooling`;
-            ``ssp``, :class:`SemanticPooling` within the parser's regions; ``bbox``, within boxes around landmarks.
-        gating: What stands in place of Conv32: ``none``; ``ssg``, :class:`SemanticGating`; ``symbiotic``,
-            :class:`SymbioticAugmentation`.
-        inputs: What the network sees: ``rgb``; or ``rgb_masks``, the naive approach of :class:`NaiveInput`.
-        parser: For ``ssp``, gating and ``rgb_masks``.
+        width: Filters of the first layer, 64 in the paper; scales every layer of the paper's encoder.
+        encoder: Makes the encoder; the paper's if not given.
+        image_input: Makes what the first layer sees; the normalised image if not given.
+        gate: Makes what gates in the encoder; nothing if not given.
+        pooling: Makes the pooling of the last map.
+        head: Makes the classifier.
+        regions: Makes what finds regions, for the parts that need them.
 
     Shape:
         - images: ``(B, 3, H, W)``, uint8, or float in [0, 1]; 218×178 in the paper.
-        - landmarks: ``(B, 5, 2)``, x, y in pixels; for ``bbox`` only.
-        - return: logits ``(B, A)``.
+        - landmarks: ``(B, 5, 2)``, x, y in pixels; for boxes only.
+        - return: ``"attributes"``: logits ``(B, A)``; ``"features"``: the last map before pooling, ``(B, C, h, w)``, in
+          which PReLU leaves negative values; ``"region_weights"``: ``(B, N, A)``, of a head that weighs places.
 
     Raises:
-        ConfigurationError: In the call, if ``bbox`` gets no landmarks.
+        ConfigurationError: If a part needs regions and there are none, or there are and no part needs them.
 
     Example:
-        >>> AttributeNetwork(40, width=4)(torch.rand(2, 3, 218, 178)).shape
+        >>> AttributeNetwork(40, width=4)(torch.rand(2, 3, 218, 178))["attributes"].shape
         torch.Size([2, 40])
     """
 
@@ -103,72 +45,36 @@ class AttributeNetwork(nn.Module):
         self,
         num_attributes: int,
         width: int = 64,
-        pooling: str = "avg",
-        gating: str = "none",
-        inputs: str = "rgb",
-        parser: Parser | None = None,
+        encoder: EncoderFactory | None = None,
+        image_input: Callable[[int], Input] | None = None,
+        gate: Callable[[int, int, int, bool], Gate] | None = None,
+        pooling: Callable[[int], Pooling] = AveragePooling,
+        head: HeadFactory = LinearHead,
+        regions: Callable[[], RegionSource] | None = None,
     ) -> None:
         super().__init__()
-        # how many of the parser's scales are needed, 1/8 first: masks of 1/4 gate, of 1/2 pool, of 1/1 are input
-        self.scales = max(2 * (gating != "none"), 3 * (pooling == "ssp"), 4 * (inputs == "rgb_masks"))
-        if (parser is None) != (self.scales == 0):
-            raise ValueError("a parser is for pooling ssp, gating and inputs rgb_masks, and only for them")
-        regions = 0 if parser is None else len(parser.labels)
-        self.input = NaiveInput(regions) if inputs == "rgb_masks" else None
-        channels = 3 if self.input is None else 3 + regions
-        self.encoder: Encoder
-        if gating == "none":
-            self.encoder = Encoder(width, channels)
-        else:
-            self.encoder = GatedEncoder(GATES[gating], regions, width, channels)
-        self.tail = AttributeTail(width)
-        self.parser = parser
-        self.pooling = POOLINGS[pooling](16 * width, num_attributes)
-        self.boxes = pooling == "bbox"
+        self.regions = None if regions is None else regions()
+        names = () if self.regions is None else self.regions.names
+        self.encoder = make_encoder(encoder, width, None if image_input is None else image_input(len(names)))
+        if gate is not None:
+            self.encoder.add_gate(gate, len(names))
+        self.tail = self.encoder.tail()
+        self.pooling = pooling(self.tail.stride)
+        self.places = self.pooling.places(names)
+        self.head = head(self.tail.channels, len(self.places), num_attributes)
+        users = [type(part).__name__ for part in self.modules() if getattr(part, "needs_regions", False)]
+        if users and self.regions is None:
+            raise ConfigurationError(
+                f"{users[0]} needs regions: set `regions` to ParserRegions with the checkpoint of a SegNet "
+                "(train one with: facelightning fit --config segnet.yaml), or to LandmarkBoxes"
+            )
+        if self.regions is not None and not users:
+            raise ConfigurationError(
+                f"no part of this network needs regions, but `regions` is {type(self.regions).__name__}"
+            )
         self.to(memory_format=torch.channels_last)
 
-    def forward(self, images: Tensor, landmarks: Tensor | None = None) -> Tensor:
-        parsing = self._parse(images)
-        features = self._features(images, parsing)
-        if isinstance(self.pooling, SemanticPooling):
-            return cast(Tensor, self.pooling(features, self._regions(images, parsing, landmarks)))
-        return cast(Tensor, self.pooling(features))
-
-    def features(self, images: Tensor) -> Tensor:
-        """The last map before pooling, ``(B, 16·width, ⌈H/16⌉, ⌈W/16⌉)``; PReLU leaves negative values in it."""
-        return self._features(images, self._parse(images))
-
-    def region_weights(self, images: Tensor, landmarks: Tensor | None = None) -> Tensor:
-        """How much each region counts for each attribute, ``(B, N, A)``, summing to 1 over regions (SSP, BBox)."""
-        if not isinstance(self.pooling, SemanticPooling):
-            raise ValueError("only a network with semantic pooling weighs regions")
-        parsing = self._parse(images)
-        regions = self._regions(images, parsing, landmarks)
-        return self.pooling.scores(self._features(images, parsing), regions)[1]
-
-    @property
-    def regions(self) -> tuple[str, ...] | None:
-        """Names of the regions that are weighed; ``None`` if none are."""
-        if self.boxes:
-            return BOXES
-        return self.parser.labels.classes if self.parser and isinstance(self.pooling, SemanticPooling) else None
-
-    def _parse(self, images: Tensor) -> list[Tensor]:
-        return [] if self.parser is None else cast(list[Tensor], self.parser(images, self.scales))
-
-    def _features(self, images: Tensor, parsing: list[Tensor]) -> Tensor:
-        """The last map, ``(B, 16·width, ⌈H/16⌉, ⌈W/16⌉)``."""
-        x = images if self.input is None else self.input(images, parsing[3])
-        gated = isinstance(self.encoder, GatedEncoder)
-        return cast(Tensor, self.tail(self.encoder(x, gate_masks(parsing[1])) if gated else self.encoder(x)))
-
-    def _regions(self, images: Tensor, parsing: list[Tensor], landmarks: Tensor | None) -> Tensor:
-        """The masks to pool within, ``(B, N, ⌈H/16⌉, ⌈W/16⌉)``."""
-        if self.parser is not None and not self.boxes:
-            return region_masks(parsing[2], self.parser.labels.part_indices)
-        if landmarks is None:
-            raise ConfigurationError(
-                "pooling bbox draws boxes around five landmarks, but the data has none; CelebA's copy needs "
-                "list_landmarks_align_celeba.txt (for in-the-wild pictures list_landmarks_celeba.txt)"
-            )
-        return box_masks(landmarks, (images.shape[-2], images.shape[-1]))
+    def forward(self, images: Tensor, landmarks: Tensor | None = None) -> dict[str, Any]:
+        regions = None if self.regions is None else self.regions(images, landmarks)
+        features = self.tail(self.encoder(images, regions)[-1])
+        return {"features": features, **self.head(self.pooling(features, regions))}

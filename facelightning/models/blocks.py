@@ -1,6 +1,7 @@
-"""What every network is made of: normalised input, the convolution block, and the shared encoder."""
+"""What every network is made of: normalised input, the convolution block, pooling between resolutions."""
 
-from typing import cast
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -59,34 +60,12 @@ def max_pool() -> nn.MaxPool2d:
     return nn.MaxPool2d(kernel_size=2, stride=2, ceil_mode=True)
 
 
-class Encoder(nn.Module):
-    """The first eight layers of every network, Conv11 to Conv42 (Kalayeh et al., Table 1).
-
-    Args:
-        width: Filters of the first layer (64 in the paper); the others are 2, 4, 8 times as many.
-        in_channels: 3: RGB, which is normalised here; any other input is taken as it is.
-
-    Shape:
-        - images: ``(B, 3, H, W)``, uint8, or float in [0, 1]; or ``(B, in_channels, H, W)``.
-        - return: ``(B, 8·width, ⌈H/8⌉, ⌈W/8⌉)``.
-
-    Example:
-        >>> Encoder(width=4)(torch.rand(1, 3, 218, 178)).shape
-        torch.Size([1, 32, 28, 23])
-    """
-
-    def __init__(self, width: int = 64, in_channels: int = 3) -> None:
-        super().__init__()
-        self.out_channels = 8 * width
-        self.normalize = Normalize() if in_channels == 3 else nn.Identity()
-        self.conv1 = conv_stage(in_channels, width)
-        self.conv2 = conv_stage(width, 2 * width)
-        self.conv3 = conv_stage(2 * width, 4 * width)
-        self.conv4 = conv_stage(4 * width, 8 * width)
-        self.pool = max_pool()
-
-    def forward(self, images: Tensor) -> Tensor:
-        x = self.conv1(self.normalize(images))  # 218×178
-        x = self.conv2(self.pool(x))  # 109×89
-        x = self.conv3(self.pool(x))  # 55×45
-        return cast(Tensor, self.conv4(self.pool(x)))  # 28×23
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Run a module in evaluation mode for the time of a ``with`` block."""
+    training = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(training)

@@ -1,7 +1,7 @@
 """The average of several attribute networks' predictions."""
 
 from collections.abc import Iterable
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -21,10 +21,11 @@ class EnsembleNetwork(nn.Module):
     Shape:
         - images: ``(B, 3, H, W)``, uint8, or float in [0, 1].
         - landmarks: ``(B, 5, 2)``, if a member needs them.
-        - return: logits ``(B, A)`` of the mean probabilities.
+        - return: ``"attributes"``: logits ``(B, A)`` of the mean probabilities.
 
     Example:
-        >>> EnsembleNetwork([AttributeNetwork(40, width=4) for _ in range(2)])(torch.rand(1, 3, 64, 64)).shape
+        >>> members = [AttributeNetwork(40, width=4) for _ in range(2)]
+        >>> EnsembleNetwork(members)(torch.rand(1, 3, 64, 64))["attributes"].shape
         torch.Size([1, 40])
 
     .. [1] Kalayeh, Gong, Shah, "Improving Facial Attribute Prediction using Semantic Segmentation", CVPR 2017, §4.3.1.
@@ -40,7 +41,7 @@ class EnsembleNetwork(nn.Module):
         """Stay in evaluation mode."""
         return super().train(False)
 
-    def forward(self, images: Tensor, landmarks: Tensor | None = None) -> Tensor:
-        logits = torch.stack([member(images, landmarks) for member in self.members]).float()
+    def forward(self, images: Tensor, landmarks: Tensor | None = None) -> dict[str, Any]:
+        logits = torch.stack([member(images, landmarks)["attributes"] for member in self.members]).float()
         # the logit of mean p is log Σ p - log Σ (1 - p), summed in logarithms: p itself rounds to 0 and 1
-        return logsigmoid(logits).logsumexp(dim=0) - logsigmoid(-logits).logsumexp(dim=0)
+        return {"attributes": logsigmoid(logits).logsumexp(dim=0) - logsigmoid(-logits).logsumexp(dim=0)}

@@ -1,129 +1,103 @@
 """One network for both tasks: the encoder is shared, each task has its own half behind it."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from facelightning.errors import ConfigurationError
 from facelightning.labels import LabelSpace
-from facelightning.models.attributes import AttributeTail
-from facelightning.models.blocks import Encoder
-from facelightning.models.pooling import AveragePooling, SemanticPooling, region_masks
+from facelightning.models.encoders import EncoderFactory, make_encoder
+from facelightning.models.heads import HeadFactory, LinearHead
+from facelightning.models.parser import ParsedRegions
+from facelightning.models.pooling import AveragePooling, Pooling
 from facelightning.models.segmentation import Decoder
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Run a module in evaluation mode for the time of a ``with`` block."""
-    training = module.training
-    module.eval()
-    try:
-        yield
-    finally:
-        module.train(training)
 
 
 class JointNetwork(nn.Module):
     """Parsing and attributes with the first eight layers shared (Kalayeh et al., CVPR 2017, §4.4).
 
+    A pooling that needs regions gets those that this network itself parses, as they are: attribute loss does not
+    reach the decoder.
+
     Args:
-        labels: The parsing classes.
+        label_space: The parsing classes.
         num_attributes: A.
         width: Filters of the first layer, 64 in the paper; scales every layer.
-        semantic_pooling: Pool attribute features within the regions that this network itself parses (SSP);
-            the regions are then taken as they are: attribute loss does not reach the decoder.
+        encoder: Makes the encoder; the paper's if not given.
+        pooling: Makes the pooling of the attributes' last map.
+        head: Makes their classifier.
 
     Example:
         >>> from facelightning.labels import HELEN7
-        >>> parsing, attributes = JointNetwork(HELEN7, 40, width=4)(torch.rand(2, 3, 218, 178))
-        >>> parsing[-1].shape, attributes.shape
+        >>> output = JointNetwork(HELEN7, 40, width=4)(torch.rand(2, 3, 218, 178))
+        >>> output["parsing"][-1].shape, output["attributes"].shape
         (torch.Size([2, 7, 218, 178]), torch.Size([2, 40]))
     """
 
     def __init__(
-        self, labels: LabelSpace, num_attributes: int, width: int = 64, semantic_pooling: bool = False
+        self,
+        label_space: LabelSpace,
+        num_attributes: int,
+        width: int = 64,
+        encoder: EncoderFactory | None = None,
+        pooling: Callable[[int], Pooling] = AveragePooling,
+        head: HeadFactory = LinearHead,
     ) -> None:
         super().__init__()
-        self.labels = labels
-        self.encoder = Encoder(width)
-        self.decoder = Decoder(len(labels), width)
-        self.tail = AttributeTail(width)
-        self.semantic_pooling = semantic_pooling
-        pooling = SemanticPooling if semantic_pooling else AveragePooling
-        self.pooling: AveragePooling | SemanticPooling = pooling(16 * width, num_attributes)
+        self.label_space = label_space
+        self.encoder = make_encoder(encoder, width)
+        self.decoder = Decoder(self.encoder.channels[-1], self.encoder.strides[-1], len(label_space), width)
+        self.tail = self.encoder.tail()
+        self.pooling = pooling(self.tail.stride)
+        self.places = self.pooling.places(label_space.classes)
+        self.head = head(self.tail.channels, len(self.places), num_attributes)
         self.to(memory_format=torch.channels_last)
 
-    def forward(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Both tasks on the same pictures.
+    def forward(
+        self,
+        images: Tensor,
+        attribute_images: Tensor | None = None,
+        wanted: Collection[str] = ("parsing", "attributes"),
+    ) -> dict[str, Any]:
+        """Parse images, and describe them or others.
+
+        In joint training each task has its own images. Both go through the encoder as one batch, so that its
+        BatchNorm sees in training the mixture that its running statistics describe later; the decoder sees those to
+        parse alone, and regions for the others are parsed as at prediction.
+
+        Args:
+            images: To parse; and to describe, without others.
+            attribute_images: Others to describe, of the same size.
+            wanted: What to compute.
 
         Shape:
-            - images: ``(B, 3, H, W)``, uint8, or float in [0, 1].
-            - return: parsing logits ``(B, K, h, w)`` coarse to fine, and attribute logits ``(B, A)``.
-        """
-        features = self.encoder(images)
-        parsing = self.decoder(features, images.shape[-2:])
-        masks = region_masks(parsing[-2].detach(), self.labels.part_indices) if self.semantic_pooling else None
-        return parsing, self._attributes(features, masks)
-
-    def parse(self, images: Tensor) -> list[Tensor]:
-        """The parsing half alone: logits, coarse to fine."""
-        logits: list[Tensor] = self.decoder(self.encoder(images), images.shape[-2:])
-        return logits
-
-    def describe(self, images: Tensor) -> Tensor:
-        """The attribute half alone: logits ``(B, A)``."""
-        features = self.encoder(images)
-        return self._attributes(features, self._masks(features, images.shape[-2:]))
-
-    def forward_pair(self, parsing_images: Tensor, attribute_images: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Each task on its own pictures, as in joint training.
-
-        Both go through the encoder as one batch, so that its BatchNorm sees in training the mixture that its
-        running statistics describe later.
-
-        Shape:
-            - parsing_images: ``(P, 3, H, W)``.
-            - attribute_images: ``(Q, 3, H, W)``, of the same H and W.
-            - return: parsing logits ``(P, K, h, w)`` coarse to fine, and attribute logits ``(Q, A)``.
+            - images: ``(P, 3, H, W)``, uint8, or float in [0, 1].
+            - attribute_images: ``(Q, 3, H, W)``.
+            - return: ``"parsing"``: logits ``(P, K, h, w)``, coarse to fine; ``"attributes"``: logits ``(Q, A)``;
+              ``"features"`` and ``"region_weights"`` as of :class:`~facelightning.models.attributes.AttributeNetwork`.
 
         Raises:
             ConfigurationError: If the two differ in height or width; the message names both sizes.
         """
-        if parsing_images.shape[-2:] != attribute_images.shape[-2:]:
-            sizes = [" × ".join(map(str, x.shape[-2:])) for x in (parsing_images, attribute_images)]
-            raise ConfigurationError(
-                f"pictures to parse ({sizes[0]}) and to describe ({sizes[1]}) differ in size; give both data modules "
-                "one image_size"
-            )
-        features = self.encoder(torch.cat([parsing_images, attribute_images]))
-        features_p, features_a = features.split([len(parsing_images), len(attribute_images)])
-        parsing = self.decoder(features_p, parsing_images.shape[-2:])
-        return parsing, self._attributes(features_a, self._masks(features_a, attribute_images.shape[-2:]))
-
-    def features(self, images: Tensor) -> Tensor:
-        """The attributes' last map before pooling, ``(B, 16·width, ⌈H/16⌉, ⌈W/16⌉)``; it has negative values too."""
-        features: Tensor = self.tail(self.encoder(images))
-        return features
-
-    def region_weights(self, images: Tensor) -> Tensor:
-        """How much each region counts for each attribute, ``(B, N, A)``, summing to 1 over regions (SSP only)."""
-        features = self.encoder(images)
-        masks = self._masks(features, images.shape[-2:])
-        if masks is None or not isinstance(self.pooling, SemanticPooling):
-            raise ValueError("only a network with semantic pooling weighs regions")
-        return self.pooling.scores(self.tail(features), masks)[1]
-
-    def _masks(self, features: Tensor, input_size: Sequence[int]) -> Tensor | None:
-        """SSP's regions on pictures without masks: parsed as at prediction, and teaching the decoder nothing."""
-        if not self.semantic_pooling:
-            return None
-        with torch.no_grad(), evaluating(self.decoder):
-            logits: list[Tensor] = self.decoder(features, input_size, scales=3)
-        return region_masks(logits[-1], self.labels.part_indices)
-
-    def _attributes(self, features: Tensor, masks: Tensor | None) -> Tensor:
-        x = self.tail(features)
-        logits: Tensor = self.pooling(x) if masks is None else self.pooling(x, masks)
-        return logits
+        size, output = images.shape[-2:], dict[str, Any]()
+        if attribute_images is None:
+            to_parse = to_describe = self.encoder(images)[-1]
+        else:
+            if attribute_images.shape[-2:] != size:
+                sizes = [" × ".join(map(str, x.shape[-2:])) for x in (images, attribute_images)]
+                raise ConfigurationError(
+                    f"images to parse ({sizes[0]}) and to describe ({sizes[1]}) differ in size; give both data modules "
+                    "one image_size"
+                )
+            features = self.encoder(torch.cat([images, attribute_images]))[-1]
+            to_parse, to_describe = features.split([len(images), len(attribute_images)])
+        if "parsing" in wanted:
+            output["parsing"] = self.decoder(to_parse, size)
+        if "attributes" in wanted:
+            known = output.get("parsing", ()) if attribute_images is None else ()
+            regions = ParsedRegions(self.decoder, to_describe, size, self.label_space, known)
+            output["features"] = self.tail(to_describe)
+            output |= self.head(self.pooling(output["features"], regions))
+        return output

@@ -1,25 +1,27 @@
-"""``facelightning reproduce``: trains the rows of the paper's tables that are missing, and prints the tables."""
+"""``facelightning reproduce``: trains the rows of the published tables that are missing, and prints the tables."""
 
 import csv
-import json
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from importlib import import_module
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import yaml
 from jsonargparse import auto_cli
 
-from facelightning.data import CelebADataModule, LFWADataModule
-from facelightning.errors import ConfigurationError, FacelightningError
+from facelightning.cli import FaceParser
+from facelightning.configs import read_config, suggestion
+from facelightning.data.tables import AttributeDataset
+from facelightning.errors import ConfigurationError, DataNotFoundError, FacelightningError
 from facelightning.labels import ATTRIBUTES
-from facelightning.reproduce.plan import Plan, Run, check_settings, data_sets
+from facelightning.reproduce.plan import Plan, Run, check_settings
 from facelightning.reproduce.scheduler import alone, train_all
-from facelightning.reproduce.tables import duration, read_tables, write_tables
+from facelightning.reproduce.tables import Table, duration, read_tables, write_tables
+from facelightning.runs import RunFolder
 from facelightning.statistics import bootstrap_differences
 
 
@@ -29,10 +31,8 @@ def reproduce(
     lfwa: str | None = None,
     rows: list[str] | None = None,
     seeds: list[int] | None = None,
+    recipe: str | None = None,
     overlay: list[str] | None = None,
-    segnet_overlay: list[str] | None = None,
-    jointnet_overlay: list[str] | None = None,
-    balanced_overlay: list[str] | None = None,
     output: str = "runs/reproduce",
     resamples: int = 1000,
     attribution: bool = False,
@@ -49,55 +49,48 @@ def reproduce(
         lfwa: Folder of LFWA.
         rows: Names of rows; all that the given data allows if not given. What a row starts from is trained too.
         seeds: One training of each row for each; 0 if not given.
-        overlay: Configurations that change the training of every attribute network.
-        segnet_overlay: The same for the parser.
-        jointnet_overlay: The same for joint training.
-        balanced_overlay: What changes, after ``overlay``, the fine-tuning with balanced loss, such as its length.
+        recipe: Size, optimiser and length of every training, such as small; the paper's if not given.
+        overlay: Configurations about the machine, such as overlays/fast.yaml, that change every training after that.
+            Ensembles train nothing: they take accelerator, precision and settings of the data from them.
         output: Folder of runs and tables.
-        resamples: Bootstrap samples of the test pictures, for intervals.
+        resamples: Bootstrap samples of the test images, for intervals.
         attribution: Also measure on drawn faces whether the attribute networks look in the right place, as
             ``facelightning attribution`` does; it means something for networks that were trained on drawn faces.
-        dry_run: Only list what would be done, and how long such runs took.
+        dry_run: Only list the rows, what they need, how far they are, and how long a run took: here, or when the recipe
+            was measured. Needs no data.
     """
-    roots = {
-        name: str(Path(root).expanduser().resolve())
-        for name, root in (("celeba", celeba), ("helen", helen), ("lfwa", lfwa))
-        if root is not None
-    }
-    overlays = {
-        name: configs or []
-        for name, configs in (
-            ("", overlay),
-            ("segnet", segnet_overlay),
-            ("jointnet", jointnet_overlay),
-            ("balanced", balanced_overlay),
-        )
-    }
+    given = {"celeba": celeba, "helen": helen, "lfwa": lfwa}
+    roots = {name: str(Path(root).expanduser().resolve()) for name, root in given.items() if root is not None}
+    for name, root in roots.items():
+        if not Path(root).is_dir():
+            raise DataNotFoundError(f"--{name}: the data root {root} does not exist; give the folder of the data set")
     folder = Path(output).resolve()
-    plan = Plan(roots, overlays, folder)
-    unknown = set(rows or ()) - plan.rows.keys()
-    if unknown:
-        raise ConfigurationError(f"no row is named {', '.join(sorted(unknown))}; rows are {', '.join(plan.rows)}")
-    wanted = [name for name in plan.rows if (name in rows if rows else plan.possible(name))]
+    if dry_run and not roots:  # as if all were given
+        roots = {name: name for name in given}
+    plan = Plan(roots, recipe, overlay or [], folder)
+    for name in rows or ():
+        if name not in plan.rows:
+            raise ConfigurationError(f"no row is named {name}; {suggestion(name, plan.rows)}")
+        if not dry_run and (obstacle := plan.obstacle(name)):
+            raise ConfigurationError(obstacle)
+    wanted = rows or [name for name in plan.rows if dry_run or plan.obstacle(name) is None]
     if not wanted:
         raise ConfigurationError("nothing to train: give the folders of the data, at least --celeba and --helen")
     for seed in seeds or [0]:
         for name in wanted:
             plan.add(name, seed)
+    if dry_run:
+        print(_overview(plan))
+        return
 
     runs = plan.runs
-    if dry_run:
-        for run in runs.values():
-            print(f"{run.row.name:16} seed {run.seed}   {_state(run)}")
-        return
     folder.mkdir(parents=True, exist_ok=True)
     for run in runs.values():
         check_settings(run)
     failed = train_all(list(runs.values()), attribution)
     with alone(folder):
-        done = {key: run for key, run in runs.items() if key[0] in wanted and run.finished() is not None}
-        records = [record for table in read_tables() for record in _records(table, done, roots, resamples)]
-        text = write_tables(folder, records)
+        done = [run for (name, _), run in runs.items() if name in wanted and run.finished() is not None]
+        text = write_tables(folder, [record for table in read_tables() for record in _records(table, done, resamples)])
     print(text)
     if failed:
         raise FacelightningError(f"{len(failed)} of {len(runs)} runs failed: {', '.join(failed)}; see above")
@@ -107,69 +100,79 @@ def main(args: Sequence[str]) -> None:
     """The command line of :func:`reproduce`, where ``--dry-run`` alone is enough."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the training that runs is ended, too
     words = ["--dry_run=true" if word == "--dry-run" else word for word in args]
-    auto_cli(reproduce, args=words, as_positional=False, prog="facelightning reproduce")
+    auto_cli(reproduce, args=words, as_positional=False, prog="facelightning reproduce", parser_class=FaceParser)
 
 
-def _state(run: Run) -> str:
-    """What is left to do of a run, and how long those like it took."""
-    if run.finished() is not None:
-        return "finished"
-    state = "to be continued" if run.last.is_file() else "to be trained"
-    # a run that was interrupted does not know its whole time
-    seeds = run.folder.parent.glob("seed_*/finished.json")
-    records = [json.loads(path.read_text()) for path in seeds]
-    times = [record["seconds"] for record in records if record["attempts"] == 1]
-    return f"{state}; others took {duration(mean(times))}" if times else state
+def _overview(plan: Plan) -> str:
+    """Each row of a plan: what was published, what it needs, how long a run takes, how far its runs are."""
+    lines, times = list[str](), list[float | None]()
+    for name in dict.fromkeys(name for name, _ in plan.runs):
+        runs = [run for (row, _), run in plan.runs.items() if row == name]
+        row, obstacle, estimate = runs[0].row, plan.obstacle(name), runs[0].estimate()
+        original = f" (original images: {_numbers(row.original)})" if row.original else ""
+        parents = f"; starts from: {', '.join(row.parents)}" if row.parents else ""
+        time = f"{duration(estimate[0])} a run ({estimate[1]})" if estimate else "not measured"
+        states = [f"seed {run.seed} {run.state}" for run in runs]
+        lines += [
+            f"{name}: {row.title}; published: {_numbers(row.published) or 'nothing'}{original}",
+            f"  data: {', '.join(row.data.values())}{parents}; time: {time}",
+            f"  {', '.join(states)}" + (f"; {obstacle}" if obstacle else ""),
+        ]
+        times += [estimate and estimate[0] for run in runs if run.finished() is None and obstacle is None]
+    known = [time for time in times if time is not None]
+    unknown = f", and {len(times) - len(known)} that were not measured" if len(known) < len(times) else ""
+    lines.append(f"to do: {len(known)} runs, {duration(sum(known))} one after another{unknown}")
+    return "\n".join(lines)
 
 
-def _records(
-    table: Mapping[str, Any], runs: Mapping[tuple[str, int], Run], roots: Mapping[str, str], resamples: int
-) -> Iterator[dict[str, Any]]:
+def _numbers(scores: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:.2f}" for name, value in scores.items())
+
+
+def _records(table: Table, runs: Sequence[Run], resamples: int) -> Iterator[dict[str, Any]]:
     """What is known of each row of a table: published, ours by seed, difference to the baseline."""
-    baseline = {seed: run for (name, seed), run in runs.items() if name == table["baseline"]}
-    truth = None
-    for row in table["rows"]:
-        mine = {seed: run for (name, seed), run in runs.items() if name == row.get("name")}
+    baseline = {run.seed: run for run in runs if run.row.name == table.baseline}
+    for row in table.rows:
+        mine = sorted((run for run in runs if run.row.name == row.name), key=lambda run: run.seed)
         record: dict[str, Any] = {
-            "table": table["name"],
-            "row": row["title"],
-            "seeds": sorted(mine),
-            "published": row.get("published", {}),
-            "original": row.get("original", {}),
-            "ours": {
-                column: [_score(mine[seed], table, column) for seed in sorted(mine)] for column in table["columns"]
-            },
-            "finished": [mine[seed].finished() for seed in sorted(mine)],
-            "attribution": [mine[seed].attribution() for seed in sorted(mine)],
+            "table": table.name,
+            "row": row.title,
+            "seeds": [run.seed for run in mine],
+            "published": row.published,
+            "original": row.original,
+            "ours": {column: [_score(run, table.part, column) for run in mine] for column in table.columns},
+            "finished": [run.finished() for run in mine],
+            "attribution": [run.attribution() for run in mine],
         }
-        both = sorted(mine.keys() & baseline.keys())
-        if table["part"] == "attributes" and both and row["name"] != table["baseline"]:
-            if truth is None:
-                truth = _truth(next(iter(baseline.values())), roots)
-            names, attributes, persons = truth
-            pairs = [(_predictions(mine[s], names), _predictions(baseline[s], names)) for s in both]
-            record["difference"] = bootstrap_differences(pairs, attributes, resamples, persons)
+        both = [run for run in mine if run.seed in baseline and row.name != table.baseline]
+        if row.predicts == "attributes" and both:
+            test = _test_split(next(iter(baseline.values())).files.config)
+            pairs = [(_predictions(run, test), _predictions(baseline[run.seed], test)) for run in both]
+            truth = test.attributes.astype(bool)
+            record["difference"] = bootstrap_differences(pairs, truth, resamples, test.identities)
         yield record
 
 
-def _score(run: Run, table: Mapping[str, Any], column: str) -> float | None:
-    scores = run.results()[table["part"]]
+def _score(run: Run, part: str, column: str) -> float | None:
+    scores = run.results()[part]
     value: float | None = scores[column] if column in scores else scores["iou"].get(column)
     return value
 
 
-def _truth(run: Run, roots: Mapping[str, str]) -> tuple[list[str], npt.NDArray[np.bool_], npt.NDArray[np.int64] | None]:
-    """Names of the test pictures, their attributes ``(n, A)``, and whom they show, if that is known."""
-    data = data_sets(run.row)[0]
-    settings = yaml.safe_load((run.folder / "config.yaml").read_text())["data"]["init_args"]
-    module = LFWADataModule(roots[data]) if data == "lfwa" else CelebADataModule(roots[data], settings["images"])
-    reader = module.reader("test")
-    return reader.names.tolist(), reader.attributes.astype(bool), reader.identities
+@lru_cache(1)
+def _test_split(config: Path) -> AttributeDataset:
+    """The images that a run was tested on."""
+    settings = read_config(config)["data"]
+    module, _, name = settings["class_path"].rpartition(".")
+    data = getattr(import_module(module), name)(**{**settings["init_args"], "augmentations": None})
+    records = data.records("test")
+    assert isinstance(records, AttributeDataset)
+    return records
 
 
-def _predictions(run: Run, names: Sequence[str]) -> npt.NDArray[np.float64]:
-    """The probabilities ``(n, A)`` of the named pictures."""
-    with (run.folder / "test" / "predictions" / "attributes.csv").open(newline="", encoding="utf-8") as file:
+def _predictions(run: Run, test: AttributeDataset) -> npt.NDArray[np.float64]:
+    """The probabilities ``(n, A)`` of the test images."""
+    with (RunFolder(run.folder / "test").predictions / "attributes.csv").open(newline="", encoding="utf-8") as file:
         rows = {row[0]: row[1:] for row in csv.reader(file)}
     assert rows["name"] == list(ATTRIBUTES)
-    return np.array([rows[name] for name in names], dtype=np.float64)
+    return np.array([rows[name] for name in test.names], dtype=np.float64)

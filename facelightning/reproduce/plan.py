@@ -1,34 +1,45 @@
-"""What a reproduction of the paper's tables consists of: runs, what each starts from, and its settings."""
+"""What a reproduction of the tables consists of: runs, what each starts from, and its settings."""
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
-import yaml
-
-from facelightning.configs import find_config, read_config
+from facelightning.configs import chain, config_folder, find_config, find_recipe, read_config, recipe_folder
 from facelightning.errors import ConfigurationError
-from facelightning.reproduce.tables import ATTRIBUTION, Row, read_rows
+from facelightning.reproduce.tables import ATTRIBUTION, Row, listed, read_tables
+from facelightning.runs import RunFolder
+
+RECKONING = ("accelerator", "precision")
+"""Settings of the trainer that a score may depend on."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Run:
-    """One training of a row, with one seed.
+    """One row with one seed.
 
     Args:
-        row: What is trained.
+        row: What is trained, or assembled.
         seed: Of everything random.
-        folder: Of its configuration, checkpoints and results.
-        command: The arguments of ``facelightning fit``.
+        files: Where its configuration, checkpoints and results lie.
+        parents: The runs that it starts from.
+        configs: The files of its configurations, with all that they extend.
+        command: What ``facelightning`` is called with: ``fit``, or ``test`` for an assembled row.
+        prediction: What it is called with for the predictions.
+        minutes: How long it took whoever measured the recipe.
     """
 
     row: Row
     seed: int
-    folder: Path
-    command: list[str]
+    files: RunFolder
+    parents: Sequence["Run"]
+    configs: Sequence[Path]
+    command: Sequence[str]
+    prediction: Sequence[str]
+    minutes: float | None
 
     @property
     def title(self) -> str:
@@ -36,14 +47,14 @@ class Run:
         return f"{self.row.name}, seed {self.seed}"
 
     @property
-    def best(self) -> Path:
-        """The checkpoint that was best on the validation data."""
-        return self.folder / "checkpoints" / "best.ckpt"
+    def folder(self) -> Path:
+        """Of all its files."""
+        return self.files.path
 
     @property
-    def last(self) -> Path:
-        """The checkpoint to go on from."""
-        return self.folder / "checkpoints" / "last.ckpt"
+    def state(self) -> str:
+        """How far it is."""
+        return "finished" if self.finished() else "to be continued" if self.files.last.is_file() else "to be trained"
 
     def finished(self) -> dict[str, Any] | None:
         """Time and memory of a finished run, else ``None``; the file is written last, and whole or not at all."""
@@ -52,16 +63,23 @@ class Run:
 
     def results(self) -> dict[str, Any]:
         """The scores on the test data."""
-        results: dict[str, Any] = json.loads((self.folder / "test_results.json").read_text())
+        results: dict[str, Any] = json.loads(self.files.results.read_text())
         return results
 
     def attribution(self) -> dict[str, float | None] | None:
         """How far it looks in the right place, if that was measured."""
-        path = self.folder / "attribution.json"
-        if not path.is_file():
+        if not self.files.attribution.is_file():
             return None
-        scores = json.loads(path.read_text())
+        scores = json.loads(self.files.attribution.read_text())
         return {key: scores[key] for key in ATTRIBUTION}
+
+    def estimate(self) -> tuple[float, str] | None:
+        """How many seconds such a run takes, and where that was measured; ``None`` if nowhere."""
+        records = [json.loads(path.read_text()) for path in self.folder.parent.glob("seed_*/finished.json")]
+        # a run that was interrupted does not know its whole time
+        if times := [record["seconds"] for record in records if record["attempts"] == 1]:
+            return mean(times), "here"
+        return None if self.minutes is None else (60 * self.minutes, "when the recipe was measured")
 
 
 class Plan:
@@ -69,75 +87,86 @@ class Plan:
 
     Args:
         roots: The folder of each data set that is given.
-        overlays: Configurations that change the training of the rows "segnet" and "jointnet"; under "" of all others,
-            and under "balanced" what changes fine-tuning after them.
+        recipe: Changes size, optimiser and length of every training.
+        overlays: Configurations that change every training after that. An assembled row takes of them the settings of
+            the data, but for the images' size, which is its members'; and, as every prediction, how is reckoned.
         folder: Of all runs.
     """
 
-    def __init__(self, roots: Mapping[str, str], overlays: Mapping[str, list[str]], folder: Path) -> None:
-        self.roots, self.overlays, self.folder = roots, overlays, folder
-        self.rows = read_rows()
+    def __init__(self, roots: Mapping[str, str], recipe: str | None, overlays: Sequence[str], folder: Path) -> None:
+        self.roots, self.recipe, self.folder = roots, recipe, folder
+        self.overlays = [find_config(name, Path.cwd()) for name in overlays]
+        contents = [content for path in self.overlays for _, content in chain(path)]
+        data = {key: value for content in contents for key, value in _section(content, "data", "init_args").items()}
+        trainer = {key: value for content in contents for key, value in _section(content, "trainer").items()}
+        self._seen = _options("data", {key: value for key, value in data.items() if key != "image_size"})
+        self._reckoned = _options("trainer", {key: trainer[key] for key in RECKONING if key in trainer})
+        self._minutes = read_config(recipe_folder(recipe) / "minutes.yaml") if recipe else {}
+        self.rows = {row.name: row for table in read_tables() for row in table.rows if row.name}
         self.runs: dict[tuple[str, int], Run] = {}
 
-    def possible(self, name: str) -> bool:
-        """Whether the data of a row, and of those that it starts from, is given."""
+    def obstacle(self, name: str) -> str | None:
+        """Why a row, or one that it starts from, cannot be trained; ``None`` if it can."""
         row = self.rows[name]
-        return set(data_sets(row)) <= self.roots.keys() and all(map(self.possible, row.parents))
+        missing = [data for data in row.data.values() if data not in self.roots]
+        if missing:
+            return f"row {name} needs {' and '.join(missing)}: give --{missing[0]}"
+        if self.recipe and not row.assembled and self._recipe(row) is None:
+            return f"recipe {self.recipe} has nothing for row {name}"
+        return next((found for parent in row.parents if (found := self.obstacle(parent))), None)
 
     def add(self, name: str, seed: int) -> Run:
-        """Plan a run, and before it those that it starts from.
-
-        Raises:
-            ConfigurationError: If the folder of a data set is not given.
-        """
-        if (name, seed) in self.runs:
-            return self.runs[name, seed]
-        row = self.rows[name]
-        missing = [data for data in data_sets(row) if data not in self.roots]
-        if missing:
-            raise ConfigurationError(f"row {name} is trained on {' and '.join(missing)}: give --{missing[0]}")
-        flags: dict[str, Any] = dict(row.flags)
-        for setting, parents in row.needs.items():
-            paths = [str(self.add(one, seed).best) for one in ([parents] if isinstance(parents, str) else parents)]
-            flags[setting] = paths[0] if isinstance(parents, str) else paths
-        self.runs[name, seed] = Run(row, seed, self.folder / name / f"seed_{seed}", self._command(row, seed, flags))
+        """Plan a run, and before it those that it starts from."""
+        if (name, seed) not in self.runs:
+            parents = {parent: self.add(parent, seed) for parent in self.rows[name].parents}
+            self.runs[name, seed] = self._run(name, seed, parents)
         return self.runs[name, seed]
 
-    def _command(self, row: Row, seed: int, flags: Mapping[str, Any]) -> list[str]:
-        configs = [f"{row.config}.yaml"]
-        if "members" not in row.needs:  # an ensemble trains nothing: what an overlay says of training is not for it
-            configs += self.overlays.get(row.name, self.overlays[""])
-        if row.config == "balanced":
-            configs += self.overlays["balanced"]
-        if row.name.startswith("lfwa_"):
-            configs.append("overlays/lfwa.yaml")
-        command = [f"--config={find_config(name, Path.cwd())}" for name in configs]
-        places = {"": data_sets(row)[0]}
-        if row.name == "jointnet":
-            places = {"parsing.init_args.": "helen", "attributes.init_args.": "celeba"}
-        command += [f"--data.init_args.{place}root={self.roots[data]}" for place, data in places.items()]
-        command += [f"--model.init_args.{key}={_word(value)}" for key, value in flags.items()]
-        logger = {"save_dir": str(self.folder), "name": row.name, "version": f"seed_{seed}"}
-        command += [f"--trainer.logger.init_args.{key}={value}" for key, value in logger.items()]
-        return [*command, f"--seed_everything={seed}"]
+    def _run(self, name: str, seed: int, parents: Mapping[str, Run]) -> Run:
+        row, files = self.rows[name], RunFolder(self.folder / name / f"seed_{seed}")
+        model = dict(row.flags)
+        for key, value in row.starts_from.items():
+            paths = [str(parents[parent].files.best) for parent in listed(value)]
+            model[key] = paths[0] if isinstance(value, str) else paths
+        data = _options("data", {key: self.roots.get(root, root) for key, root in row.data.items()})
+        logger = {"save_dir": str(self.folder), "name": name, "version": files.path.name}
+        configs = [*self._configs(row), *([] if row.assembled else self.overlays)]
+        recipe = None if row.assembled else self._recipe(row)
+        command = ["test" if row.assembled else "fit", *(f"--config={path}" for path in configs)]
+        command += [f"--recipe={self.recipe}"] if recipe else []
+        command += [*self._seen, *self._reckoned] if row.assembled else ["--test_after_fit=true"]
+        command += [*data, *_options("model", model), *_options("trainer.logger", logger), f"--seed_everything={seed}"]
+        prediction = ["predict", f"--ckpt_path={files.best}", *data, *self._reckoned]
+        prediction += _options("trainer.logger", {**logger, "version": f"{files.path.name}/test"})
+        every = [file for path in (*configs, *filter(None, [recipe])) for file, _ in chain(path)]
+        return Run(row, seed, files, [*parents.values()], every, command, prediction, self._minutes.get(name))
+
+    def _configs(self, row: Row) -> list[Path]:
+        return [find_config(name, config_folder()) for name in row.config]
+
+    def _recipe(self, row: Row) -> Path | None:
+        return find_recipe(self.recipe, self._configs(row)[0]) if self.recipe else None
 
 
-def data_sets(row: Row) -> list[str]:
-    """The data sets that a row is trained on: names of arguments of :func:`facelightning.reproduce.reproduce`."""
-    if row.name in ("segnet", "jointnet"):
-        return ["helen"] if row.name == "segnet" else ["helen", "celeba"]
-    return ["lfwa" if row.name.startswith("lfwa_") else "celeba"]
+def _section(content: Mapping[str, Any], *keys: str) -> Mapping[str, Any]:
+    for key in keys:
+        content = content.get(key) or {}
+    return content
+
+
+def _options(section: str, settings: Mapping[str, Any]) -> list[str]:
+    """Settings as the command line reads them."""
+    words = {key: value if isinstance(value, str) else json.dumps(value) for key, value in settings.items()}
+    return [f"--{section}.{key}={word}" for key, word in words.items()]
 
 
 def _settings(run: Run) -> dict[str, Any]:
     """All that decides what a run becomes: its command, the content of its configurations, and what it starts from."""
-    configs = [Path(word.removeprefix("--config=")) for word in run.command if word.startswith("--config=")]
-    bases = [find_config(base, path.parent) for path in configs if (base := read_config(path).get("extends"))]
-    parents = [run.folder.parents[1] / parent / run.folder.name / "settings.json" for parent in run.row.parents]
+    parents = [(parent.row.name, parent.folder / "settings.json") for parent in run.parents]
     return {
         "command": [word for word in run.command if not word.startswith("--config=")],
-        "configs": [[path.name, _fingerprint(path)] for path in configs + bases],
-        "starts_from": [[path.parts[-3], _fingerprint(path) if path.is_file() else None] for path in parents],
+        "configs": [[f"{path.parent.name}/{path.name}", _fingerprint(path)] for path in run.configs],
+        "starts_from": [[name, _fingerprint(path) if path.is_file() else None] for name, path in parents],
     }
 
 
@@ -162,20 +191,3 @@ def write_settings(run: Run) -> None:
         written = path.with_suffix(".part")
         written.write_text(json.dumps(_settings(run), indent=2) + "\n")
         written.rename(path)
-
-
-def settings_of_members(run: Run) -> list[str]:
-    """An ensemble sees its pictures as its members saw them, and reckons as they did."""
-    if "members" not in run.row.needs:
-        return []
-    member = run.folder.parents[1] / run.row.parents[0] / run.folder.name
-    config = yaml.safe_load((member / "config.yaml").read_text())
-    data = config["data"]["init_args"]
-    settings = {key: data[key] for key in ("image_size", "batch_size", "num_workers", "images") if key in data}
-    command = [f"--data.init_args.{key}={_word(value)}" for key, value in settings.items()]
-    return [*command, *(f"--trainer.{key}={_word(config['trainer'][key])}" for key in ("accelerator", "precision"))]
-
-
-def _word(value: Any) -> str:
-    """A value as the command line reads it."""
-    return value if isinstance(value, str) else json.dumps(value)

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from facelightning.checkpoint import read_checkpoint
+from facelightning.checkpoint import Checkpoint
 from facelightning.errors import CheckpointError
-from facelightning.reproduce.plan import Run, settings_of_members, write_settings
+from facelightning.reproduce.plan import Run, write_settings
 
 
 @contextmanager
@@ -48,12 +48,11 @@ def train_all(runs: Sequence[Run], attribution: bool) -> list[str]:
 def _advance(run: Run, runs: Sequence[Run], failed: list[Run], attribution: bool) -> bool:
     """Train a run if it can be trained now; whether it has ended. One that fails, or that cannot be, is noted."""
     title = f"[{runs.index(run) + 1}/{len(runs)}] {run.title}"
-    parents = [other for other in runs if other.row.name in run.row.parents and other.seed == run.seed]
-    if broken := [parent.title for parent in parents if parent in failed]:
+    if broken := [parent.title for parent in run.parents if parent in failed]:
         print(f"{title}: left out, for {' and '.join(broken)} failed", file=sys.stderr)
         failed.append(run)
         return True
-    if any(parent.finished() is None for parent in parents):
+    if any(parent.finished() is None for parent in run.parents):
         return False  # another process trains it
     run.folder.mkdir(parents=True, exist_ok=True)
     with alone(run.folder, wait=False) as mine:
@@ -63,7 +62,7 @@ def _advance(run: Run, runs: Sequence[Run], failed: list[Run], attribution: bool
         if run.finished() is None:
             print(title, file=sys.stderr, flush=True)
         done = run.finished() is not None or _train(run)
-        if attribution:
+        if attribution and run.row.predicts == "attributes":
             done = done and _attribute(run)
         if not done:
             failed.append(run)
@@ -76,16 +75,14 @@ def _train(run: Run) -> bool:
     with attempts.open("a") as file:  # counted before it begins: it may be killed
         file.write(time.strftime("%Y-%m-%d %H:%M:%S\n"))
     started = time.monotonic()
-    command = [*run.command, *settings_of_members(run)]
-    resume = [f"--ckpt_path={run.last}"] if _is_whole(run.last) else []
-    peak = _call("fit", [*command, "--test_after_fit=true", *resume])
-    if peak is not None and not run.best.is_file():
+    go_on = not run.row.assembled and _is_whole(run.files.last)
+    peak = _call([*run.command, *([f"--ckpt_path={run.files.last}"] if go_on else [])])
+    if peak is not None and not run.files.best.is_file():
         print(f"{run.title}: ended before its first validation, so that no checkpoint is the best", file=sys.stderr)
         return False
-    if peak is not None and run.row.name not in ("segnet", "jointnet"):
+    if peak is not None and run.row.predicts is not None:
         shutil.rmtree(run.folder / "test", ignore_errors=True)
-        version = f"--trainer.logger.init_args.version=seed_{run.seed}/test"
-        predicted = _call("predict", [*command, version, f"--ckpt_path={run.best}"])
+        predicted = _call(run.prediction)
         peak = None if predicted is None else max(peak, predicted)
     if peak is None:
         return False
@@ -103,28 +100,28 @@ def _train(run: Run) -> bool:
 def _is_whole(checkpoint: Path) -> bool:
     """Whether there is a checkpoint to go on from; a kill may have left a part of one."""
     try:
-        read_checkpoint(checkpoint)
+        Checkpoint.read(checkpoint)
     except CheckpointError:
         return False
     return True
 
 
 def _attribute(run: Run) -> bool:
-    """Measure a trained attribute network, if that was not done; whether all went well."""
-    path = run.folder / "attribution.json"
-    if run.row.name in ("segnet", "jointnet") or path.is_file():
+    """Measure where a trained network looks, if that was not done; whether all went well."""
+    path = run.files.attribution
+    if path.is_file():
         return True
     written = path.with_suffix(".part")
-    measured = _call("attribution", [str(run.best), f"--output={written}"]) is not None
+    measured = _call(["attribution", f"--ckpt_path={run.files.best}", f"--output={written}"]) is not None
     if measured:
         written.rename(path)
     return measured
 
 
-def _call(command: str, arguments: list[str]) -> float | None:
+def _call(command: Sequence[str]) -> float | None:
     """Run a command of ours; the peak of its memory in MiB, or ``None`` if it failed."""
     # the files that are open go along: the lock
-    process = subprocess.Popen([sys.executable, "-m", "facelightning", command, *arguments], close_fds=False)
+    process = subprocess.Popen([sys.executable, "-m", "facelightning", *command], close_fds=False)
     try:
         _, status, usage = os.wait4(process.pid, 0)
     except BaseException:  # Ctrl-C or SIGTERM

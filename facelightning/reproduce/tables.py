@@ -1,4 +1,4 @@
-"""The paper's tables: what is published, how ours are told apart from each other, and how they are printed."""
+"""The published tables, whose rows say what trains them, and how ours are printed beside them."""
 
 import csv
 import json
@@ -22,40 +22,78 @@ ATTRIBUTION = {
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a table that can be trained.
+    """One row of a table.
 
     Args:
-        name: Of the row, and of the folder of its runs.
         title: As the paper prints it.
-        config: The configuration that trains it.
-        needs: What it starts from: names of rows for ``parser``, ``weights`` or ``members``.
-        flags: Further settings of the model.
+        config: The configurations that train it.
+        data: The data set of each key of ``--data``.
+        predicts: Part of the results that its predictions are compared in; ``None`` if none are written.
+        name: Of the folder of its runs; ``None`` if it cannot be trained.
+        starts_from: The row, or rows, whose checkpoint each key of ``--model`` is given.
+        flags: Other keys of ``--model``.
+        assembled: Whether it is made of checkpoints as they are, and tested without a training.
+        published: The paper's number in each column.
+        original: The same on images that are not pre-cropped.
     """
 
-    name: str
     title: str
-    config: str
-    needs: Mapping[str, str | list[str]] = field(default_factory=dict)
+    config: Sequence[str]
+    data: Mapping[str, str]
+    predicts: str | None
+    name: str | None = None
+    starts_from: Mapping[str, str | list[str]] = field(default_factory=dict)
     flags: Mapping[str, Any] = field(default_factory=dict)
+    assembled: bool = False
+    published: Mapping[str, float] = field(default_factory=dict)
+    original: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def parents(self) -> list[str]:
         """The rows that must be trained before."""
-        return [name for value in self.needs.values() for name in ([value] if isinstance(value, str) else value)]
+        return [name for value in self.starts_from.values() for name in listed(value)]
 
 
-def read_tables() -> list[dict[str, Any]]:
-    """The published tables: titles, sources, columns and rows."""
-    path = Path(__file__).parent / "published" / "kalayeh2017.yaml"
-    tables: list[dict[str, Any]] = yaml.safe_load(path.read_text("utf-8"))
+@dataclass(frozen=True)
+class Table:
+    """One table.
+
+    Args:
+        name: In files.
+        title: As the paper prints it.
+        source: Where it is from.
+        part: Of the test results: ``attributes`` or ``parsing``.
+        data: Of rows that say none.
+        baseline: Name of the row that others are compared with.
+        columns: Names of scores, and how they are headed.
+        rows: As they are printed.
+    """
+
+    name: str
+    title: str
+    source: str
+    part: str
+    data: Mapping[str, str]
+    baseline: str
+    columns: Mapping[str, str]
+    rows: Sequence[Row]
+
+
+def listed(value: str | list[str]) -> list[str]:
+    """A list of one, or the list that it is."""
+    return [value] if isinstance(value, str) else value
+
+
+def read_tables() -> list[Table]:
+    """The tables of every paper."""
+    tables = []
+    for path in sorted(Path(__file__).parent.glob("published/*.yaml")):
+        for table in yaml.safe_load(path.read_text("utf-8")):
+            rows = [{"data": table["data"], "predicts": table["part"], **row} for row in table["rows"]]
+            for row in rows:
+                row["config"] = listed(row.get("config", row.get("name", [])))
+            tables.append(Table(**{**table, "rows": [Row(**row) for row in rows]}))
     return tables
-
-
-def read_rows() -> dict[str, Row]:
-    """Every row that can be trained, by its name."""
-    keys = ("name", "title", "config", "needs", "flags")
-    rows = [{"config": row["name"], **row} for table in read_tables() for row in table["rows"] if "name" in row]
-    return {row["name"]: Row(**{key: row[key] for key in keys if key in row}) for row in rows}
 
 
 def write_tables(folder: Path, records: Sequence[Mapping[str, Any]]) -> str:
@@ -66,12 +104,12 @@ def write_tables(folder: Path, records: Sequence[Mapping[str, Any]]) -> str:
         records: One for each row of each table: ``table`` and ``row`` (its title), ``seeds``, ``published`` and
             ``original`` (column → number), ``ours`` (column → a score for each seed), ``finished`` (time and memory of
             each), ``attribution`` (scores of each, ``None`` where not measured) and, against the baseline,
-            ``difference`` of :func:`bootstrap_differences`.
+            ``difference`` of :func:`~facelightning.statistics.bootstrap_differences`.
     """
     text = "\n\n".join(
-        _markdown(table, [record for record in records if record["table"] == table["name"]])
+        _markdown(table, [record for record in records if record["table"] == table.name])
         for table in read_tables()
-        if any(record["table"] == table["name"] and record["seeds"] for record in records)
+        if any(record["table"] == table.name and record["seeds"] for record in records)
     )
     (folder / "tables.md").write_text(text + "\n")
     (folder / "tables.json").write_text(json.dumps(list(records), indent=2) + "\n")
@@ -94,37 +132,35 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02} min" if minutes >= 60 else f"{minutes} min" if minutes else "< 1 min"
 
 
-def _markdown(table: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> str:
+def _markdown(table: Table, records: Sequence[Mapping[str, Any]]) -> str:
     """A table as Markdown: published | ours, with differences where there are any."""
-    columns = table["columns"]
-    with_differences = table["part"] == "attributes"
-    head = ["", *(f"{title}: published" for title in columns.values()), *(f"{t}: ours" for t in columns.values())]
-    if with_differences:
-        head += ["Δ error [95 %]", "Δ mean AP [95 %]"]
-    measured = any(any(record.get("attribution", ())) for record in records)
+    titles = table.columns.values()
+    with_differences = any("difference" in record for record in records)
+    measured = any(any(record["attribution"]) for record in records)
+    head = ["", *(f"{title}: published" for title in titles), *(f"{title}: ours" for title in titles)]
+    head += ["Δ error [95 %]", "Δ mean AP [95 %]"] if with_differences else []
     head += [*(ATTRIBUTION.values() if measured else ()), "time", "memory"]
-    lines = [f"**{table['title']}** (published: {table['source']})", "", _line(head), _line(["---"] * len(head))]
+    lines = [f"**{table.title}** (published: {table.source})", "", _line(head), _line(["---"] * len(head))]
     for record in records:
         cells = [record["row"]]
-        for column in columns:
+        for column in table.columns:
             original = record["original"].get(column)
             published = _number(record["published"].get(column))
             cells.append(f"{published} ({original:.2f})".strip() if original is not None else published)
-        cells += [_spread(record["ours"][column]) for column in columns]
+        cells += [_spread(record["ours"][column]) for column in table.columns]
         if with_differences:
-            difference = record.get("difference", {})
-            cells += [_interval(difference.get(name)) for name in ("error", "mean_ap")]
+            cells += [_interval(record.get("difference", {}).get(name)) for name in ("error", "mean_ap")]
         if measured:
-            scores = [score for score in record.get("attribution", ()) if score is not None]
+            scores = [score for score in record["attribution"] if score is not None]
             cells += [_spread([score[key] for score in scores]) for key in ATTRIBUTION]
-        whole = [finished for finished in record["finished"] if finished["attempts"] == 1]
-        cells.append(duration(mean(f["seconds"] for f in whole)) if whole else "")
+        whole = [finished["seconds"] for finished in record["finished"] if finished["attempts"] == 1]
+        cells.append(duration(mean(whole)) if whole else "")
         cells.append(f"{max(f['peak_memory_mib'] for f in record['finished']):.0f} MiB" if record["finished"] else "")
         lines.append(_line(cells))
     seeds = sorted({seed for record in records for seed in record["seeds"]})
     lines += ["", f"Ours: mean ± standard deviation over seeds {', '.join(map(str, seeds))}, as far as they are done."]
     if with_differences:
-        lines.append("Δ: to the baseline, with a bootstrap interval over the persons in the test, not over trainings.")
+        lines.append("Δ: to the baseline, with a bootstrap interval over the test's identities, not over trainings.")
     lines.append("Time: from start to end, whatever else ran beside it. Memory: of the main process, without a GPU's.")
     return "\n".join(lines)
 
@@ -145,10 +181,7 @@ def _spread(values: Sequence[float | None]) -> str:
 
 
 def _interval(difference: Sequence[float] | None) -> str:
-    if difference is None:
-        return ""
-    value, low, high = difference
-    return f"{value:+.2f} [{low:+.2f}, {high:+.2f}]"
+    return "" if difference is None else "{:+.2f} [{:+.2f}, {:+.2f}]".format(*difference)
 
 
 def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -158,7 +191,7 @@ def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
         row |= {f"{kind}_{column}": value for column, value in record[kind].items()}
     for column, values in record["ours"].items():
         row |= {f"{column}_seed_{seed}": value for seed, value in zip(record["seeds"], values, strict=True)}
-    for seed, scores in zip(record["seeds"], record.get("attribution", [None] * len(record["seeds"])), strict=True):
+    for seed, scores in zip(record["seeds"], record["attribution"], strict=True):
         row |= {f"{key}_seed_{seed}": value for key, value in (scores or {}).items()}
     for name, numbers in record.get("difference", {}).items():
         row |= dict(zip((f"{name}_difference", f"{name}_low", f"{name}_high"), numbers, strict=True))

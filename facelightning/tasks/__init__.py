@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from facelightning.checkpoint import read_checkpoint, restore
+from facelightning.checkpoint import Checkpoint, restore_part
 from facelightning.errors import CheckpointError
+from facelightning.facts import DataFacts
 from facelightning.tasks.attributenet import AttributeNet
 from facelightning.tasks.base import FaceTask
 from facelightning.tasks.ensemblenet import EnsembleNet
@@ -31,15 +32,17 @@ def load_model(path: str | Path) -> FaceTask:
         Traceback (most recent call last):
         facelightning.errors.CheckpointError: checkpoint missing.ckpt does not exist
     """
-    checkpoint = read_checkpoint(path)
-    name = checkpoint["facelightning_task"]
-    if name not in TASKS:
-        raise CheckpointError(f"{path} holds a {name}, which this version of facelightning does not know")
-    # names that start with "_" are notes that Lightning's command line leaves
-    settings = {key: value for key, value in checkpoint["hyper_parameters"].items() if not key.startswith("_")}
+    checkpoint = Checkpoint.read(path)
+    if checkpoint.task not in TASKS:
+        raise CheckpointError(f"{path} holds a {checkpoint.task}, which this version of facelightning does not know")
+    settings = {key: restore_part(value) for key, value in checkpoint.settings.items()}
     try:
-        task = TASKS[name](**settings)
+        task = TASKS[checkpoint.task](**settings)
     except TypeError as error:
-        raise CheckpointError(f"the settings in {path} are not those of this version's {name}: {error}") from None
-    restore(task, checkpoint["state_dict"], path)
+        raise CheckpointError(
+            f"the settings in {path} are not those of this version's {checkpoint.task}: {error}"
+        ) from None
+    if task.facts is None:
+        task.build(DataFacts.of(checkpoint.facts))
+    checkpoint.load_into(task)
     return task.eval()

@@ -1,7 +1,8 @@
 """What every task shares: one step for training and one for evaluation, scores, optimiser, checkpoints."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypedDict, cast
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal, Self, cast
 
 import lightning as L
 import torch
@@ -11,56 +12,43 @@ from torch.optim import Adagrad, AdamW, Optimizer
 from torch.optim.lr_scheduler import OneCycleLR
 from torchmetrics import MeanMetric, Metric
 
-from facelightning.errors import ConfigurationError
-from facelightning.labels import LabelSpace
-from facelightning.losses import attribute_loss, parsing_loss
-from facelightning.metrics import AttributeScores, ParsingScores
+from facelightning.checkpoint import FORMAT, Checkpoint, plain
+from facelightning.errors import CheckpointError, ConfigurationError
+from facelightning.facts import DataFacts
+from facelightning.objectives import Batch, Objective, Output
+from facelightning.tasks.lightning_details import forget_loaders
 
-Batch = Mapping[str, Any]
-
-
-class Outputs(TypedDict, total=False):
-    """What a network says of a batch: only the parts that it predicts."""
-
-    parsing: list[Tensor]
-    """Logits ``(B, K, h, w)``, coarse to fine."""
-    attributes: Tensor
-    """Logits ``(B, A)``."""
+TRAINING = ("optimizer", "learning_rate", "weight_decay", "schedule", "parsing_weight", "attribute_weight", "weights")
+"""Settings that decide how a network is trained, not what it is."""
 
 
 class Scoring(nn.Module):
     """The losses and scores of one evaluation: exact on any number of processes, whatever the batches.
 
     Args:
-        labels: The parsing classes, if parsing is scored.
-        attributes: Whether attributes are scored.
+        objectives: What is scored.
     """
 
-    def __init__(self, labels: LabelSpace | None, attributes: bool) -> None:
+    def __init__(self, objectives: Mapping[str, Objective]) -> None:
         super().__init__()
-        scores: dict[str, Metric] = {}
-        if labels is not None:
-            scores["parsing"] = ParsingScores(labels)
-        if attributes:
-            scores["attributes"] = AttributeScores()
+        self.objectives = dict(objectives)
         # modules, so that they move to the device with the task; used as the metrics that they are
+        scores = {key: objective.scores() for key, objective in objectives.items()}
         self.scores = cast(dict[str, Metric], nn.ModuleDict(scores))
-        self.losses = cast(dict[str, Metric], nn.ModuleDict({part: MeanMetric() for part in scores}))
+        self.losses = cast(dict[str, Metric], nn.ModuleDict({key: MeanMetric() for key in objectives}))
 
-    def update(self, outputs: Outputs, batch: Batch) -> None:
-        """Count one batch: the parts that are both predicted and known."""
-        for part, losses in sample_losses(outputs, batch).items():
-            self.losses[part].update(losses)
-        if "parsing" in outputs and "mask" in batch:
-            self.scores["parsing"].update(outputs["parsing"][-1], batch["mask"])
-        if "attributes" in outputs and "attributes" in batch:
-            self.scores["attributes"].update(outputs["attributes"], batch["attributes"])
+    def update(self, output: Output, batch: Batch) -> None:
+        """Count one batch: what is both predicted and known."""
+        for key, objective in self.objectives.items():
+            if objective.is_known(output, batch):
+                self.losses[key].update(objective.sample_loss(output, batch))
+                objective.count(self.scores[key], output, batch)
 
     def compute(self) -> tuple[dict[str, float], dict[str, Any]]:
-        """Mean losses and scores of each part that was counted; then start afresh."""
-        counted = [part for part, score in self.scores.items() if score.update_called]
-        losses = {part: float(self.losses[part].compute()) for part in counted}
-        scores = {part: self.scores[part].compute() for part in counted}
+        """Mean losses and scores of each objective that was counted; then start afresh."""
+        counted = [key for key, score in self.scores.items() if score.update_called]
+        losses = {key: float(self.losses[key].compute()) for key in counted}
+        scores = {key: self.scores[key].compute() for key in counted}
         self.reset()
         return losses, scores
 
@@ -70,111 +58,120 @@ class Scoring(nn.Module):
             metric.reset()
 
 
-def sample_losses(outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
-    """Each sample's own loss ``(B,)``: a mean of these does not depend on how samples were put into batches."""
-    losses: dict[str, Tensor] = {}
-    if "parsing" in outputs and "mask" in batch:
-        scales, mask = outputs["parsing"], batch["mask"]
-        each = [parsing_loss([logits[i : i + 1] for logits in scales], mask[i : i + 1]) for i in range(len(mask))]
-        losses["parsing"] = torch.stack(each)
-    if "attributes" in outputs and "attributes" in batch:
-        pairs = zip(outputs["attributes"], batch["attributes"], strict=True)
-        losses["attributes"] = torch.stack([attribute_loss(logits, targets) for logits, targets in pairs])
-    return losses
+@dataclass(kw_only=True, eq=False, repr=False)  # two tasks of the same options are two
+class Training:
+    """How a network is trained: the options of every task that learns; defaults are Kalayeh et al.'s (CVPR 2017, §5).
 
+    Tasks are dataclasses, so that each option is written once, typed, for Python and the command line.
 
-def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    """Refuse a misspelt setting; the command line has checked its own already, a notebook has not."""
-    if value not in choices:
-        raise ConfigurationError(f"{name} must be {' or '.join(choices)}, not {value!r}")
+    Args:
+        optimizer: The paper's AdaGrad, or AdamW.
+        learning_rate: Constant, or the peak of the one-cycle schedule.
+        weight_decay: L2 penalty (AdaGrad) or decoupled decay (AdamW).
+        schedule: Constant as in the paper, or one cycle over the whole training.
+    """
+
+    optimizer: Literal["adagrad", "adamw"] = "adagrad"
+    learning_rate: float = 0.001
+    weight_decay: float = 0.0005
+    schedule: Literal["constant", "one_cycle"] = "constant"
+
+    def __post_init__(self) -> None:
+        # the command line has checked its own already, a notebook has not
+        for name, choices in {"optimizer": ("adagrad", "adamw"), "schedule": ("constant", "one_cycle")}.items():
+            if getattr(self, name) not in choices:
+                raise ConfigurationError(f"{name} must be {' or '.join(choices)}, not {getattr(self, name)!r}")
 
 
 class FaceTask(L.LightningModule):
-    """Base of the tasks: a subclass makes ``network`` and says what it predicts.
+    """Base of the tasks: a network and its objectives, made for the data.
 
-    Args:
-        labels: The label space of the parsing, if the task predicts one.
-        attributes: Whether the task predicts attributes.
-        optimizer: ``adagrad`` is the paper's (Kalayeh et al., CVPR 2017, §5).
-        learning_rate: Constant, or the peak of the one-cycle schedule.
-        weight_decay: L2 penalty (AdaGrad) or decoupled decay (AdamW).
-        schedule: ``constant`` as in the paper, or ``one_cycle`` over the whole training.
+    Label space, attributes and image size come from the data: Lightning's Trainer builds the task for its data module,
+    :func:`facelightning.load_model` for what the checkpoint was trained on, and :meth:`build` for what one says.
     """
 
     network: nn.Module
-    loss_weights: Mapping[str, float] = {"parsing": 1.0, "attributes": 1.0}
-    positive_rates: Tensor | None
-    """The attributes' rates ``(A,)`` by which training balances its loss; ``None`` where it does not."""
+    objectives: Mapping[str, Objective]
+    made_of: str | None = None
+    """The argument that lists trained checkpoints, if the task is made of them and has nothing to learn."""
+    any_size = False
+    """Whether images of another size than those of the training may be scored."""
 
-    def __init__(
-        self,
-        labels: LabelSpace | None,
-        attributes: bool,
-        optimizer: Literal["adagrad", "adamw"],
-        learning_rate: float,
-        weight_decay: float,
-        schedule: Literal["constant", "one_cycle"],
-    ) -> None:
+    def __init__(self, settings: Mapping[str, Any]) -> None:
         super().__init__()
-        check_choice("optimizer", optimizer, ("adagrad", "adamw"))
-        check_choice("schedule", schedule, ("constant", "one_cycle"))
-        self.labels = labels
-        self.optimizer, self.schedule = optimizer, schedule
-        self.learning_rate, self.weight_decay = learning_rate, weight_decay
-        self.validation = Scoring(labels, attributes)
-        self.testing = Scoring(labels, attributes)
-        self.register_buffer("positive_rates", None)
+        self.settings: dict[str, Any] = plain(settings)
+        """The arguments as a checkpoint keeps them."""
+        self.facts: DataFacts | None = None
         self.results: dict[str, dict[str, Any]] = {}
         """The scores of the last evaluation of each kind, ``"val"`` and ``"test"``."""
 
-    def predict_batch(self, batch: Batch) -> tuple[Outputs, Batch]:
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Names of what the ``"region_weights"`` of the network's output weigh."""
+        return cast(tuple[str, ...], self.network.places)
+
+    def make(self, facts: DataFacts) -> tuple[nn.Module, list[Objective]]:
+        """The network and the objectives for such data."""
+        raise NotImplementedError
+
+    def build(self, facts: DataFacts) -> Self:
+        """Make the network for such data.
+
+        Raises:
+            ConfigurationError: If the data has not what the task learns.
+        """
+        self.facts = facts
+        self.network, made = self.make(facts)
+        objectives = {objective.key: objective for objective in made}
+        self.objectives = cast(Mapping[str, Objective], nn.ModuleDict(objectives))
+        self.validation, self.testing = Scoring(objectives), Scoring(objectives)
+        return self
+
+    def predict_batch(self, batch: Batch) -> tuple[Output, Batch]:
         """What the network says of a batch, and the truth to hold it against."""
         raise NotImplementedError
 
-    @property
-    def regions(self) -> tuple[str, ...] | None:
-        """The regions that :meth:`region_weights` weighs; ``None`` for a network that weighs none."""
-        return None
-
-    def region_weights(self, batch: Batch) -> Tensor:
-        """How much each region counts for each attribute of a batch, ``(B, N, A)``, summing to 1 over regions."""
-        raise NotImplementedError
-
     def setup(self, stage: str) -> None:
-        """Refuse masks of another label space than the network's, whose indices mean something else."""
-        datamodule = getattr(self.trainer, "datamodule", None)
-        found = getattr(datamodule, "labels", None)
-        if self.labels is not None and found is not None and found != self.labels.name:
+        """Build the network for the data; or, if it is built, refuse other data than it is for."""
+        facts = self._facts_of_data()
+        if self.facts is None and facts is None:
             raise ConfigurationError(
-                f"the model parses {self.labels.name}, but {type(datamodule).__name__} gives masks of {found}; "
-                "set both to one label space"
+                f"{type(self).__name__} does not know its data: use a data module of facelightning, or call "
+                "build(DataFacts(...)) first"
             )
+        if self.facts is None:
+            self.build(cast(DataFacts, facts))
+        elif facts is not None:
+            self._check(facts, "the data")
 
     def on_fit_start(self) -> None:
-        """Leave the evaluation mode of :func:`facelightning.load_model`, which Lightning would keep."""
+        """Leave the evaluation mode of :func:`facelightning.load_model`; let objectives see the training data."""
         self.train()
+        facts = self._facts_of_data() or self.facts
+        assert facts is not None
+        for objective in self.objectives.values():
+            objective.prepare(facts)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The weighted sum of the losses of all parts."""
-        outputs, truth = self.predict_batch(batch)
-        losses: dict[str, Tensor] = {}
-        if "parsing" in outputs and "mask" in truth:
-            losses["parsing"] = parsing_loss(outputs["parsing"], truth["mask"])
-        if "attributes" in outputs and "attributes" in truth:
-            losses["attributes"] = attribute_loss(outputs["attributes"], truth["attributes"], self.positive_rates)
-        if losses.keys() != outputs.keys():
-            missing = ", ".join(sorted(outputs.keys() - losses.keys()))
+        """The weighted sum of the losses of all objectives."""
+        output, truth = self.predict_batch(batch)
+        known = {key: each for key, each in self.objectives.items() if each.is_known(output, truth)}
+        if known.keys() != self.objectives.keys():
+            missing = ", ".join(sorted(self.objectives.keys() - known.keys()))
             raise ConfigurationError(
                 f"{type(self).__name__} cannot learn {missing}: the data gives only {', '.join(truth)}"
             )
-        total = torch.stack([self.loss_weights[part] * loss for part, loss in losses.items()]).sum()
+        losses = {key: objective.loss(output, truth) for key, objective in known.items()}
+        total = torch.stack([known[key].weight * loss for key, loss in losses.items()]).sum()
         self.log("train/loss", total, prog_bar=True)
-        self.log_dict({f"train/loss_{part}": loss for part, loss in losses.items()})
+        self.log_dict({f"train/loss_{key}": loss for key, loss in losses.items()})
         return total
 
-    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Count one batch of one of the validation sets."""
-        self.validation.update(*self.predict_batch(batch))
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Output:
+        """Count one batch of one of the validation sets; what the network says goes to the callbacks."""
+        output, truth = self.predict_batch(batch)
+        self.validation.update(output, truth)
+        return output
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Count one batch of one of the test sets."""
@@ -197,15 +194,67 @@ class FaceTask(L.LightningModule):
         self._log_results("test", self.testing)
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
-        """Probabilities ``attributes`` ``(B, A)`` and class indices ``parsing`` ``(B, H, W)``, with ``name``."""
+        """What each objective predicts, by its key, with ``name``."""
         shown = ("image", "name", "landmarks")
-        outputs, _ = self.predict_batch({key: value for key, value in batch.items() if key in shown})
-        prediction: dict[str, Any] = {"name": batch["name"]}
-        if "parsing" in outputs:
-            prediction["parsing"] = outputs["parsing"][-1].max(dim=1).indices
-        if "attributes" in outputs:
-            prediction["attributes"] = outputs["attributes"].float().sigmoid()
-        return prediction
+        output, _ = self.predict_batch({key: value for key, value in batch.items() if key in shown})
+        return {"name": batch["name"], **{key: each.predict(output) for key, each in self.objectives.items()}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Write down what is needed to build the task anew."""
+        assert self.facts is not None
+        about = {"format": FORMAT, "task": type(self).__name__, "settings": self.settings, "facts": self.facts.plain()}
+        checkpoint["facelightning"] = about
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of another network, or of other data."""
+        found = Checkpoint.of(checkpoint)
+        if found.task != type(self).__name__:
+            raise CheckpointError(f"the checkpoint holds a {found.task}, not a {type(self).__name__}")
+        theirs, ours = found.settings, self.settings
+        keys = [key for key in ours if key not in TRAINING and theirs.get(key) != ours[key]]
+        if keys:
+            values = " and ".join(f"{key} {theirs.get(key)} (here {ours[key]})" for key in keys)
+            raise CheckpointError(f"the checkpoint was trained with {values}: take its settings")
+        self._check(DataFacts.of(found.facts), "the checkpoint")
+
+    def _facts_of_data(self) -> DataFacts | None:
+        """``None`` without a data module, or with somebody else's."""
+        facts: DataFacts | None = getattr(getattr(self.trainer, "datamodule", None), "facts", None)
+        return facts
+
+    def _check(self, facts: DataFacts, whose: str) -> None:
+        """Refuse facts that contradict those that the network is built for."""
+        assert self.facts is not None
+        ours, theirs = self.facts.plain(), facts.plain()
+        for key, name in (("image_size", "image size"), ("label_space", "label space"), ("attributes", "attributes")):
+            if None in (ours[key], theirs[key]) or ours[key] == theirs[key] or (key == "image_size" and self.any_size):
+                continue
+            raise ConfigurationError(
+                f"{type(self).__name__} is built for {name} {shown(ours[key])}, but {whose} has {shown(theirs[key])}; "
+                "give both one"
+            )
+
+    def _log_results(self, name: str, scoring: Scoring) -> None:
+        losses, scores = scoring.compute()
+        if not scores:
+            raise ConfigurationError(f"{type(self).__name__}: the {name} data has nothing that this task predicts")
+        self.results[name] = scores
+        values = {f"loss_{key}": loss for key, loss in losses.items()}
+        # as in training, but each sample counts the same, whatever its batch: known entries or pixels do there
+        values["loss"] = sum(self.objectives[key].weight * loss for key, loss in losses.items())
+        for key, computed in scores.items():
+            values |= self.objectives[key].scalars(computed)
+        # every process has the same values; sync_dist only tells Lightning so
+        self.log_dict({f"{name}/{key}": value for key, value in values.items()}, sync_dist=True)
+
+
+class LearningTask(Training, FaceTask):
+    """Base of the tasks that learn: their arguments are dataclass fields."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        # super() would reach the options' constructor, and reset them
+        FaceTask.__init__(self, {field.name: getattr(self, field.name) for field in fields(self)})
 
     def configure_optimizers(self) -> Optimizer | OptimizerLRSchedulerConfig:
         """The optimiser over everything that is not frozen, and its schedule."""
@@ -217,28 +266,19 @@ class FaceTask(L.LightningModule):
         steps = self.trainer.estimated_stepping_batches
         if steps == float("inf"):
             raise ConfigurationError("the one_cycle schedule needs an end: set trainer.max_steps or trainer.max_epochs")
-        # counting made the loaders before a checkpoint's place in them is restored; made again, they will resume there
-        self.trainer.fit_loop._combined_loader = None
+        forget_loaders(self.trainer)
         momentum = self.optimizer == "adamw"  # AdaGrad has none to cycle
         scheduler = OneCycleLR(optimizer, self.learning_rate, int(steps), cycle_momentum=momentum)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Name the task, so that :func:`facelightning.load_model` finds it."""
-        checkpoint["facelightning_task"] = type(self).__name__
 
-    def _log_results(self, name: str, scoring: Scoring) -> None:
-        losses, scores = scoring.compute()
-        if not scores:
-            raise ConfigurationError(f"{type(self).__name__}: the {name} data has nothing that this task predicts")
-        self.results[name] = scores
-        values = {f"loss_{part}": loss for part, loss in losses.items()}
-        values["loss"] = sum(self.loss_weights[part] * loss for part, loss in losses.items())
-        if "parsing" in scores:
-            parsing = scores["parsing"]
-            values |= {key: parsing[key] for key in ("mean_iou", "mean_f1", "overall_f1")}
-            values |= {f"iou_{label}": iou for label, iou in parsing["iou"].items() if iou == iou}  # NaN: absent
-        if "attributes" in scores:
-            values |= {key: scores["attributes"][key] for key in ("error", "mean_ap", "balanced_accuracy")}
-        # every process has the same values; sync_dist only tells Lightning so
-        self.log_dict({f"{name}/{key}": value for key, value in values.items()}, sync_dist=True)
+def shown(value: Any) -> str:
+    """A fact in a message: a size as 218×178, many names as their number.
+
+    Example:
+        >>> shown([218, 178]), shown("helen7"), shown(["Male", "Young", "Bald"])
+        ('218×178', 'helen7', '3 names (Male, …)')
+    """
+    if isinstance(value, list):
+        return f"{len(value)} names ({value[0]}, …)" if isinstance(value[0], str) else "×".join(map(str, value))
+    return str(value)

@@ -1,28 +1,29 @@
 """Several trained attribute networks as one: the paper's "SSP + SSG"."""
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
-from facelightning.checkpoint import restore
-from facelightning.errors import CheckpointError, ConfigurationError
+from facelightning.checkpoint import describe, restore_part
+from facelightning.errors import ConfigurationError
+from facelightning.facts import DataFacts
+from facelightning.models.attributes import AttributeNetwork
 from facelightning.models.ensemble import EnsembleNetwork
-from facelightning.tasks.attributenet import AttributeNet, read_task
-from facelightning.tasks.base import Batch, FaceTask, Outputs
+from facelightning.objectives import Attributes, Batch, Objective, Output
+from facelightning.tasks.attributenet import AttributeNet
+from facelightning.tasks.base import FaceTask
 
 
 class EnsembleNet(FaceTask):
     """Average the predictions of trained :class:`AttributeNet` s (Kalayeh et al., CVPR 2017, Table 2, "SSP + SSG").
 
-    ``fit`` trains nothing: it scores the ensemble on the validation data and writes a checkpoint that holds all of its
+    It has nothing to learn: ``facelightning test`` scores it as it is, and writes a checkpoint that holds all of its
     members, and tests, predicts and loads like any other.
 
     Args:
-        members: Checkpoints of :class:`AttributeNet`.
-        member_settings: The members' own settings. Filled in from their checkpoints; a checkpoint of this task holds
-            them, so that the members' files are not needed again.
+        members: Checkpoints of :class:`AttributeNet`, all for the same data; or what checkpoints say of themselves, for
+            members whose weights follow.
 
     Raises:
-        ConfigurationError: If there is no member.
+        ConfigurationError: If there is no member, or they are for different data.
         CheckpointError: If a member's file is missing, broken, or of another task.
 
     Example:
@@ -31,37 +32,36 @@ class EnsembleNet(FaceTask):
         facelightning.errors.CheckpointError: EnsembleNet's member: checkpoint runs/ssp/... does not exist; ...
     """
 
-    network: EnsembleNetwork
+    made_of = "members"
 
-    def __init__(self, members: list[str] | None = None, member_settings: list[dict[str, Any]] | None = None) -> None:
-        super().__init__(None, True, "adagrad", 0.001, 0.0, "constant")  # no parameter, so nothing to optimise
-        self.save_hyperparameters()
-        if not members and not member_settings:
+    def __init__(self, members: list[str | dict[str, Any]]) -> None:
+        if not members:
             raise ConfigurationError("EnsembleNet: `members` must name checkpoints of trained AttributeNets")
-        checkpoints = []
-        if member_settings is None:
-            checkpoints = [read_task(path, "AttributeNet", "EnsembleNet's member") for path in members or ()]
-            member_settings = [_settings(checkpoint["hyper_parameters"]) for checkpoint in checkpoints]
-            self.hparams["member_settings"] = member_settings
-        try:
-            tasks = [AttributeNet(**settings) for settings in member_settings]
-        except TypeError as error:
-            raise CheckpointError(f"EnsembleNet: a member is of another version of facelightning: {error}") from None
-        for task, checkpoint, path in zip(tasks, checkpoints, members or (), strict=False):
-            restore(task, checkpoint["state_dict"], path)
-        self.network = EnsembleNetwork(task.network for task in tasks)
+        found = [describe(member, "AttributeNet", "EnsembleNet's member") for member in members]
+        descriptions = [description for description, _ in found]
+        super().__init__({"members": descriptions})
+        facts = [DataFacts.of(description["facts"]) for description in descriptions]
+        settings = [{k: restore_part(v) for k, v in each["settings"].items()} for each in descriptions]
+        tasks = [AttributeNet(**each).build(fact) for each, fact in zip(settings, facts, strict=True)]
+        for task, (_, checkpoint) in zip(tasks, found, strict=True):
+            if checkpoint is not None:
+                checkpoint.load_into(task)
+        self._members = tasks
+        self.build(facts[0])
+        for other in facts[1:]:
+            self._check(other, "another member")
 
-    def predict_batch(self, batch: Batch) -> tuple[Outputs, Batch]:
-        """Describe the pictures of a batch."""
-        return Outputs(attributes=self.network(batch["image"], batch.get("landmarks"))), batch
+    def make(self, facts: DataFacts) -> tuple[EnsembleNetwork, list[Objective]]:
+        """The members, for the attributes that they know."""
+        assert facts.attributes is not None
+        return EnsembleNetwork(cast(AttributeNetwork, task.network) for task in self._members), [
+            Attributes(facts.attributes)
+        ]
 
-    def training_step(self, batch: Batch, batch_idx: int) -> None:  # type: ignore[override]  # there is no loss
-        """Nothing is learnt."""
+    def predict_batch(self, batch: Batch) -> tuple[Output, Batch]:
+        """Describe the images of a batch."""
+        return self.network(batch["image"], batch.get("landmarks")), batch
 
-    def configure_optimizers(self) -> None:  # type: ignore[override]  # there is none
-        """Nothing is optimised."""
-
-
-def _settings(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
-    """A checkpoint's settings without the notes of Lightning's command line, whose names start with "_"."""
-    return {key: value for key, value in hyperparameters.items() if not key.startswith("_")}
+    def on_fit_start(self) -> None:
+        """There is nothing to learn."""
+        raise ConfigurationError("EnsembleNet has nothing to learn: `facelightning test` writes its checkpoint")

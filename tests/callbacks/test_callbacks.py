@@ -2,7 +2,8 @@
 
 import csv
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,19 +14,28 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+import torchmetrics
 import yaml
 from lightning.pytorch.loggers import CSVLogger
 from sklearn.metrics import average_precision_score, confusion_matrix
+from torch import nn
 
-from facelightning import JointNet
+from facelightning import AttributeNet, JointNet
 from facelightning.__main__ import main
-from facelightning.callbacks import Figures, PredictionWriter
+from facelightning.callbacks import Figures, PredictionWriter, Report
 from facelightning.callbacks.report import score_table
 from facelightning.errors import ConfigurationError
+from facelightning.facts import DataFacts
 from facelightning.labels import ATTRIBUTES, HELEN7, HELEN11, HELEN11_TO_7
+from facelightning.models.heads import LocalizationHead
+from facelightning.models.pooling import SemanticPooling
+from facelightning.objectives import Batch, Objective, Output
+from facelightning.tasks import FaceTask
+from tests.conftest import SIZE
 from tests.test_configs import small_overlay
 
-FULL_SIZE = "--data.init_args.image_size=[218,178]"  # that of the files: truth can be read without resizing
+FULL_SIZE = "--data.image_size=[218,178]"  # that of the files: truth can be read without resizing
+FACTS = DataFacts(SIZE, HELEN7, ATTRIBUTES)
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +46,14 @@ def runs(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         # enough to tell faces apart: the scores of equal faces would hang on the last bit
-        assert main(["fit", *arguments, "--trainer.max_steps=12", "--model.init_args.learning_rate=0.03"]) == 0
-        best = "runs/quickstart/version_0/checkpoints/best.ckpt"
-        assert main(["predict", *arguments, "--ckpt_path", best]) == 0
+        assert main(["fit", *arguments, "--trainer.max_steps=12", "--model.learning_rate=0.03"]) == 0
+        assert main(["predict", "--ckpt_path=runs/quickstart/version_0/checkpoints/best.ckpt"]) == 0
     return folder / "runs" / "quickstart"
+
+
+def joint_net() -> JointNet:
+    """One that weighs regions."""
+    return JointNet(width=2, pooling=SemanticPooling, head=LocalizationHead).build(FACTS)
 
 
 def results_of(run: Path) -> dict[str, Any]:
@@ -64,13 +78,14 @@ def test_a_run_folder_holds_everything(runs: Path) -> None:
         "figures/region_weights.png",
     }
     config = yaml.safe_load((run / "config.yaml").read_text())
-    assert config["model"]["init_args"]["pooling"] == "ssp"
+    parts = [config["model"]["init_args"][part]["class_path"].rpartition(".")[2] for part in ("pooling", "head")]
+    assert parts == ["SemanticPooling", "LocalizationHead"]
     with (run / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert any(row["train/loss"] for row in rows)
     assert any(row["val/mean_ap"] and row["val/mean_iou"] for row in rows)
-    for picture in ("parsing", "region_weights"):
-        assert cv2.imread(str(run / "figures" / f"{picture}.png")) is not None
+    for figure in ("parsing", "region_weights"):
+        assert cv2.imread(str(run / "figures" / f"{figure}.png")) is not None
 
 
 def test_test_results_have_the_documented_structure(runs: Path) -> None:
@@ -83,7 +98,7 @@ def test_test_results_have_the_documented_structure(runs: Path) -> None:
         assert scores.keys() == {"error", "ap", "balanced_accuracy"}
         assert all(map(is_percentage, scores.values()))
         assert (None in scores.values()) == (name in attributes["undefined"])
-    assert attributes["undefined"]  # of 13 pictures: the case is met
+    assert attributes["undefined"]  # of 13 images: the case is met
     assert parsing.keys() == {"iou", "mean_iou", "f1", "mean_f1", "overall_f1"}
     assert tuple(parsing["iou"]) == tuple(parsing["f1"]) == HELEN7.classes
     means = [attributes[key] for key in ("error", "mean_ap", "balanced_accuracy")]
@@ -163,12 +178,12 @@ def test_scores_are_printed(
     for name, iou in results["parsing"]["iou"].items():
         assert f"{name} {iou:.2f}" in after_test
     printed = " ".join(after_test.split())
-    assert f"positives or negatives: {', '.join(results['attributes']['undefined'])} parsing" in printed
+    assert printed.endswith(f"positives or negatives: {', '.join(results['attributes']['undefined'])}")
 
 
 def test_the_table_holds_only_what_was_scored() -> None:
     parsing = {"iou": {"hair": 47.56}, "mean_iou": 61.84, "f1": {"hair": 64.46}, "mean_f1": 70.0, "overall_f1": 80.0}
-    lines = score_table("title", {"parsing": parsing}).splitlines()
+    lines = score_table("title", joint_net(), {"parsing": parsing}).splitlines()
     assert [line.split()[0] for line in lines] == ["title", "parsing", "IoU"]
     assert "61.84" in lines[1]
     assert "hair 47.56" in lines[2]
@@ -179,7 +194,7 @@ class Faces(torch.utils.data.Dataset[dict[str, Any]]):
 
     def __init__(self, names: list[str], **truth: torch.Tensor) -> None:
         self.names, self.truth = names, truth
-        self.images = torch.randint(0, 256, (len(names), 3, 40, 32), dtype=torch.uint8)
+        self.images = torch.randint(0, 256, (len(names), 3, *SIZE), dtype=torch.uint8)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -189,11 +204,11 @@ class Faces(torch.utils.data.Dataset[dict[str, Any]]):
         return {"image": self.images[index], "name": self.names[index], **truth}
 
 
-def make_trainer(folder: Path, callback: L.Callback) -> L.Trainer:
+def make_trainer(folder: Path | None, *callbacks: L.Callback) -> L.Trainer:
     return L.Trainer(
         accelerator="cpu",
-        callbacks=[callback],
-        logger=CSVLogger(folder, name="run", version=0),
+        callbacks=list(callbacks),
+        logger=False if folder is None else CSVLogger(folder, name="run", version=0),
         enable_progress_bar=False,
         enable_model_summary=False,
         enable_checkpointing=False,
@@ -202,7 +217,7 @@ def make_trainer(folder: Path, callback: L.Callback) -> L.Trainer:
 
 def predict(folder: Path, names: list[str]) -> Path:
     loader = torch.utils.data.DataLoader(Faces(names), batch_size=2)
-    make_trainer(folder, PredictionWriter()).predict(JointNet(width=2), loader)
+    make_trainer(folder, PredictionWriter()).predict(joint_net(), loader)
     return folder / "run" / "version_0" / "predictions"
 
 
@@ -218,8 +233,8 @@ def test_no_name_leaves_the_folder_or_meets_another(tmp_path: Path) -> None:
     assert list(read_table(folder / "attributes.csv")) == names  # as they are
 
 
-def test_two_pictures_of_one_name_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"two pictures are named a: .*a\.png would be overwritten"):
+def test_two_images_of_one_name_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"two images are named a: .*a\.png would be overwritten"):
         predict(tmp_path, ["a", "b", "c", "a"])
 
 
@@ -234,7 +249,7 @@ def test_predictions_of_two_runs_are_not_mixed(tmp_path: Path) -> None:
 def test_predictions_need_a_run_folder() -> None:
     trainer = L.Trainer(accelerator="cpu", logger=False, callbacks=[PredictionWriter()], enable_progress_bar=False)
     with pytest.raises(ConfigurationError, match=r"configure a trainer\.logger"):
-        trainer.predict(JointNet(width=2), torch.utils.data.DataLoader(Faces(["a"])))
+        trainer.predict(joint_net(), torch.utils.data.DataLoader(Faces(["a"])))
 
 
 def test_tables_of_all_processes_are_put_together(tmp_path: Path) -> None:
@@ -246,7 +261,7 @@ def test_tables_of_all_processes_are_put_together(tmp_path: Path) -> None:
             global_rank=rank, world_size=2, is_global_zero=rank == 0, strategy=strategy, log_dir=tmp_path, logger=True
         )
         writers.append((PredictionWriter(), trainer))
-    task = JointNet(width=2)
+    task = AttributeNet(width=2).build(FACTS)
     writers[0][0].setup(writers[0][1], task, "predict")
     writers[1][0]._folder = writers[0][0]._folder
     rows = torch.rand(4, 40)
@@ -261,32 +276,124 @@ def test_tables_of_all_processes_are_put_together(tmp_path: Path) -> None:
     assert all(np.array_equal(table[f"face{turn}"], rows[turn].numpy()) for turn in range(4))  # to the last bit
 
 
-def test_pictures_are_spread_and_weights_are_means(tmp_path: Path) -> None:
-    """The figures' inputs, from 20 pictures with masks and 300 with attributes."""
+def test_images_are_spread_and_weights_are_means(tmp_path: Path) -> None:
+    """The figures' inputs, from 20 images with masks and 300 with attributes: what the validation saw of them."""
     torch.manual_seed(0)
-    masks = Faces([""] * 20, mask=torch.randint(0, 7, (20, 40, 32)))
+    masks = Faces([""] * 20, mask=torch.randint(0, 7, (20, *SIZE)))
     attributes = Faces([""] * 300, attributes=torch.randint(0, 2, (300, 40)).float())
     seen: dict[str, Any] = {}
 
     class Watched(Figures):
         def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-            seen["pictures"], seen["weights"] = self._pictures, self._weights
+            seen["images"], seen["weights"] = self._images, self._weights
             super().on_validation_end(trainer, pl_module)
-            assert not self._pictures
+            assert not self._images
             assert not self._weights
 
-    task = JointNet(width=2, pooling="ssp")
+    task, calls = joint_net(), list[int]()
+    task.network.register_forward_pre_hook(lambda _, inputs: calls.append(len(inputs[0])))
     loaders = [torch.utils.data.DataLoader(data, batch_size=8) for data in (masks, attributes)]
     make_trainer(tmp_path, Watched(num_images=3)).validate(task, loaders, verbose=False)
-    assert len(seen["pictures"]) == 20
-    assert torch.equal(seen["pictures"][12][0], masks.images[12])
-    expected = task.eval().region_weights({"image": attributes.images[:256]})
+    assert calls == [8, 8, 4, *(37 * [8]), 4, 3]  # each batch once, and the three that are drawn
+    assert len(seen["images"]) == 20
+    assert torch.equal(seen["images"][12][0], masks.images[12])
+    with torch.no_grad():
+        expected = task.eval().network(attributes.images[:256])["region_weights"]
     assert torch.allclose(torch.stack(seen["weights"]), expected, atol=1e-5)
     page = cv2.imread(str(tmp_path / "run/version_0/figures/parsing.png"))
     assert page is not None
     for chosen in (0, 6, 12):
         shown = masks.images[chosen].permute(1, 2, 0).numpy()[..., ::-1].repeat(8, axis=0).repeat(8, axis=1)
         assert cv2.matchTemplate(page, np.ascontiguousarray(shown[:64, :64]), cv2.TM_SQDIFF_NORMED).min() < 1e-6
+
+
+class Brightness(Objective):
+    """How bright an image is, in percent: an objective that this library does not know."""
+
+    key, truth = "brightness", "light"
+
+    def sample_loss(self, output: Output, batch: Batch) -> torch.Tensor:
+        return (output["brightness"] - batch["light"]).square()
+
+    def scores(self) -> torchmetrics.Metric:
+        return MeanAbsoluteErrorOfLight()
+
+    def count(self, scores: torchmetrics.Metric, output: Output, batch: Batch) -> None:
+        scores.update(output["brightness"], batch["light"])
+
+    def scalars(self, scores: Mapping[str, Any]) -> dict[str, float]:
+        return {"off_by": scores["off_by"]}
+
+    def report(self, scores: Mapping[str, Any]) -> list[str]:
+        return [f"  brightness   off by {scores['off_by']:.2f} %"]
+
+    def predict(self, output: Output) -> torch.Tensor:
+        return output["brightness"][:, None]  # type: ignore[no-any-return]  # a network's outputs are of any type
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return ("percent",)
+
+
+class MeanAbsoluteErrorOfLight(torchmetrics.MeanAbsoluteError):
+    def compute(self) -> Any:
+        return {"off_by": float(super().compute()), "of_the_dark": math.nan}
+
+
+class BrightnessNetwork(nn.Module):
+    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"brightness": images.float().mean(dim=(1, 2, 3)) / 2.55}
+
+
+class BrightnessTask(FaceTask):
+    """Nothing to learn."""
+
+    def __init__(self) -> None:
+        super().__init__({})
+
+    def make(self, facts: DataFacts) -> tuple[nn.Module, list[Objective]]:
+        return BrightnessNetwork(), [Brightness()]
+
+    def predict_batch(self, batch: Batch) -> tuple[Output, Batch]:
+        return self.network(batch["image"]), batch
+
+
+def test_any_objective_is_reported_and_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.manual_seed(0)
+    names, task = ["a", "b", "c"], BrightnessTask().build(DataFacts(SIZE))
+    data = Faces(names, light=torch.tensor([50.0, 40.0, 60.0]))
+    loader = torch.utils.data.DataLoader(data, batch_size=2)
+    trainer = make_trainer(tmp_path, Report(), Figures(), PredictionWriter())
+    trainer.validate(task, loader, verbose=False)
+    trainer.test(task, loader, verbose=False)
+    trainer.predict(task, loader)
+    light = data.images.double().mean(dim=(1, 2, 3)) / 2.55
+    off_by = float((light - data.truth["light"]).abs().mean())
+    line = f"  brightness   off by {off_by:.2f} %"
+    assert capsys.readouterr().out.splitlines() == ["validation scores", line, "test scores", line]
+    run = tmp_path / "run" / "version_0"
+    assert results_of(run) == {"brightness": {"off_by": pytest.approx(off_by), "of_the_dark": None}}
+    (table,) = (run / "predictions").iterdir()
+    assert table.name == "brightness.csv"
+    with table.open(newline="") as file:
+        header, *rows = csv.reader(file)
+    assert header == ["name", "percent"]
+    assert [name for name, _ in rows] == names
+    assert [float(value) for _, value in rows] == pytest.approx(light.tolist())
+    assert not (run / "figures").exists()
+
+
+def test_without_a_logger_nothing_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    masks = Faces([""] * 2, mask=torch.randint(0, 7, (2, *SIZE)))
+    loader, task = torch.utils.data.DataLoader(masks), joint_net()
+    trainer = make_trainer(None, Report(), Figures())
+    trainer.validate(task, loader, verbose=False)
+    trainer.test(task, loader, verbose=False)
+    assert capsys.readouterr().out.count("mean IoU") == 2
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_sanity_check_is_not_reported(

@@ -94,7 +94,8 @@ def test_the_whole_configuration_is_there(folder: Path, records: list[Record]) -
     written = yaml.safe_load((folder / "quickstart" / "version_0" / "config.yaml").read_text())
     assert config["config"] == written
     assert config["config"]["model"]["class_path"] == "facelightning.JointNet"
-    assert config["config"]["model"]["init_args"]["pooling"] == "ssp"
+    pooling = config["config"]["model"]["init_args"]["pooling"]["class_path"]
+    assert pooling.rpartition(".")[2] == "SemanticPooling"
     assert config["config"]["model"]["init_args"]["width"] == 2
     assert config["config"]["data"]["init_args"]["batch_size"] == 4
 
@@ -105,12 +106,12 @@ def test_panels_lie_beside_the_scores_of_their_step(folder: Path, history: list[
     steps = [entry["trainer/global_step"] for entry in history if "val/loss" in entry]
     assert [entry["trainer/global_step"] for entry in entries] == steps
     (media,) = folder.glob("wandb/offline-run-*/files")
-    pictures = [cv2.imread(str(media / file)) for entry in entries for file in entry[f"{name}/filenames"]]
-    assert len(pictures) == 2
+    images = [cv2.imread(str(media / file)) for entry in entries for file in entry[f"{name}/filenames"]]
+    assert len(images) == 2
     last = cv2.imread(str(folder / "quickstart" / "version_0" / f"{name}.png"))
     assert last is not None
-    assert pictures[-1] is not None
-    assert (pictures[-1] == last).all()
+    assert images[-1] is not None
+    assert (images[-1] == last).all()
 
 
 def test_the_run_ended_well(records: list[Record]) -> None:

@@ -1,6 +1,8 @@
-"""The localization score, on models whose evidence is known, and on a tiny one of each kind."""
+"""The attribution scores, on models whose evidence is known, and on a tiny one of each kind."""
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,48 +16,59 @@ from torch import Tensor, nn
 from facelightning.commands.attribution import _with_and_without, attribution_scores, main
 from facelightning.data.synthetic import draw_face
 from facelightning.errors import ConfigurationError
-from facelightning.labels import ATTRIBUTE_REGIONS, ATTRIBUTES, HELEN7
-from facelightning.models.ensemble import EnsembleNetwork
+from facelightning.facts import DataFacts
+from facelightning.labels import ATTRIBUTE_REGIONS, ATTRIBUTES, HELEN7, HELEN11
+from facelightning.models.encoders import MaskedInput
+from facelightning.models.gating import SemanticGating
+from facelightning.models.heads import LocalizationHead
+from facelightning.models.parser import ParserRegions
+from facelightning.models.pooling import SemanticPooling
+from facelightning.models.regions import LandmarkBoxes
+from facelightning.objectives import Attributes, Batch, Objective, Output
 from facelightning.tasks import AttributeNet, EnsembleNet, FaceTask, JointNet, SegNet
 
 SIZE = (109, 89)
+FACTS = DataFacts(SIZE, HELEN7, ATTRIBUTES)
 LOCAL = [name for name, regions in ATTRIBUTE_REGIONS.items() if regions]
 
 
 class Spotlight(nn.Module):
-    """Every logit is how much bluer than red the pixel at one landmark is, or all pixels if there is none."""
+    """Every logit is how much bluer than red the pixel at one landmark is, or all pixels if there is none.
 
-    def __init__(self, landmark: int | None) -> None:
+    It weighs one region, if there is one, and no other.
+    """
+
+    def __init__(self, landmark: int | None, region: str | None) -> None:
         super().__init__()
-        self.landmark = landmark
+        self.landmark, self.region = landmark, region
+        self.places = () if region is None else HELEN7.classes
         self.scale = nn.Parameter(torch.ones(len(ATTRIBUTES)))
 
-    def forward(self, images: Tensor, landmarks: Tensor) -> Tensor:
+    def forward(self, images: Tensor, landmarks: Tensor) -> dict[str, Tensor]:
         blueness = images[:, 2] - images[:, 0]
         if self.landmark is not None:
             x, y = landmarks[:, self.landmark].round().long().T
             blueness = blueness[torch.arange(len(x)), y, x][:, None, None]
-        return blueness.mean(dim=(1, 2))[:, None] * self.scale
+        output = {"attributes": blueness.mean(dim=(1, 2))[:, None] * self.scale}
+        if self.region is not None:
+            one = torch.eye(len(HELEN7))[HELEN7.index(self.region)]
+            output["region_weights"] = one[None, :, None].expand(len(images), -1, len(ATTRIBUTES))
+        return output
 
 
 class SpotlightTask(FaceTask):
-    """A task around it, which weighs one region more than the others."""
+    """A task around it."""
 
     def __init__(self, landmark: int | None, region: str | None = None) -> None:
-        super().__init__(None, True, "adagrad", 0.001, 0.0, "constant")
-        self.network = Spotlight(landmark)
-        self.region = region
+        super().__init__({"landmark": landmark, "region": region})
+        self.build(DataFacts(SIZE, attributes=ATTRIBUTES))
 
-    @property
-    def regions(self) -> tuple[str, ...] | None:
-        return None if self.region is None else HELEN7.classes
+    def make(self, facts: DataFacts) -> tuple[nn.Module, list[Objective]]:
+        assert facts.attributes is not None
+        return Spotlight(**self.settings), [Attributes(facts.attributes)]
 
-    def region_weights(self, batch: Any) -> Tensor:
-        one = torch.eye(len(HELEN7))[HELEN7.index(str(self.region))]
-        return one[None, :, None].expand(len(batch["image"]), -1, len(ATTRIBUTES))
-
-    def predict_batch(self, batch: Any) -> Any:
-        return {"attributes": self.network(batch["image"], batch["landmarks"])}, batch
+    def predict_batch(self, batch: Batch) -> tuple[Output, Batch]:
+        return self.network(batch["image"], batch["landmarks"]), batch
 
 
 @pytest.fixture(scope="module")
@@ -88,17 +101,17 @@ def test_a_model_that_looks_at_the_mouth() -> None:
     assert scores["region_preference"] == pytest.approx(100 * len(mouth) / len(LOCAL))
     of = scores["per_attribute"]
     lips = ("Big_Lips", "Mouth_Slightly_Open", "Smiling", "Wearing_Lipstick")
-    # a corner of the mouth is its very border: in one picture or another it is on skin
+    # a corner of the mouth is its very border: in one image or another it is on skin
     assert np.mean([of[name]["evidence_inside"] for name in lips]) > 85
     assert of["Goatee"]["evidence_inside"] == pytest.approx(100, abs=1e-3)  # of mouth and skin
     assert of["Narrow_Eyes"]["evidence_inside"] == of["Bald"]["evidence_inside"] == 0
 
 
-def test_evidence_is_the_mean_of_both_pictures() -> None:
+def test_evidence_is_the_mean_of_both_images() -> None:
     class OfThoseThatHaveIt(SpotlightTask):
-        def predict_batch(self, batch: Any) -> Any:
-            outputs, truth = super().predict_batch(batch)
-            return {"attributes": outputs["attributes"] * batch["attributes"]}, truth
+        def predict_batch(self, batch: Batch) -> tuple[Output, Batch]:
+            output, truth = super().predict_batch(batch)
+            return {"attributes": output["attributes"] * batch["attributes"]}, truth
 
     of = attribution_scores(OfThoseThatHaveIt(2), faces=1, image_size=SIZE)["per_attribute"]
     assert of["Big_Nose"]["evidence_inside"] == pytest.approx(50, abs=1e-3)  # without it, there is evidence nowhere
@@ -165,61 +178,70 @@ def test_the_seed_decides() -> None:
     assert first["response"] != other["response"]
 
 
-def bbox_and_average() -> FaceTask:
-    settings = {"width": 2, "pooling": "bbox"}
-    members = [AttributeNet(**settings).network, AttributeNet(width=2).network]
-    task = EnsembleNet(member_settings=[settings, {"width": 2}])
-    task.network = EnsembleNetwork(members)
-    return task
+def with_parser(**parts: Any) -> AttributeNet:
+    """One with a parser inside."""
+    parser = {"settings": SegNet(width=2).settings, "facts": FACTS.plain()}
+    return AttributeNet(width=2, regions=partial(ParserRegions, parser), **parts).build(FACTS)
+
+
+def bbox_and_average() -> EnsembleNet:
+    bbox = AttributeNet(width=2, pooling=SemanticPooling, head=LocalizationHead, regions=LandmarkBoxes)
+    return EnsembleNet([{"settings": task.settings, "facts": FACTS.plain()} for task in (bbox, AttributeNet(width=2))])
+
+
+def joint_net(facts: DataFacts) -> JointNet:
+    return JointNet(width=2, pooling=SemanticPooling, head=LocalizationHead).build(facts)
 
 
 @pytest.mark.parametrize(
-    "make",
+    ("make", "weighs_the_seven"),
     [
-        lambda: AttributeNet(width=2, gating="ssg", pooling="ssp", parser_config={"labels": "helen7", "width": 2}),
-        lambda: AttributeNet(width=2, inputs="rgb_masks", parser_config={"labels": "helen7", "width": 2}),
-        bbox_and_average,
-        lambda: JointNet(width=2, pooling="ssp", labels="helen11"),
+        (partial(with_parser, gate=SemanticGating, pooling=SemanticPooling, head=LocalizationHead), True),
+        (partial(with_parser, image_input=MaskedInput), False),
+        (bbox_and_average, False),
+        (partial(joint_net, FACTS), True),
+        # eleven classes are not the seven regions in which attributes live
+        (partial(joint_net, DataFacts(SIZE, HELEN11, ATTRIBUTES)), False),
     ],
-    ids=["ssp and ssg", "naive", "ensemble", "joint"],
+    ids=["ssp and ssg", "naive", "ensemble", "joint", "joint of eleven classes"],
 )
-def test_every_model(make: Any) -> None:
+def test_every_model(make: Callable[[], FaceTask], weighs_the_seven: bool) -> None:
     task = make()
     scores = attribution_scores(task, faces=1, image_size=(40, 48))  # wider than the drawing: padded
     assert not task.training
     assert all(parameter.grad is None for parameter in task.parameters())
     assert 0 < scores["evidence_inside"] < 100
     assert 0 < scores["evidence_on_change"] < 100
-    # eleven classes and boxes are not the seven regions in which attributes live
-    assert (scores["region_preference"] is None) != (task.regions == HELEN7.classes)
+    assert (scores["region_preference"] is not None) == weighs_the_seven
 
 
 def test_what_cannot_be_scored() -> None:
-    with pytest.raises(ConfigurationError, match="SegNet predicts no attributes"):
-        attribution_scores(SegNet(width=2))
+    for task in (SegNet(width=2), AttributeNet(width=2)):
+        few = DataFacts(SIZE, HELEN7, attributes=ATTRIBUTES[:5])
+        with pytest.raises(ConfigurationError, match=f"{type(task).__name__} does not predict the 40 attributes"):
+            attribution_scores(task.build(few))
     for wrong in ({"faces": 0}, {"seed": -1}, {"image_size": (0, 4)}):
         with pytest.raises(ConfigurationError, match="positive"):
             attribution_scores(SpotlightTask(None), **wrong)
 
 
-@pytest.mark.parametrize("joint", [True, False], ids=["joint data", "one data set"])
-def test_the_command_knows_the_size_of_the_pictures(
+@pytest.mark.parametrize("joint", [True, False], ids=["JointNet", "AttributeNet"])
+def test_the_command_takes_the_size_from_the_checkpoint(
     joint: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    facts = DataFacts((40, 32), HELEN7 if joint else None, ATTRIBUTES)
     trainer = L.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
-    trainer.strategy.connect(AttributeNet(width=2))
-    checkpoint = tmp_path / "run" / "checkpoints" / "best.ckpt"
+    trainer.strategy.connect((JointNet if joint else AttributeNet)(width=2).build(facts))
+    checkpoint = tmp_path / "moved.ckpt"
     trainer.save_checkpoint(checkpoint)
-    sizes = "{init_args: {image_size: [40, 32]}}"
-    settings = f"{{attributes: {sizes}}}" if joint else "{image_size: [40, 32]}"
-    (tmp_path / "run" / "config.yaml").write_text(f"data: {{init_args: {settings}}}\n")
-    output = tmp_path / "scores" / "localization.json"
-    main([str(checkpoint), "--faces=1", f"--output={output}"])
+    output = tmp_path / "scores" / "attribution.json"
+    main([f"--ckpt_path={checkpoint}", "--faces=1", f"--output={output}"])
     written = json.loads(output.read_text())
     assert (written["image_size"], written["faces"], written["seed"]) == ([40, 32], 1, 1)
+    assert written["checkpoint"] == str(checkpoint)
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["in", *ATTRIBUTES, "mean"]
     assert f"{written['evidence_inside']:.1f} ({written['chance']:5.1f})" in lines[-1]
     if joint:  # what is asked for wins
-        main([str(checkpoint), "--faces=1", "--image_size=[24,20]", f"--output={output}"])
+        main([f"--ckpt_path={checkpoint}", "--faces=1", "--image_size=[24,20]", f"--output={output}"])
         assert json.loads(output.read_text())["image_size"] == [24, 20]

@@ -1,80 +1,54 @@
 """Looking into trained models: measures against loops, means face by face, and the command on tiny models."""
 
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import cv2
-import lightning as L
 import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
 import yaml
 
+from facelightning.__main__ import main as facelightning
+from facelightning.__main__ import users_mistake
 from facelightning.commands.visualize import activation_entropy, main, mean_over_faces, share_inside
-from facelightning.data import CelebADataModule, JointDataModule
-from facelightning.data.helen import HelenDataModule
+from facelightning.data import CelebADataModule
 from facelightning.errors import CheckpointError, ConfigurationError, DataNotFoundError
 from facelightning.figures import channels_figure, region_weights_figure, strongest_channels
 from facelightning.labels import ATTRIBUTES
-from facelightning.tasks import AttributeNet, EnsembleNet, FaceTask, JointNet, SegNet, load_model
+from facelightning.tasks import AttributeNet, JointNet, load_model
 from tests.conftest import SIZE
+from tests.test_configs import small_overlay
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The '\\w+' does not have many workers"),
     pytest.mark.filterwarnings("ignore:Found \\d+ module\\(s\\) in eval mode"),
     pytest.mark.filterwarnings("ignore:.*LeafSpec.* is deprecated"),
-    pytest.mark.filterwarnings("ignore:`training_step` returned `None`"),
 ]
-
-
-def data_of(task: FaceTask, faces: Path) -> L.LightningDataModule:
-    helen = HelenDataModule(str(faces / "helen"), image_size=SIZE, batch_size=4, num_workers=0)
-    celeba = CelebADataModule(str(faces / "celeba"), image_size=SIZE, batch_size=4, num_workers=0)
-    if isinstance(task, JointNet):
-        return JointDataModule(parsing=helen, attributes=celeba)
-    return helen if isinstance(task, SegNet) else celeba
 
 
 @pytest.fixture(scope="module")
 def runs(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of run folders, as training leaves them: of every kind of network, each trained for two steps."""
-    root = tmp_path_factory.mktemp("runs")
-
-    def train(name: str, task: FaceTask) -> str:
-        run = root / name
-        trainer = L.Trainer(
-            max_steps=2,
-            limit_val_batches=0,
-            accelerator="cpu",
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
-        )
-        trainer.fit(task, datamodule=data_of(task, faces))
-        trainer.save_checkpoint(run / "checkpoints" / "best.ckpt")
-        settings: dict[str, Any] = {"image_size": list(SIZE)}
-        if isinstance(task, JointNet):
-            settings = {part: {"init_args": settings} for part in ("parsing", "attributes")}
-        (run / "config.yaml").write_text(yaml.safe_dump({"data": {"init_args": settings}}))
-        return str(run / "checkpoints" / "best.ckpt")
-
-    torch.manual_seed(0)
-    parser = train("segnet", SegNet(width=2))
-    members = [train("avg", AttributeNet(width=2)), train("ssp", AttributeNet("ssp", parser=parser, width=2))]
-    train("bbox", AttributeNet("bbox", width=2))
-    train("ssg", AttributeNet(gating="ssg", parser=parser, width=2))
-    train("ensemble", EnsembleNet(members))
-    train("jointnet", JointNet(width=2, pooling="ssp"))
-    return root
+    """The folder of runs of every kind of network, each trained for two steps, or made of such."""
+    root = tmp_path_factory.mktemp("visualize")
+    semantic = ["--model.pooling=SemanticPooling", "--model.head=LocalizationHead"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        for name in ("segnet", "avg", "ssp", "bbox", "ssg", "jointnet"):
+            words = ["fit", f"--config={name}.yaml", f"--config={small_overlay(f'{name}.yaml', faces, root)}"]
+            assert facelightning([*words, *(semantic if name == "jointnet" else [])]) == 0
+        members = ",".join(of(root / "runs", name) for name in ("avg", "ssp"))
+        data = [f"--data.root={faces / 'celeba'}", "--data.num_workers=0"]
+        assert facelightning(["test", "--config=ssp_ssg.yaml", f"--model.members=[{members}]", *data]) == 0
+    return root / "runs"
 
 
 def of(runs: Path, name: str) -> str:
-    return str(runs / name / "checkpoints" / "best.ckpt")
+    return str(runs / name / "version_0" / "checkpoints" / "best.ckpt")
 
 
 def read(path: Path) -> npt.NDArray[np.uint8]:
@@ -126,10 +100,9 @@ def test_features_are_what_the_network_pools(runs: Path, faces: Path, name: str)
     pooled: list[torch.Tensor] = []
     task.network.pooling.register_forward_pre_hook(lambda _, inputs: pooled.append(inputs[0]))
     data = CelebADataModule(str(faces / "celeba"), image_size=SIZE, batch_size=3, num_workers=0)
-    batch = next(iter(data.test_dataloader()))
     with torch.no_grad():
-        task.predict_batch(batch)
-        features = task.network.features(batch["image"])
+        output, _ = task.predict_batch(next(iter(data.test_dataloader())))
+    features = output["features"]
     assert features.shape == (3, 32, 3, 2)
     assert torch.equal(features, pooled[0])
 
@@ -144,7 +117,8 @@ def test_means_are_those_of_single_faces(
     networks: dict[str, Any] = {name: load_model(of(runs, name)) for name in names}
     data = CelebADataModule(str(faces / "celeba"), image_size=SIZE, batch_size=batch_size, num_workers=0)
     means = mean_over_faces(networks, data.test_dataloader(), 7)
-    assert means.keys() == {*(f"channels of {name}" for name in names), "face", *(["weights"] * (names[-1] == "ssp"))}
+    weighs = ["region_weights"] * (names[-1] == "ssp")
+    assert means.keys() == {*(f"channels of {name}" for name in names), "face", *weighs}
 
     images = torch.stack([data.dataset("test")[index, 0]["image"] for index in range(7)])
     negative = False
@@ -152,38 +126,52 @@ def test_means_are_those_of_single_faces(
         for name, task in networks.items():
             total = np.zeros((32, 3, 2))
             for image in images:
-                features = task.network.features(image[None])[0].double().numpy()
+                features = task.network(image[None])["features"][0].double().numpy()
                 negative |= bool((features < 0).any())
                 total += np.where(features > 0, features, 0)
             np.testing.assert_allclose(means[f"channels of {name}"], total / 7, rtol=1e-5, atol=1e-6)
         network = networks[parser].network
-        logits = network.parse(images)[-1] if parser == "jointnet" else network.parser(images, 4)[-1]
+        logits = (network if parser == "jointnet" else network.regions.network)(images)["parsing"][-1]
         foreground = 1 - logits.double().softmax(dim=1)[:, 0].mean(dim=0).numpy()
         cells = [[foreground[y : y + 16, x : x + 16].mean() for x in (0, 16)] for y in (0, 16, 32)]
         np.testing.assert_allclose(means["face"], cells, rtol=1e-5)
-        if "weights" in means:
-            expected = torch.stack([network.region_weights(image[None])[0] for image in images]).mean(dim=0)
-            np.testing.assert_allclose(means["weights"], expected, rtol=1e-5, atol=1e-6)
+        if weighs:
+            expected = torch.stack([network(image[None])["region_weights"][0] for image in images]).mean(dim=0)
+            np.testing.assert_allclose(means["region_weights"], expected, rtol=1e-5, atol=1e-6)
     assert negative
+
+
+def both(faces: Path, folder: Path) -> list[str]:
+    """Masks and attributes, whatever the checkpoint saw."""
+    parts = {
+        part: {"class_path": name, "init_args": {"root": str(faces / root), "batch_size": 4, "num_workers": 0}}
+        for part, name, root in (
+            ("parsing", "HelenDataModule", "helen"),
+            ("attributes", "CelebADataModule", "celeba"),
+        )
+    }
+    content = {"data": {"class_path": "JointDataModule", "init_args": parts}}
+    (folder / "both.yaml").write_text(yaml.safe_dump(content))
+    return [f"--config={folder / 'both.yaml'}"]
 
 
 def test_all_that_a_joint_network_allows(
     runs: Path, faces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    data = [f"--celeba={faces / 'celeba'}", f"--helen={faces / 'helen'}"]
-    main([of(runs, "jointnet"), *data, f"--against={of(runs, 'avg')}", f"--output={tmp_path}", "--faces=7"])
+    checkpoints = [f"--ckpt_path={of(runs, 'jointnet')}", f"--against={of(runs, 'avg')}"]
+    main([*checkpoints, f"--output={tmp_path}", "--faces=7"])
     printed = capsys.readouterr().out.splitlines()
     assert printed[:2] == [f"written: {tmp_path / name}" for name in ("parsing.png", "region_weights.png")]
-    assert printed[2].startswith(f"AttributeNet, pooling avg: {of(runs, 'avg')}")
-    assert printed[4].startswith(f"JointNet, pooling ssp: {of(runs, 'jointnet')}")
+    assert printed[2].startswith(f"AttributeNet, AveragePooling: {of(runs, 'avg')}")
+    assert printed[4].startswith(f"JointNet, SemanticPooling: {of(runs, 'jointnet')}")
     assert printed[6:] == [f"written: {tmp_path / 'channels.png'}"]
 
     networks: dict[str, Any] = {name: load_model(of(runs, name)) for name in ("avg", "jointnet")}
-    module = CelebADataModule(str(faces / "celeba"), image_size=SIZE, num_workers=0)
+    module = CelebADataModule(str(faces / "celeba"), image_size=SIZE, batch_size=4, num_workers=0)
     means = mean_over_faces(networks, module.test_dataloader(), 7)
-    weights = means["weights"].T
+    weights = means["region_weights"].T
     assert np.array_equal(
-        read(tmp_path / "region_weights.png"), region_weights_figure(weights, ATTRIBUTES, networks["jointnet"].regions)
+        read(tmp_path / "region_weights.png"), region_weights_figure(weights, ATTRIBUTES, networks["jointnet"].places)
     )
     shown = [strongest_channels(means[f"channels of {name}"]) for name in networks]
     titles = ["\n".join(printed[2:4]), "\n".join(printed[4:6])]
@@ -192,7 +180,7 @@ def test_all_that_a_joint_network_allows(
         share, area = 100 * share_inside(maps, means["face"]), 100 * means["face"].mean()
         assert measures == (
             f"mean entropy {activation_entropy(maps):.2f} of at most 2.58 bits; {share:.0f} % of the activation on "
-            f"face and hair ({area:.0f} % of the picture)"
+            f"face and hair ({area:.0f} % of the image)"
         )
 
 
@@ -215,81 +203,69 @@ def test_each_network_is_drawn_as_far_as_it_goes(
     expected: list[str],
     measured: bool | None,
 ) -> None:
-    data = [f"--celeba={faces / 'celeba'}", f"--helen={faces / 'helen'}", "--split=val"]
-    main([of(runs, name), *data, f"--output={tmp_path}"])
-    assert sorted(path.name for path in tmp_path.iterdir()) == expected
+    main([f"--ckpt_path={of(runs, name)}", *both(faces, tmp_path), "--split=val", f"--output={tmp_path / 'made'}"])
+    assert sorted(path.name for path in (tmp_path / "made").iterdir()) == expected
     printed = capsys.readouterr().out
     assert ("mean entropy" in printed) == (measured is not None)
     assert ("face and hair" in printed) == bool(measured)
 
 
-def test_pictures_go_to_the_run_folder_and_have_its_size(
+def test_images_go_to_the_run_folder_and_have_its_size(
     faces: Path, command: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """After a real training, whose configuration is as the command line writes it."""
-    command(
-        "fit",
-        "--config=quickstart.yaml",
-        f"--data.init_args.root={faces}",
-        "--data.init_args.faces=[21,11,13]",
-        "--data.init_args.masks=[9,5,7]",
-        f"--data.init_args.image_size={list(SIZE)}",
-        "--model.init_args.width=2",
-        "--trainer.max_epochs=1",
-        "--trainer.check_val_every_n_epoch=1",
-        "--trainer.enable_progress_bar=false",
-        "--test_after_fit=false",
-    )
+    """From synthetic data, which the checkpoint alone names; what the command line says wins."""
+    small = small_overlay("quickstart.yaml", faces, tmp_path)
+    command("fit", "--config=quickstart.yaml", f"--config={small}", "--test_after_fit=false")
     run = Path("runs/quickstart/version_0")
+    checkpoint = f"--ckpt_path={run}/checkpoints/best.ckpt"
+    before = sorted(Path("runs").rglob("*"))
     capsys.readouterr()
-    main([f"{run}/checkpoints/best.ckpt", f"--celeba={faces / 'celeba'}", f"--helen={faces / 'helen'}"])
-    assert "of at most 2.58 bits" in capsys.readouterr().out  # 3 × 2 cells
-    names = ("parsing", "region_weights", "channels")
-    assert all((tmp_path / run / "figures" / f"{name}.png").is_file() for name in names)
-    main([f"{run}/checkpoints/best.ckpt", f"--celeba={faces / 'celeba'}", "--image_size=[64,32]"])
+    command("visualize", checkpoint)
+    printed = capsys.readouterr().out
+    assert "of at most 2.58 bits" in printed  # 3 × 2 cells
+    for name in ("parsing", "region_weights", "channels"):
+        assert f"written: {tmp_path / run / 'figures' / name}.png" in printed
+    assert sorted(Path("runs").rglob("*")) == sorted([*before, run / "figures" / "channels.png"])  # and no new run
+    command("visualize", checkpoint, "--data=CelebADataModule", f"--data.root={faces / 'celeba'}", "--faces=3")
+    assert "of at most 2.58 bits" in capsys.readouterr().out
+    command("visualize", checkpoint, "--data.image_size=[64,32]")
     assert "of at most 3.00 bits" in capsys.readouterr().out  # 4 × 2 cells
 
 
 def test_a_checkpoint_without_its_run_folder(
-    runs: Path, faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("mine.ckpt").write_bytes(Path(of(runs, "avg")).read_bytes())
-    main(["mine.ckpt", f"--celeba={faces / 'celeba'}", "--faces=1"])
-    assert "of at most 7.39 bits" in capsys.readouterr().out  # 14 × 12 cells: the paper's size
-    assert Path("figures/channels.png").is_file()
+    main(["--ckpt_path=mine.ckpt", "--faces=1"])
+    assert "of at most 2.58 bits" in capsys.readouterr().out  # it knows its size
+    assert [path.as_posix() for path in sorted(Path().rglob("*.*"))] == ["figures/channels.png", "mine.ckpt"]
 
 
-def test_a_network_of_photographs_in_the_wild_sees_such(runs: Path, faces: Path, tmp_path: Path) -> None:
-    (tmp_path / "checkpoints").mkdir()
-    checkpoint = tmp_path / "checkpoints" / "best.ckpt"
-    checkpoint.write_bytes(Path(of(runs, "avg")).read_bytes())
-    (tmp_path / "config.yaml").write_text("data: {init_args: {images: wild, image_size: [40, 32]}}")
-    with pytest.raises(DataNotFoundError, match="no folder with the wild pictures"):
-        main([str(checkpoint), f"--celeba={faces / 'celeba'}"])
-    (tmp_path / "config.yaml").write_text("data: {")
-    with pytest.raises(ConfigurationError, match="is not YAML"):
-        main([str(checkpoint), f"--celeba={faces / 'celeba'}"])
+def test_a_network_of_photographs_in_the_wild_sees_such(runs: Path, tmp_path: Path) -> None:
+    content = torch.load(of(runs, "avg"), weights_only=True)
+    content["facelightning_config"]["data"]["init_args"]["images"] = "wild"
+    torch.save(content, tmp_path / "wild.ckpt")
+    with pytest.raises(DataNotFoundError, match="no folder with the wild images"):
+        main([f"--ckpt_path={tmp_path / 'wild.ckpt'}"])
 
 
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        (["missing.ckpt"], CheckpointError, "missing.ckpt does not exist"),
-        (["RUNS/avg"], ConfigurationError, "nothing to draw for AttributeNet .*avg.*--celeba"),
-        (["RUNS/segnet", "--celeba=FACES/celeba"], ConfigurationError, "nothing to draw for SegNet.*--helen"),
-        (["RUNS/ensemble", "--celeba=FACES/celeba"], ConfigurationError, "nothing to draw for EnsembleNet.*members"),
-        (["RUNS/avg", "--celeba=nowhere"], DataNotFoundError, "data root nowhere does not exist"),
-        (["RUNS/segnet", "--helen=nowhere"], DataNotFoundError, "data root nowhere does not exist"),
-        (["RUNS/avg", "--celeba=FACES/celeba", "--faces=0"], ConfigurationError, "faces must be positive, not 0"),
-        (["RUNS/avg", "--celeba=FACES/celeba", "--batch_size=0"], ConfigurationError, "batch_size 0 must be positive"),
-        (
-            ["RUNS/avg", "--celeba=FACES/celeba", "--against=RUNS/segnet"],
-            ConfigurationError,
-            r"SegNet \(.*segnet.*and AttributeNet",
-        ),
-        (["RUNS/avg", "--celeba=FACES/celeba", "--against=large.ckpt"], ConfigurationError, "large.ckpt sees 218×178"),
-        (["RUNS/avg", "--celeba=FACES/celeba", "--output=file"], ConfigurationError, "cannot write file.channels.png"),
+        (["--ckpt_path=missing.ckpt"], CheckpointError, "missing.ckpt does not exist"),
+        (["RUNS/avg", "HELEN"], ConfigurationError, "nothing to draw for AttributeNet .*avg.*data with attributes"),
+        (["RUNS/segnet", "CELEBA"], ConfigurationError, "nothing to draw for SegNet.*data with masks"),
+        (["RUNS/ssp_ssg"], ConfigurationError, "nothing to draw for EnsembleNet.*members"),
+        (["RUNS/avg", "--data.root=nowhere"], DataNotFoundError, "data root nowhere does not exist"),
+        (["RUNS/segnet", "--data.root=nowhere"], DataNotFoundError, "data root nowhere does not exist"),
+        (["RUNS/avg", "--faces=0"], ConfigurationError, "faces must be positive, not 0"),
+        (["RUNS/avg", "--data.batch_size=0"], ConfigurationError, "batch_size 0 must be positive"),
+        (["RUNS/avg", "--against=SEGNET"], ConfigurationError, r"SegNet \(.*segnet.*and AttributeNet"),
+        (["RUNS/avg", "--against=large.ckpt"], ConfigurationError, "large.ckpt sees 64×48, not 40×32"),
+        (["RUNS/avg", "--model.width=3"], ConfigurationError, "the model is that of .*leave out --model.width=3"),
+        (["RUNS/avg", "--output=file"], ConfigurationError, "cannot write file.channels.png"),
+        (["RUNS/segnet", "HELEN", "--data.label_space=helen11"], ConfigurationError, "helen7.*helen11"),
     ],
 )
 def test_mistakes_are_one_sentence(
@@ -303,11 +279,18 @@ def test_mistakes_are_one_sentence(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("file").touch()
-    Path("large.ckpt").write_bytes(Path(of(runs, "ssp")).read_bytes())
-    arguments = [argument.replace("FACES", str(faces)) for argument in arguments]
-    arguments = [
-        argument.replace("RUNS", str(runs)) + "/checkpoints/best.ckpt" * ("RUNS" in argument) for argument in arguments
-    ]
-    with pytest.raises(error, match=message):
-        main(arguments)
+    content = torch.load(of(runs, "ssp"), weights_only=True)
+    content["facelightning"]["facts"]["image_size"] = [64, 48]
+    torch.save(content, "large.ckpt")
+    words = {
+        "HELEN": ["--data=HelenDataModule", f"--data.root={faces / 'helen'}", "--data.num_workers=0"],
+        "CELEBA": ["--data=CelebADataModule", f"--data.root={faces / 'celeba'}", "--data.num_workers=0"],
+        "--against=SEGNET": [f"--against={of(runs, 'segnet')}"],
+    }
+    words |= {f"RUNS/{name}": [f"--ckpt_path={of(runs, name)}"] for name in ("avg", "segnet", "ssp_ssg")}
+    with pytest.raises(Exception, match="") as caught:
+        main([word for argument in arguments for word in words.get(argument, [argument])])
+    mistake = users_mistake(caught.value)  # the argument parser wraps what a data module raises
+    assert isinstance(mistake, error)
+    assert re.search(message, str(mistake))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "large.ckpt"]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from facelightning.data.celeba import CelebADataModule
+from facelightning.data import CelebA, CelebADataModule
 from facelightning.errors import DataFormatError, DataNotFoundError
 from facelightning.labels import ATTRIBUTES
 
@@ -46,17 +46,17 @@ def column(values: list[int]) -> list[list[int]]:
     return [[value] for value in values]
 
 
-def write_pictures(folder: Path, suffix: str = ".jpg", size: tuple[int, int] = (16, 12)) -> None:
-    """Each picture's red says which it is; its blue is 0, so that swapped channels show."""
+def write_images(folder: Path, suffix: str = ".jpg", size: tuple[int, int] = (16, 12)) -> None:
+    """Each image's red says which it is; its blue is 0, so that swapped channels show."""
     folder.mkdir(parents=True)
     for index, name in enumerate(NAMES):
-        picture = np.zeros((*size, 3), np.uint8)
-        picture[..., 2] = 30 * index + 20  # OpenCV writes BGR
-        assert cv2.imwrite(str(folder / f"{name}{suffix}"), picture)
+        image = np.zeros((*size, 3), np.uint8)
+        image[..., 2] = 30 * index + 20  # OpenCV writes BGR
+        assert cv2.imwrite(str(folder / f"{name}{suffix}"), image)
 
 
 def write_official(root: Path, suffix: str = ".jpg", folder: str = "img_align_celeba") -> Path:
-    write_pictures(root / "Img" / folder, suffix)
+    write_images(root / "Img" / folder, suffix)
     for parent, name, content in (
         ("Anno", "list_attr_celeba", text(signed(), list(ATTRIBUTES))),
         ("Anno", "list_landmarks_align_celeba", text(LANDMARKS.reshape(8, 10).tolist(), POINTS, space="  ")),
@@ -69,7 +69,7 @@ def write_official(root: Path, suffix: str = ".jpg", folder: str = "img_align_ce
 
 
 def write_flat(root: Path) -> Path:
-    write_pictures(root / "img_align_celeba")
+    write_images(root / "img_align_celeba")
     (root / "list_attr_celeba.txt").write_text(text(signed(), list(ATTRIBUTES)))
     (root / "list_landmarks_align_celeba.txt").write_text(text(LANDMARKS.reshape(8, 10).tolist(), POINTS))
     (root / "identity_CelebA.txt").write_text(text(column(PEOPLE)))
@@ -78,7 +78,7 @@ def write_flat(root: Path) -> Path:
 
 
 def write_kaggle(root: Path, first: str = "image_id") -> Path:
-    write_pictures(root / "img_align_celeba" / "img_align_celeba")
+    write_images(root / "img_align_celeba" / "img_align_celeba")
     (root / "list_attr_celeba.csv").write_text(csv(signed(), list(ATTRIBUTES), first))
     (root / "list_landmarks_align_celeba.csv").write_text(csv(LANDMARKS.reshape(8, 10).tolist(), POINTS, first))
     (root / "list_eval_partition.csv").write_text(csv(column(NUMBERS), ["partition"], first))
@@ -90,11 +90,13 @@ def check(root: Path, without: tuple[str, ...] = (), images: str = "aligned") ->
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         data = CelebADataModule(str(root), images=images)  # type: ignore[arg-type]
-        readers = {split: data.reader(split) for split in ("train", "val", "test")}
+        parts = {split: CelebA(root, split, images) for split in ("train", "val", "test")}  # type: ignore[arg-type]
     seen = []
-    for split, reader in readers.items():
-        for position in range(len(reader)):
-            record = reader[position]
+    for split, faces in parts.items():
+        assert data.records(split).names.tolist() == faces.names.tolist()  # type: ignore[arg-type]
+        np.testing.assert_array_equal(faces.positive_rates(), faces.attributes.mean(axis=0))
+        for position in range(len(faces)):
+            record = faces[position]
             name = Path(record["name"]).stem
             index = NAMES.index(name)
             seen.append(name)
@@ -125,9 +127,9 @@ def test_layouts(write: Callable[[Path], Path], without: tuple[str, ...], tmp_pa
     check(write(tmp_path), without)
 
 
-def test_original_pictures_have_their_own_folder_and_landmarks(tmp_path: Path) -> None:
+def test_original_images_have_their_own_folder_and_landmarks(tmp_path: Path) -> None:
     write_official(tmp_path, folder="img_celeba")
-    with pytest.raises(DataNotFoundError, match=r"aligned pictures.*img_align_celeba"):
+    with pytest.raises(DataNotFoundError, match=r"aligned images.*img_align_celeba"):
         CelebADataModule(str(tmp_path)).setup("fit")
     check(tmp_path, without=("landmarks",), images="wild")
     aligned = tmp_path / "Anno" / "list_landmarks_align_celeba.txt"
@@ -241,7 +243,7 @@ HTML = "<!DOCTYPE html><title>Google Drive - Quota exceeded</title>"
         pytest.param(
             edit(ATTR, lambda s: s + on_line(1, with_last_number("1" if LABELS[0, -1] == 0 else "-1"))(text(signed()))),
             r"list_attr_celeba\.txt, line 11: other labels than in line 3",
-            id="a picture with two rows that differ",
+            id="an image with two rows that differ",
         ),
         pytest.param(
             edit(ATTR, on_line(6, lambda s: "garbage")), r"list_attr_celeba\.txt, line 6: .*'garbage'", id="no row"
@@ -274,14 +276,14 @@ HTML = "<!DOCTYPE html><title>Google Drive - Quota exceeded</title>"
         pytest.param(
             edit(PART, lambda s: s + "000001.jpg 2\n"),
             r"list_eval_partition\.txt, line 9: other partition number than in line 1",
-            id="a picture in two splits",
+            id="an image in two splits",
         ),
         pytest.param(
             edit(PART, lambda s: HTML), r"list_eval_partition\.txt: it is a web page", id="web page of splits"
         ),
         pytest.param(
             edit(PART, lambda s: s.replace("0000", "1000")),
-            r"no picture is left: 8 not in list_eval_partition\.txt \(such as 000001\)",
+            r"no image is left: 8 not in list_eval_partition\.txt \(such as 000001\)",
             id="nothing in common",
         ),
         pytest.param(
@@ -304,11 +306,11 @@ def test_damage_is_refused_with_file_and_line(change: Callable[[Path], None], me
 
 
 @pytest.mark.parametrize("content", [HTML.encode(), b"", b"\xff\xd8\xff"])
-def test_a_picture_that_is_none_is_named(content: bytes, tmp_path: Path) -> None:
+def test_an_image_that_is_none_is_named(content: bytes, tmp_path: Path) -> None:
     write_official(tmp_path)
     (tmp_path / "Img/img_align_celeba/000002.jpg").write_bytes(content)
     with pytest.raises(DataFormatError, match=r"000002\.jpg"):
-        CelebADataModule(str(tmp_path)).reader("train")[1]
+        CelebA(tmp_path)[1]
 
 
 @pytest.mark.parametrize("name", [ATTR, PART])
@@ -321,8 +323,9 @@ def test_a_missing_file_is_named(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("root", "message"), [(None, "no data root given"), ("nowhere", "nowhere does not exist")])
 def test_a_missing_root_is_named(root: str | None, message: str) -> None:
-    with pytest.raises(DataNotFoundError, match=message):
-        CelebADataModule(root).setup("fit")
+    for opening in (lambda: CelebA(root), lambda: CelebADataModule(root).setup("fit")):
+        with pytest.raises(DataNotFoundError, match=message):
+            opening()
 
 
 def test_what_the_join_leaves_out_is_counted(tmp_path: Path) -> None:
@@ -333,11 +336,11 @@ def test_what_the_join_leaves_out_is_counted(tmp_path: Path) -> None:
     edit(PART, lambda s: s.replace("000002.jpg 0\n", "") + "000050.jpg 1\n")(tmp_path)
     data = CelebADataModule(str(tmp_path))
     with pytest.warns(UserWarning) as caught:
-        assert [data.reader("train")[0]["name"], len(data.reader("train"))] == ["000004.jpg", 1]
+        assert [data.records("train")[0]["name"], len(data.records("train"))] == ["000004.jpg", 1]
     assert len(caught) == 1
     message = str(caught[0].message)
-    assert "5 pictures are used" in message
-    assert f"2 without a picture in {folder} (such as 000001)" in message
+    assert "5 images are used" in message
+    assert f"2 without an image in {folder} (such as 000001)" in message
     assert "1 not in list_eval_partition.txt (such as 000002)" in message
     assert "1 in list_eval_partition.txt, but not in list_attr_celeba.txt (such as 000050)" in message
     assert f"1 in {folder}, but not in list_attr_celeba.txt (such as 000099)" in message
@@ -346,23 +349,29 @@ def test_what_the_join_leaves_out_is_counted(tmp_path: Path) -> None:
 def test_identities_that_are_incomplete_are_not_used(tmp_path: Path) -> None:
     write_official(tmp_path)
     edit("identity_CelebA.txt", lambda s: s.replace("000002.jpg 5\n", ""))(tmp_path)
-    with pytest.warns(UserWarning, match=r"identity_CelebA\.txt lacks 1 pictures \(such as 000002\)"):
-        reader = CelebADataModule(str(tmp_path)).reader("train")
-    assert "identity" not in reader[0]
-    assert "landmarks" in reader[0]
+    with pytest.warns(UserWarning, match=r"identity_CelebA\.txt lacks 1 images \(such as 000002\)"):
+        faces = CelebA(tmp_path)
+    assert faces.identities is None
+    assert "identity" not in faces[0]
+    assert "landmarks" in faces[0]
 
 
-def test_a_person_in_two_splits_is_warned_about(tmp_path: Path) -> None:
+def test_an_identity_in_two_splits_is_warned_about(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_official(tmp_path)
     edit("identity_CelebA.txt", lambda s: s.replace("000008.jpg 9", "000008.jpg 5"))(tmp_path)
-    with pytest.warns(UserWarning, match="the same person into several splits, 1 times"):
+    with pytest.warns(UserWarning, match="the same identity into several splits, 1 times"):
         CelebADataModule(str(tmp_path)).setup("fit")
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 1)
+    with warnings.catch_warnings():  # by one of the processes
+        warnings.simplefilter("error")
+        CelebA(tmp_path)
 
 
-def test_a_split_without_pictures_is_refused(tmp_path: Path) -> None:
+def test_a_split_without_images_is_refused(tmp_path: Path) -> None:
     write_official(tmp_path)
     edit(PART, lambda s: s.replace("jpg 1", "jpg 0"))(tmp_path)
-    with pytest.raises(DataFormatError, match="the val split has no pictures"):
+    with pytest.raises(DataFormatError, match="the val split has no images"):
         CelebADataModule(str(tmp_path)).setup("fit")
 
 
@@ -379,7 +388,7 @@ def test_landmarks_belong_to_the_stored_pixels(tmp_path: Path) -> None:
     path.write_bytes(with_orientation(path.read_bytes(), 6))
     turned = cv2.imread(str(path))
     assert turned is not None and turned.shape == (12, 16, 3)  # the file does ask to be turned
-    assert CelebADataModule(str(tmp_path)).reader("train")[0]["image"].shape == (16, 12, 3)
+    assert CelebA(tmp_path)[0]["image"].shape == (16, 12, 3)
 
 
 def test_annotations_are_read_once_and_nothing_is_written(tmp_path: Path) -> None:
@@ -396,7 +405,7 @@ def test_annotations_are_read_once_and_nothing_is_written(tmp_path: Path) -> Non
     for path in (*tmp_path.rglob("*.txt"), *tmp_path.rglob("*.csv")):
         path.unlink()
     data.setup("test")
-    assert len(data.reader("test")) == 2
+    assert len(data.records("test")) == 2
 
 
 def test_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

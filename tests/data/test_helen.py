@@ -9,7 +9,8 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from facelightning.data.helen import GROUPS, HelenDataModule, merge_masks
+from facelightning.data import HelenDataModule
+from facelightning.data.helen import GROUPS, Helen, merge_masks
 from facelightning.errors import DataFormatError, DataNotFoundError
 from facelightning.labels import HELEN7, HELEN11
 
@@ -38,9 +39,9 @@ def write_helen(root: Path) -> Path:
     for file, ids in IDS.items():
         (root / file).write_text("".join(f"{number:<5}, {name} \n" for number, name in enumerate(ids, start=1)))
         for name in ids:
-            picture = np.zeros((*size_of(name), 3), np.uint8)
-            picture[..., 2] = 30 * ALL_IDS.index(name) + 20  # OpenCV writes BGR
-            cv2.imwrite(str(root / "images" / f"{name}.jpg"), picture)
+            image = np.zeros((*size_of(name), 3), np.uint8)
+            image[..., 2] = 30 * ALL_IDS.index(name) + 20  # OpenCV writes BGR
+            cv2.imwrite(str(root / "images" / f"{name}.jpg"), image)
             (root / "labels" / name).mkdir(parents=True)
             for label, alpha in enumerate(soft_masks(name)):
                 cv2.imwrite(str(root / "labels" / name / f"{name}_lbl{label:02d}.png"), alpha)
@@ -51,12 +52,12 @@ def winner(sums: list[float]) -> int:
     return max(range(len(sums)), key=lambda index: (sums[index], -index))
 
 
-def reference(alphas: npt.NDArray[np.uint8], labels: str) -> npt.NDArray[np.int64]:
+def reference(alphas: npt.NDArray[np.uint8], label_space: str) -> npt.NDArray[np.int64]:
     """The class of each pixel, one at a time."""
     result = np.zeros(alphas.shape[1:], np.int64)
     for place in np.ndindex(*result.shape):
         column = [float(alphas[(label, *place)]) for label in range(11)]
-        if labels == "helen7":
+        if label_space == "helen7":
             column = [
                 min(255.0, sum(a for a, c in zip(column, SEVEN_OF_ELEVEN, strict=True) if c == k)) for k in range(7)
             ]
@@ -64,23 +65,23 @@ def reference(alphas: npt.NDArray[np.uint8], labels: str) -> npt.NDArray[np.int6
     return result
 
 
-def check(root: Path, labels: str = "helen11") -> None:
-    data = HelenDataModule(str(root), labels=labels)  # type: ignore[arg-type]
+def check(root: Path, label_space: str = "helen11") -> None:
     for split, file in SPLITS.items():
-        reader = data.reader(split)  # type: ignore[arg-type]
-        records = [reader[index] for index in range(len(reader))]
+        faces = Helen(root, split, label_space)  # type: ignore[arg-type]
+        records = [faces[index] for index in range(len(faces))]
+        assert faces.names == IDS[file]
         assert [record["name"] for record in records] == IDS[file]
         for record in records:
             name = record["name"]
             np.testing.assert_allclose(record["image"][5, 5], [30 * ALL_IDS.index(name) + 20, 0, 0], atol=3)
             assert record["image"].shape == (*size_of(name), 3)
             assert record["mask"].dtype == np.uint8
-            np.testing.assert_array_equal(record["mask"], reference(soft_masks(name), labels))
+            np.testing.assert_array_equal(record["mask"], reference(soft_masks(name), label_space))
 
 
-@pytest.mark.parametrize("labels", ["helen7", "helen11"])
-def test_pictures_and_masks(labels: str, tmp_path: Path) -> None:
-    check(write_helen(tmp_path), labels)
+@pytest.mark.parametrize("label_space", ["helen7", "helen11"])
+def test_images_and_masks(label_space: str, tmp_path: Path) -> None:
+    check(write_helen(tmp_path), label_space)
 
 
 def pixel(**alphas: int) -> list[npt.NDArray[np.uint8]]:
@@ -126,15 +127,15 @@ def masks_as_rgb(root: Path) -> None:
         cv2.imwrite(str(path), cv2.merge([alpha, alpha, alpha]))
 
 
-def pictures_as_png(root: Path) -> None:
+def images_as_png(root: Path) -> None:
     for path in (root / "images").glob("*.jpg"):
-        picture = cv2.imread(str(path))
-        assert picture is not None
+        image = cv2.imread(str(path))
+        assert image is not None
         path.unlink()
-        cv2.imwrite(str(path.parent / f"{path.name[:-4]}.png"), picture)
+        cv2.imwrite(str(path.parent / f"{path.name[:-4]}.png"), image)
 
 
-def pictures_as_jpeg(root: Path) -> None:
+def images_as_jpeg(root: Path) -> None:
     for path in (root / "images").glob("*.jpg"):
         path.rename(path.parent / f"{path.name[:-4]}.jpeg")
 
@@ -152,8 +153,8 @@ def pictures_as_jpeg(root: Path) -> None:
             id="only the id",
         ),
         pytest.param(masks_as_rgb, id="masks as RGB"),
-        pytest.param(pictures_as_png, id="pictures as png"),
-        pytest.param(pictures_as_jpeg, id="pictures as jpeg"),
+        pytest.param(images_as_png, id="images as png"),
+        pytest.param(images_as_jpeg, id="images as jpeg"),
         pytest.param(lambda root: (root / "images/.DS_Store").write_bytes(b"\0"), id="a hidden file"),
     ],
 )
@@ -172,8 +173,8 @@ HTML = "<!DOCTYPE html><title>Google Drive - Quota exceeded</title>"
         pytest.param(
             lambda root: (root / "images/12_1.jpg").unlink(),
             DataNotFoundError,
-            r"exemplars\.txt, line 3: 12_1 has no picture: no 12_1\.jpg.* in .*images",
-            id="no picture",
+            r"exemplars\.txt, line 3: 12_1 has no image: no 12_1\.jpg.* in .*images",
+            id="no image",
         ),
         pytest.param(
             lambda root: (root / "labels/11.b.2/11.b.2_lbl04.png").unlink(),
@@ -188,10 +189,10 @@ HTML = "<!DOCTYPE html><title>Google Drive - Quota exceeded</title>"
             id="no folder of masks",
         ),
         pytest.param(
-            lambda root: (root / "images").rename(root / "pictures"),
+            lambda root: (root / "images").rename(root / "photographs"),
             DataNotFoundError,
-            r"no folder .*images of pictures",
-            id="no folder of pictures",
+            r"no folder .*images; the root must hold images",
+            id="no folder of images",
         ),
         pytest.param(
             lambda root: (root / "tuning.txt").unlink(), DataNotFoundError, r"no tuning\.txt.*val split", id="no list"
@@ -224,7 +225,7 @@ HTML = "<!DOCTYPE html><title>Google Drive - Quota exceeded</title>"
             edit("tuning.txt", lambda s: HTML), DataFormatError, r"tuning\.txt: it is a web page.*quota", id="web page"
         ),
         pytest.param(edit("tuning.txt", lambda s: ""), DataFormatError, r"tuning\.txt: it is empty", id="empty"),
-        pytest.param(edit("tuning.txt", lambda s: "\n"), DataFormatError, r"val split has no pictures", id="no ids"),
+        pytest.param(edit("tuning.txt", lambda s: "\n"), DataFormatError, r"val split has no images", id="no ids"),
     ],
 )
 def test_damage_is_refused_with_file_and_line(
@@ -246,12 +247,12 @@ def test_only_the_files_of_the_stage_are_needed(tmp_path: Path) -> None:
 def test_a_mask_of_another_size_is_refused(tmp_path: Path) -> None:
     write_helen(tmp_path)
     cv2.imwrite(str(tmp_path / "labels/10_1/10_1_lbl07.png"), np.zeros((10, 12), np.uint8))
-    with pytest.raises(DataFormatError, match=r"10_1_lbl07\.png has 10×12 pixels .* but its picture 12×10"):
-        HelenDataModule(str(tmp_path)).reader("train")[0]
+    with pytest.raises(DataFormatError, match=r"10_1_lbl07\.png has 10×12 pixels .* but its image 12×10"):
+        Helen(tmp_path)[0]
 
 
 def test_masks_belong_to_the_stored_pixels(tmp_path: Path) -> None:
-    """A camera's note to turn the picture does not turn the masks, so it must not turn the picture."""
+    """A camera's note to turn the image does not turn the masks, so it must not turn the image."""
     path = write_helen(tmp_path) / "images/10_1.jpg"
     jpeg = path.read_bytes()
     turn = b"Exif\0\0II*\0\x08\0\0\0\x01\0" + b"\x12\x01\x03\0\x01\0\0\0\x06\0\0\0" + b"\0\0\0\0"
@@ -265,12 +266,13 @@ def test_a_mask_that_is_a_web_page_is_named(tmp_path: Path) -> None:
     write_helen(tmp_path)
     (tmp_path / "labels/10_1/10_1_lbl10.png").write_text(HTML)
     with pytest.raises(DataFormatError, match=r"10_1_lbl10\.png: it is a web page"):
-        HelenDataModule(str(tmp_path)).reader("train")[0]
+        Helen(tmp_path)[0]
 
 
 def test_a_missing_root_is_named() -> None:
-    with pytest.raises(DataNotFoundError, match="Helen: no data root given"):
-        HelenDataModule().setup("fit")
+    for opening in (lambda: Helen(None), lambda: HelenDataModule().setup("fit")):
+        with pytest.raises(DataNotFoundError, match="Helen: no data root given"):
+            opening()
 
 
 def test_batches_and_nothing_is_written(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pytest
 
-from facelightning.data import LFWADataModule
+from facelightning.data import LFWA, LFWADataModule
 from facelightning.data.lfwa import read_lfwa
 from facelightning.errors import DataFormatError, DataNotFoundError
 from facelightning.labels import ATTRIBUTES
@@ -17,19 +17,20 @@ def test_reads_what_was_written(tmp_path: Path) -> None:
     names = write_lfwa(tmp_path)
     with h5py.File(tmp_path / "lfw_att_40.mat") as file:
         truth = dict(zip(names, np.asarray(file["label"]).T, strict=True))
-    readers = read_lfwa(tmp_path)
-    read = {split: {str(name) for name in reader.names} for split, reader in readers.items()}
+    splits = read_lfwa(tmp_path)
+    read = {split: {str(name) for name in faces.names} for split, faces in splits.items()}
+    assert all(LFWA(tmp_path, split).names.tolist() == faces.names.tolist() for split, faces in splits.items())
     assert read["test"] == set(names[20:])
     assert read["train"] | read["val"] == set(names[:20])
     assert read["train"]
     assert read["val"]
-    for reader in readers.values():
-        for index, name in enumerate(reader.names):
-            record = reader[index]
+    for faces in splits.values():
+        for index, name in enumerate(faces.names):
+            record = faces[index]
             np.testing.assert_array_equal(record["attributes"], truth[str(name)])
             assert record["image"].shape == (50, 40, 3)
-    persons = [{int(identity) for identity in reader.identities} for reader in readers.values()]  # type: ignore[union-attr]
-    assert sum(map(len, persons)) == len(set.union(*persons)) == 15
+    shown = [{int(identity) for identity in faces.identities} for faces in splits.values()]  # type: ignore[union-attr]
+    assert sum(map(len, shown)) == len(set.union(*shown)) == 15
 
 
 def test_batches(tmp_path: Path) -> None:
@@ -39,7 +40,7 @@ def test_batches(tmp_path: Path) -> None:
     batch = next(iter(data.train_dataloader()))
     assert batch["image"].shape == (4, 3, 40, 32)
     assert batch["attributes"].shape == (4, 40)
-    assert data.positive_rates().shape == (40,)
+    assert LFWA(tmp_path).positive_rates().shape == (40,)
 
 
 @pytest.mark.parametrize(
@@ -59,14 +60,13 @@ def test_copies_differ(change: dict[str, object], tmp_path: Path) -> None:
         write_lfwa(tmp_path, label=expected.T.astype(float), **change)
     if "label" in change and np.shape(change["label"]) == (30, 40):
         expected = np.random.default_rng(0).integers(2, size=(30, 40))
-    readers = read_lfwa(tmp_path)
-    np.testing.assert_array_equal(readers["test"].attributes, expected[20:])
+    np.testing.assert_array_equal(LFWA(tmp_path, "test").attributes, expected[20:])
 
 
-def test_missing_pictures_are_left_out(tmp_path: Path) -> None:
+def test_missing_images_are_left_out(tmp_path: Path) -> None:
     names = write_lfwa(tmp_path)
     (tmp_path / "lfw" / names[25]).unlink()
-    with pytest.warns(UserWarning, match=r"1 pictures.*Person_12_0002"):
+    with pytest.warns(UserWarning, match=r"1 images.*Person_12_0002"):
         assert len(read_lfwa(tmp_path)["test"]) == 9
 
 
@@ -77,10 +77,10 @@ def test_missing_pictures_are_left_out(tmp_path: Path) -> None:
         ({"label": np.zeros((39, 30))}, r"lfw_att_40\.mat: label is \(39, 30\)"),
         ({"label": None}, r"lfw_att_40\.mat has no label; it holds AttrName, name"),
         ({"AttrName": [*ATTRIBUTES[:39], "Old"]}, r"no attribute is named Young"),
-        ({"name": ["a\\b.txt"] * 30}, r"expected pictures' names, found 'a/b\.txt'"),
+        ({"name": ["a\\b.txt"] * 30}, r"expected images' names, found 'a/b\.txt'"),
         ({"name": np.zeros((1, 30))}, r"name is no cell array"),
         ({"indices_img_train": np.array([[0.0, 1.0]])}, r"indices_train_test\.mat: .*1\.\.\.30; found 0"),
-        ({"indices_img_train": np.array([[30.0]])}, r"picture 30 is in both"),
+        ({"indices_img_train": np.array([[30.0]])}, r"image 30 is in both"),
         ({"indices_img_test": np.array([[1.5]])}, r"found 1\.5"),
     ],
 )
@@ -111,7 +111,7 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
         read_lfwa(tmp_path)
     write_lfwa(tmp_path)
     (tmp_path / "lfw").rename(tmp_path / "elsewhere")
-    with pytest.raises(DataNotFoundError, match=r"no picture such as Person_00/Person_00_0001\.jpg"):
+    with pytest.raises(DataNotFoundError, match=r"no image such as Person_00/Person_00_0001\.jpg"):
         read_lfwa(tmp_path)
     with pytest.raises(DataNotFoundError, match="no data root"):
         LFWADataModule().setup("fit")

@@ -1,4 +1,4 @@
-"""Cartoon faces: the same bytes each time, every attribute visible where it lives, masks that fit the picture."""
+"""Cartoon faces: the same bytes each time, every attribute visible where it lives, masks that fit the image."""
 
 import json
 from functools import cache
@@ -76,7 +76,7 @@ def test_wrong_number_of_attributes_is_refused() -> None:
 
 
 @pytest.mark.parametrize("name", LOCAL)
-def test_attribute_changes_the_picture_where_it_lives(name: str) -> None:
+def test_attribute_changes_the_image_where_it_lives(name: str) -> None:
     for number in range(3):
         faces = without_and_with(name, number)
         change = np.abs(faces[0].image.astype(np.int64) - faces[1].image).sum(axis=2)
@@ -116,7 +116,7 @@ def test_global_attributes_do_what_they_say() -> None:
     assert set(GLOBAL) == {"Attractive", "Blurry", "Chubby", "Male", "Young"}
 
 
-def test_masks_partition_every_picture(sampled: list[tuple[dict[str, bool], CartoonFace]]) -> None:
+def test_masks_partition_every_image(sampled: list[tuple[dict[str, bool], CartoonFace]]) -> None:
     for _, face in sampled:
         assert (face.masks.sum(axis=0, dtype=np.int64) == 255).all()
 
@@ -263,7 +263,7 @@ def test_celeba_layout(written: Path) -> None:
     identity = dict(line.split() for line in (celeba / "Anno" / "identity_CelebA.txt").read_text().splitlines())
     assert list(identity) == names
     splits = [{identity[name] for name in names if partition[name] == split} for split in "012"]
-    assert sum(map(len, splits)) == len(set.union(*splits)) == 7  # four pictures a person, none in two splits
+    assert sum(map(len, splits)) == len(set.union(*splits)) == 7  # four images an identity, none in two splits
 
 
 def test_helen_layout(written: Path) -> None:
@@ -288,8 +288,8 @@ def test_same_seed_writes_the_same_files(written: Path, tmp_path: Path) -> None:
     files = {path.relative_to(written): path.read_bytes() for path in written.rglob("*") if path.is_file()}
     again = tmp_path / "again"
     assert files == {path.relative_to(again): path.read_bytes() for path in again.rglob("*") if path.is_file()}
-    picture = Path("celeba/Img/img_align_celeba/000001.jpg")
-    assert files[picture] != (tmp_path / "other" / picture).read_bytes()
+    first = Path("celeba/Img/img_align_celeba/000001.jpg")
+    assert files[first] != (tmp_path / "other" / first).read_bytes()
 
 
 def test_writing_prints_nothing_but_its_progress(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

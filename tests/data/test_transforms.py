@@ -9,7 +9,8 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from facelightning.data.transforms import LANDMARKS_MIRRORED, FaceTransform, Record
+from facelightning.data.files import Record
+from facelightning.data.transforms import LANDMARKS_MIRRORED, FaceTransform
 from facelightning.labels import HELEN7, HELEN11, IGNORE_INDEX, LabelSpace
 
 LANDMARKS = np.array([[5, 8], [14, 8], [10, 12], [6, 17], [13, 17]], np.float32)
@@ -28,8 +29,8 @@ def record(height: int = 24, width: int = 20, classes: int = 11) -> Record:
     )
 
 
-def transform(*augmentations: Any, labels: LabelSpace = HELEN11, size: tuple[int, int] = (24, 20)) -> FaceTransform:
-    return FaceTransform(size, labels, augmentations)
+def transform(*augmentations: Any, space: LabelSpace = HELEN11, size: tuple[int, int] = (24, 20)) -> FaceTransform:
+    return FaceTransform(size, space, augmentations)
 
 
 def test_values_types_and_shapes() -> None:
@@ -137,13 +138,13 @@ def test_the_horizontal_flip_of_eleven_classes() -> None:
     np.testing.assert_array_equal(sample["mask"], expected)
     left_eye, right_eye, *_, right_corner = ([19 - x, y] for x, y in LANDMARKS[[1, 0, 2, 4, 3]].tolist())
     np.testing.assert_array_equal(sample["landmarks"][[0, 1, 4]], [left_eye, right_eye, right_corner])
-    assert sample["landmarks"][0, 0] < sample["landmarks"][1, 0]  # the left eye is still the picture's left
+    assert sample["landmarks"][0, 0] < sample["landmarks"][1, 0]  # the left eye is still the image's left
     np.testing.assert_array_equal(sample["attributes"], given["attributes"])
 
 
 def test_the_horizontal_flip_of_seven_classes_swaps_none() -> None:
     given = record(classes=7)
-    sample = transform(A.HorizontalFlip(p=1), labels=HELEN7)(given, 0)
+    sample = transform(A.HorizontalFlip(p=1), space=HELEN7)(given, 0)
     np.testing.assert_array_equal(sample["mask"], given["mask"][:, ::-1])
 
 
@@ -157,7 +158,7 @@ def centre(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_landmark_stays_on_its_spot_of_picture_and_mask(seed: int) -> None:
+def test_a_landmark_stays_on_its_spot_of_image_and_mask(seed: int) -> None:
     points = np.array([[40, 50], [85, 52], [60, 80], [45, 100], [80, 103]], np.float32)
     image, mask = np.zeros((170, 140, 3), np.uint8), np.zeros((170, 140), np.uint8)
     for label, (x, y) in enumerate(points.astype(int), start=1):
@@ -165,7 +166,7 @@ def test_a_landmark_stays_on_its_spot_of_picture_and_mask(seed: int) -> None:
         mask[y - 3 : y + 4, x - 3 : x + 4] = label
     affine = A.Affine(scale=(0.8, 1.2), rotate=(-30, 30), translate_percent=(-0.05, 0.05), shear=(-8, 8), p=1)
     spots = LabelSpace("spots", tuple("abcdef"), ((0, 0, 0),) * 6, ())
-    augment = transform(A.HorizontalFlip(p=0.5), affine, labels=spots, size=(170, 140))
+    augment = transform(A.HorizontalFlip(p=0.5), affine, space=spots, size=(170, 140))
     sample = augment(Record(image=image, mask=mask, landmarks=points), seed)
     landmarks = sample["landmarks"].numpy()
     moved = sample["mask"].numpy()

@@ -1,17 +1,20 @@
 """The parts of every network: what a block computes, at what sizes, and what it has no parameters for."""
 
-import math
-
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from facelightning.labels import HELEN7
-from facelightning.models.attributes import AttributeNetwork, Parser
-from facelightning.models.blocks import ConvBlock, Encoder, Normalize, max_pool
+from facelightning.models.attributes import AttributeNetwork
+from facelightning.models.blocks import ConvBlock, Normalize, evaluating, max_pool
+from facelightning.models.heads import LocalizationHead
 from facelightning.models.joint import JointNetwork
+from facelightning.models.pooling import SemanticPooling
 from facelightning.models.segmentation import SegmentationNetwork
+from tests.models.conftest import make_parser
+
+SSP = {"pooling": SemanticPooling, "head": LocalizationHead}
 
 
 class TestNormalize:
@@ -73,10 +76,8 @@ class TestConvBlock:
         [
             pytest.param(SegmentationNetwork(7, 2), 8 + 8 + 4, id="segmentation"),
             pytest.param(AttributeNetwork(40, 2), 12, id="attributes"),
-            pytest.param(
-                AttributeNetwork(40, 2, "ssp", parser=Parser(HELEN7, 2)), 12 + 20, id="attributes with parser"
-            ),
-            pytest.param(JointNetwork(HELEN7, 40, 2, semantic_pooling=True), 12 + 12, id="joint"),
+            pytest.param(AttributeNetwork(40, 2, regions=make_parser, **SSP), 12 + 20, id="attributes with parser"),
+            pytest.param(JointNetwork(HELEN7, 40, 2, **SSP), 12 + 12, id="joint"),
         ],
     )
     def test_every_convolution_is_in_a_block_and_has_no_bias(self, network: nn.Module, layers: int) -> None:
@@ -97,7 +98,17 @@ class TestMaxPool:
         image = torch.arange(15.0).view(1, 1, 3, 5)
         assert max_pool()(image)[0, 0].tolist() == [[6, 8, 9], [11, 13, 14]]
 
-    @pytest.mark.parametrize("size", [(218, 178), (109, 89), (64, 64), (37, 53), (8, 8), (1, 1)])
-    def test_encoder_is_an_eighth_rounded_up(self, size: tuple[int, int]) -> None:
-        features: Tensor = Encoder(width=2).eval()(torch.rand(1, 3, *size))
-        assert features.shape == (1, 16, math.ceil(size[0] / 8), math.ceil(size[1] / 8))
+
+@pytest.mark.parametrize("training", [True, False])
+def test_evaluating_restores_the_mode(training: bool) -> None:
+    module = nn.Sequential(nn.BatchNorm2d(2)).train(training)
+
+    def fail() -> None:
+        with evaluating(module):
+            assert not module.training
+            assert not module[0].training
+            raise RuntimeError("from inside")
+
+    with pytest.raises(RuntimeError, match="from inside"):
+        fail()
+    assert module.training is module[0].training is training

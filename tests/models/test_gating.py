@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from facelightning.models.blocks import ConvBlock, Encoder
-from facelightning.models.gating import GatedEncoder, SemanticGating, SymbioticAugmentation, gate_masks
+from facelightning.models.blocks import ConvBlock, max_pool
+from facelightning.models.gating import Gate, SemanticGating, SymbioticAugmentation, gate_masks
+from tests.models.conftest import KnownRegions
 
 Maps = list[list[list[float]]]
 
@@ -33,8 +34,8 @@ def loop_convolution(maps: Maps, kernel: list[list[list[list[float]]]]) -> Maps:
     return out
 
 
-def loop_norm_act_pool(batch: list[Maps], norm: nn.BatchNorm2d, prelu: nn.PReLU, eps: float) -> list[Maps]:
-    """BatchNorm in training mode, PReLU, and 2×2 max pooling that keeps the last odd row and column."""
+def loop_norm_act_pool(batch: list[Maps], norm: nn.BatchNorm2d, prelu: nn.PReLU, eps: float, step: int) -> list[Maps]:
+    """BatchNorm in training mode, PReLU, and max pooling of ``step``² pixels that keeps the last row and column."""
     gain, shift, slope = norm.weight.tolist(), norm.bias.tolist(), prelu.weight.tolist()
     pooled: list[Maps] = [[] for _ in batch]
     for c in range(len(gain)):
@@ -48,17 +49,23 @@ def loop_norm_act_pool(batch: list[Maps], norm: nn.BatchNorm2d, prelu: nn.PReLU,
                 rows.append([value if value > 0 else slope[c] * value for value in normed])
             out.append(
                 [
-                    [max(v for r in rows[y : y + 2] for v in r[x : x + 2]) for x in range(0, len(rows[0]), 2)]
-                    for y in range(0, len(rows), 2)
+                    [max(v for r in rows[y : y + step] for v in r[x : x + step]) for x in range(0, len(rows[0]), step)]
+                    for y in range(0, len(rows), step)
                 ]
             )
     return pooled
 
 
 def small_case() -> tuple[Tensor, Tensor]:
-    """Maps ``(2, 3, 5, 4)`` and a parser's logits ``(2, 4, 5, 4)``, in float64."""
+    """Maps ``(2, 3, 5, 4)`` and masks ``(2, 4, 5, 4)``, in float64."""
     torch.manual_seed(0)
-    return torch.randn(2, 3, 5, 4, dtype=torch.float64), 2 * torch.randn(2, 4, 5, 4, dtype=torch.float64)
+    x, logits = torch.randn(2, 3, 5, 4, dtype=torch.float64), 2 * torch.randn(2, 4, 5, 4, dtype=torch.float64)
+    return x, logits.softmax(dim=1)
+
+
+def known(masks: Tensor) -> KnownRegions:
+    """Regions where gates stand: at a stride of 4, and at no finer one."""
+    return KnownRegions(masks, stride=4)
 
 
 def shake(module: nn.Module) -> None:
@@ -67,35 +74,45 @@ def shake(module: nn.Module) -> None:
         nn.init.normal_(parameter)
 
 
-def normalized(logits: list[Maps]) -> list[Maps]:
-    """Softmax over regions; then each mask sums to 1 over space, as the paper says."""
-    batch = []
-    for maps in logits:
-        regions, height, width = len(maps), len(maps[0]), len(maps[0][0])
-        total = [[sum(math.exp(m[y][x]) for m in maps) for x in range(width)] for y in range(height)]
-        soft = [[[math.exp(m[y][x]) / total[y][x] for x in range(width)] for y in range(height)] for m in maps]
-        batch.append([[[v / sum(map(sum, soft[n])) for v in row] for row in soft[n]] for n in range(regions)])
-    return batch
+def normalized(masks: list[Maps]) -> list[Maps]:
+    """Each mask sums to 1 over the image, as the paper says."""
+    return [[[[v / sum(map(sum, mask)) for v in row] for row in mask] for mask in maps] for maps in masks]
 
 
-def test_gates_have_mean_one() -> None:
-    masks = gate_masks(small_case()[1])
-    torch.testing.assert_close(masks / 20, torch.tensor(normalized(small_case()[1].tolist()), dtype=torch.float64))
-    assert gate_masks(torch.full((1, 2, 3, 3), 1e4).index_fill(1, torch.tensor([1]), -1e4)).isfinite().all()
+class TestGateMasks:
+    def test_have_mean_one(self) -> None:
+        masks = small_case()[1]
+        expected = torch.tensor(normalized(masks.tolist()), dtype=torch.float64)
+        torch.testing.assert_close(gate_masks(masks) / 20, expected)
+
+    def test_an_empty_mask_stays_empty(self) -> None:
+        masks = torch.ones(1, 2, 3, 3)
+        masks[:, 1] = 0
+        assert torch.equal(gate_masks(masks), masks)
+        assert gate_masks(torch.tensor([1e4, -1e4]).view(1, 2, 1, 1).expand(1, 2, 3, 3).softmax(dim=1)).isfinite().all()
+
+    def test_low_precision(self) -> None:
+        """A mean over many cells of half precision is taken in single."""
+        masks = torch.rand(1, 2, 55, 45).half()
+        assert gate_masks(masks).dtype == torch.float32
+        torch.testing.assert_close(gate_masks(masks), gate_masks(masks.float()))
+
+
+POOLS = pytest.mark.parametrize("step", [1, 2], ids=["unpooled", "pooled"])
 
 
 class TestSemanticGating:
-    def test_is_the_definition(self) -> None:
+    @POOLS
+    def test_is_the_definition(self, step: int) -> None:
         """Masks that sum to 1, gating before BatchNorm, PReLU, pooling, and 1×1 back to C.
 
         The paper's masks are smaller than ours by the number of pixels, so its epsilon is by that number squared.
         """
-        x, logits = small_case()
-        gating = SemanticGating(3, 4).double()
+        x, masks = small_case()
+        gating = SemanticGating(3, 4, pool=step == 2).double()
         shake(gating)
-        masks = normalized(logits.tolist())
         batch = []
-        for maps, regions in zip(x.tolist(), masks, strict=True):
+        for maps, regions in zip(x.tolist(), normalized(masks.tolist()), strict=True):
             convolved = loop_convolution(maps, gating.convolution.weight.tolist())
             batch.append(
                 [
@@ -104,63 +121,53 @@ class TestSemanticGating:
                     for channel in convolved
                 ]
             )
-        pooled = loop_norm_act_pool(batch, gating.norm, gating.activation, gating.norm.eps / 20**2)
+        pooled = loop_norm_act_pool(batch, gating.norm, gating.activation, gating.norm.eps / 20**2, step)
         restore = gating.restore.weight[:, :, 0, 0].tolist()
         expected = [
             [
-                [[sum(w * m[y][x] for w, m in zip(weights, maps, strict=True)) for x in range(2)] for y in range(3)]
+                [
+                    [sum(w * m[y][x] for w, m in zip(weights, maps, strict=True)) for x in range(len(maps[0][0]))]
+                    for y in range(len(maps[0]))
+                ]
                 for weights in restore
             ]
             for maps in pooled
         ]
-        torch.testing.assert_close(gating(x, gate_masks(logits)), torch.tensor(expected, dtype=torch.float64))
-
-    def test_gradients(self) -> None:
-        x, logits = small_case()
-        gating = SemanticGating(3, 4).double()
-        shake(gating)
-        masks = gate_masks(logits)
-        assert torch.autograd.gradcheck(lambda value: gating(value, masks), x.requires_grad_())
-        weight = gating.convolution.weight.detach().clone().requires_grad_()
-
-        def of_the_kernel(kernel: Tensor) -> Tensor:
-            result: Tensor = torch.func.functional_call(gating, {"convolution.weight": kernel}, (x.detach(), masks))
-            return result
-
-        assert torch.autograd.gradcheck(of_the_kernel, weight)
+        torch.testing.assert_close(gating(x, known(masks)), torch.tensor(expected, dtype=torch.float64))
 
     def test_can_mimic_max_pooling(self) -> None:
         """§3.1.3: "SSG can mimic the standard max pooling by learning a sparse set of weights for the 1×1 convolution".
 
-        With one region of the whole picture, one weight a channel gives the plain block and its pooling.
+        With one region of the whole image, one weight a channel gives the plain block and its pooling.
         """
         x, _ = small_case()
         masks = torch.zeros(2, 4, 5, 4, dtype=torch.float64)
-        masks[:, 2] = 1  # normalised: mean 1
+        masks[:, 2] = 1
         gating, block = SemanticGating(3, 4).double(), ConvBlock(3, 3).double()
         block[0].load_state_dict(gating.convolution.state_dict())
         with torch.no_grad():
             gating.restore.weight.zero_()
             for channel in range(3):
                 gating.restore.weight[channel, 2 * 3 + channel] = 1
-        torch.testing.assert_close(gating(x, masks), gating.pool(block(x)))
+        torch.testing.assert_close(gating(x, known(masks)), max_pool()(block(x)))
 
     def test_begins_as_max_pooling(self) -> None:
         """Where the regions say nothing, a network that has not yet learnt is the plain one."""
         x, _ = small_case()
         gating, block = SemanticGating(3, 4).double(), ConvBlock(3, 3).double()
         block[0].load_state_dict(gating.convolution.state_dict())
-        torch.testing.assert_close(gating(x, torch.ones(2, 4, 5, 4, dtype=torch.float64)), gating.pool(block(x)))
+        everywhere = known(torch.ones(2, 4, 5, 4, dtype=torch.float64))
+        torch.testing.assert_close(gating(x, everywhere), max_pool()(block(x)))
 
     def test_a_window_never_mixes_regions(self) -> None:
-        """Two halves of the picture: the maps of one half's region do not see the other half."""
+        """Two halves of the image: the maps of one half's region do not see the other half."""
         torch.manual_seed(0)
         gating = SemanticGating(2, 2).eval()
         masks = torch.zeros(1, 2, 4, 6)
-        masks[:, 0, :, :3], masks[:, 1, :, 3:] = 2, 2
+        masks[:, 0, :, :3], masks[:, 1, :, 3:] = 1, 1
         seen: list[Tensor] = []
         gating.pool.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
-        gating(torch.rand(1, 2, 4, 6), masks)
+        gating(torch.rand(1, 2, 4, 6), known(masks))
         (maps,) = seen
         assert maps[:, :2, :, :3].abs().min() > 0
         assert (maps[:, :2, :, 3:] == 0).all()
@@ -170,21 +177,21 @@ class TestSemanticGating:
         """Half-precision activations stay within its accuracy: nothing underflows on a large map."""
         torch.manual_seed(0)
         gating = SemanticGating(4, 3)
-        x, masks = torch.randn(2, 4, 55, 45), gate_masks(3 * torch.randn(2, 3, 55, 45))
+        x, regions = torch.randn(2, 4, 55, 45), known((3 * torch.randn(2, 3, 55, 45)).softmax(dim=1))
         with torch.autocast("cpu", torch.bfloat16):
-            half = gating(x, masks)
-        torch.testing.assert_close(half.float(), gating(x, masks), rtol=0.1, atol=0.1)
+            half = gating(x, regions)
+        torch.testing.assert_close(half.float(), gating(x, regions), rtol=0.1, atol=0.1)
 
 
 class TestSymbioticAugmentation:
-    def test_is_the_definition(self) -> None:
-        x, logits = small_case()
-        module = SymbioticAugmentation(3, 4).double()
+    @POOLS
+    def test_is_the_definition(self, step: int) -> None:
+        x, masks = small_case()
+        module = SymbioticAugmentation(3, 4, pool=step == 2).double()
         shake(module)
-        masks = gate_masks(logits)
         mixture = module.mixture.weight[:, :, 0, 0].tolist()
         batch = []
-        for maps, regions in zip(x.tolist(), masks.tolist(), strict=True):
+        for maps, regions in zip(x.tolist(), gate_masks(masks).tolist(), strict=True):
             convolved = loop_convolution(maps, module.convolution.weight.tolist())
             batch.append(
                 [
@@ -195,24 +202,32 @@ class TestSymbioticAugmentation:
                     for c in range(3)
                 ]
             )
-        expected = loop_norm_act_pool(batch, module.norm, module.activation, module.norm.eps)
-        torch.testing.assert_close(module(x, masks), torch.tensor(expected, dtype=torch.float64))
+        expected = loop_norm_act_pool(batch, module.norm, module.activation, module.norm.eps, step)
+        torch.testing.assert_close(module(x, known(masks)), torch.tensor(expected, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("gate", [SemanticGating, SymbioticAugmentation])
-class TestGatedEncoder:
-    def test_sizes_are_the_encoders(self, gate: type[SemanticGating]) -> None:
-        with torch.device("meta"):
-            for size, quarter in (
-                ((218, 178), (55, 45)),
-                ((109, 89), (28, 23)),
-                ((37, 53), (10, 14)),
-                ((1, 1), (1, 1)),
-            ):
-                images = torch.rand(1, 3, *size)
-                gated = GatedEncoder(gate, 7, width=2).eval()(images, torch.rand(1, 7, *quarter))
-                assert gated.shape == Encoder(width=2).eval()(images).shape
+class TestGates:
+    def test_gradients(self, gate: type[SemanticGating] | type[SymbioticAugmentation]) -> None:
+        x, masks = small_case()
+        gating, regions = gate(3, 4).double(), known(masks)
+        shake(gating)
+        assert torch.autograd.gradcheck(lambda value: gating(value, regions), x.requires_grad_())
+        weight = gating.convolution.weight.detach().clone().requires_grad_()
 
-    def test_other_sizes_are_refused(self, gate: type[SemanticGating]) -> None:
+        def of_the_kernel(kernel: Tensor) -> Tensor:
+            result: Tensor = torch.func.functional_call(gating, {"convolution.weight": kernel}, (x.detach(), regions))
+            return result
+
+        assert torch.autograd.gradcheck(of_the_kernel, weight)
+
+    @pytest.mark.parametrize("stride", [4, 8])
+    def test_asks_at_its_own_stride(self, gate: type[Gate], stride: int) -> None:
+        regions = KnownRegions(torch.rand(2, 4, 32, 16))
+        shape = (2, 3, 32 // stride, 16 // stride)
+        assert gate(3, 4, stride, False)(torch.rand(shape), regions).shape == shape
+        assert regions.asked == [stride]
+
+    def test_other_sizes_are_refused(self, gate: type[Gate]) -> None:
         with pytest.raises(ValueError, match=r"maps \(5 × 4\) and masks \(5 × 5\)"):
-            gate(3, 2)(torch.rand(1, 3, 5, 4), torch.rand(1, 2, 5, 5))
+            gate(3, 2)(torch.rand(1, 3, 5, 4), known(torch.rand(1, 2, 5, 5)))

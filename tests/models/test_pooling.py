@@ -1,22 +1,29 @@
 """Pooling against loops in float64 and hand-made cases; absent regions must stay harmless."""
 
-import math
-
 import pytest
 import torch
 from torch import Tensor
 
-from facelightning.labels import HELEN7, HELEN11
-from facelightning.models.pooling import AveragePooling, SemanticPooling, region_masks
+from facelightning.models.pooling import AveragePooling, Pooled, Pooling, PyramidPooling, SemanticPooling
+from tests.models.conftest import KnownRegions
 
 
-def pooling_reference(pooling: SemanticPooling, features: Tensor, masks: Tensor) -> tuple[list[list[float]], Tensor]:
-    """§3.1.2 of Kalayeh et al. in Python's own floats: logits, and weights ``(B, N, A)``; all regions present."""
-    recognition, bias = pooling.recognition.weight.tolist(), pooling.recognition.bias.tolist()
-    localization = pooling.localization.weight.tolist()
-    logits: list[list[float]] = []
-    weights = torch.zeros(len(features), masks.shape[1], len(bias), dtype=torch.float64)
-    for b, (maps, regions) in enumerate(zip(features.tolist(), masks.tolist(), strict=True)):
+def small_case(dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
+    """Features ``(2, 5, 3, 4)``, and masks ``(2, 3, 3, 4)`` without zeros."""
+    torch.manual_seed(0)
+    return 3 * torch.randn(2, 5, 3, 4, dtype=dtype), torch.rand(2, 3, 3, 4, dtype=dtype) + 0.01
+
+
+def pool(features: Tensor, masks: Tensor) -> Pooled:
+    """Within regions that are known at the stride of the features, and at no finer one."""
+    pooled: Pooled = SemanticPooling(16)(features, KnownRegions(masks, stride=16))
+    return pooled
+
+
+def means(features: Tensor, masks: Tensor) -> Tensor:
+    """The mean feature of each region, §3.1.2 of Kalayeh et al., in Python's own floats; all regions are present."""
+    batch = []
+    for maps, regions in zip(features.tolist(), masks.tolist(), strict=True):
         vectors = []
         for region in regions:
             mass, vector = 0.0, []
@@ -30,171 +37,124 @@ def pooling_reference(pooling: SemanticPooling, features: Tensor, masks: Tensor)
                         total += value * weight
                 vector.append(total / mass)
             vectors.append(vector)
-        logits.append([])
-        for a in range(len(bias)):
-            exponentials = [
-                math.exp(sum(w * v for w, v in zip(localization[a], vector, strict=True))) for vector in vectors
-            ]
-            logit = 0.0
-            for n, vector in enumerate(vectors):
-                score = bias[a] + sum(w * v for w, v in zip(recognition[a], vector, strict=True))
-                weights[b, n, a] = exponentials[n] / sum(exponentials)
-                logit += float(weights[b, n, a]) * score
-            logits[b].append(logit)
-    return logits, weights
-
-
-def small_case(dtype: torch.dtype = torch.float64) -> tuple[SemanticPooling, Tensor, Tensor]:
-    """A module of 5 channels and 4 attributes, features ``(2, 5, 3, 4)``, masks ``(2, 3, 3, 4)`` without zeros."""
-    torch.manual_seed(0)
-    pooling = SemanticPooling(5, 4).to(dtype)
-    return pooling, 3 * torch.randn(2, 5, 3, 4, dtype=dtype), torch.rand(2, 3, 3, 4, dtype=dtype) + 0.01
+        batch.append(vectors)
+    return torch.tensor(batch, dtype=torch.float64)
 
 
 class TestSemanticPooling:
     def test_is_the_definition(self) -> None:
-        pooling, features, masks = small_case()
-        logits, weights = pooling_reference(pooling, features, masks)
-        torch.testing.assert_close(pooling(features, masks), torch.tensor(logits, dtype=torch.float64))
-        torch.testing.assert_close(pooling.scores(features, masks)[1], weights)
+        features, masks = small_case()
+        vectors, present = pool(features, masks)
+        torch.testing.assert_close(vectors, means(features, masks))
+        assert present.shape == (2, 3, 1)
+        assert present.all()
 
-    @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.1)])
+    @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.05)])
     def test_lower_precision(self, dtype: torch.dtype, tolerance: float) -> None:
-        pooling, features, masks = small_case(dtype)
-        logits, _ = pooling_reference(pooling, features, masks)
-        torch.testing.assert_close(pooling(features, masks).float(), torch.tensor(logits), rtol=0, atol=tolerance)
+        features, masks = small_case(dtype)
+        vectors = pool(features, masks).vectors
+        assert vectors.dtype == dtype
+        torch.testing.assert_close(vectors.double(), means(features, masks), rtol=0, atol=tolerance)
 
     def test_by_hand(self) -> None:
-        """Regions with means 1 and 3 weigh 1 : 2 and are scored 3 and 7."""
-        pooling = SemanticPooling(1, 1)
-        with torch.no_grad():
-            pooling.recognition.weight.fill_(2)
-            pooling.recognition.bias.fill_(1)
-            pooling.localization.weight.fill_(math.log(2) / 2)
-        features, masks = torch.tensor([[[[1.0, 3.0]]]]), torch.tensor([[[[1.0, 0.0]], [[0.0, 0.5]]]])
-        recognition, weights = pooling.scores(features, masks)
-        torch.testing.assert_close(recognition[0, :, 0], torch.tensor([3.0, 7.0]))
-        torch.testing.assert_close(weights[0, :, 0], torch.tensor([1 / 3, 2 / 3]))
-        torch.testing.assert_close(pooling(features, masks), torch.tensor([[17 / 3]]))
+        features, masks = torch.tensor([[[[1.0, 3.0]]]]), torch.tensor([[[[1.0, 0.0]], [[0.0, 0.5]], [[0.5, 0.5]]]])
+        assert pool(features, masks).vectors[0, :, 0].tolist() == [1, 3, 2]
 
     def test_region_means_do_not_depend_on_the_masks_scale(self) -> None:
-        pooling, features, masks = small_case()
-        torch.testing.assert_close(pooling(features, masks), pooling(features, 1e-6 * masks))
+        features, masks = small_case()
+        torch.testing.assert_close(pool(features, masks).vectors, pool(features, 1e-6 * masks).vectors)
 
     def test_equal_masks_are_average_pooling(self) -> None:
-        pooling, features, _ = small_case()
-        average = AveragePooling(5, 4).double()
-        average.classifier.load_state_dict(pooling.recognition.state_dict())
-        masks = torch.full((2, 7, 3, 4), 1 / 7, dtype=torch.float64)
-        torch.testing.assert_close(pooling(features, masks), average(features))
-        torch.testing.assert_close(pooling.scores(features, masks)[1], torch.full((2, 7, 4), 1 / 7).double())
-
-    def test_weights_sum_to_one(self) -> None:
-        pooling, features, masks = small_case(torch.float32)
-        weights = pooling.scores(100 * features, masks)[1]
-        assert (weights >= 0).all()
-        torch.testing.assert_close(weights.sum(dim=1), torch.ones(2, 4))
+        features, _ = small_case()
+        vectors = pool(features, torch.full((2, 7, 3, 4), 1 / 7, dtype=torch.float64)).vectors
+        torch.testing.assert_close(vectors, AveragePooling()(features).vectors.expand(2, 7, 5))
 
     @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
     def test_absent_region_is_as_if_it_were_not_there(self, dtype: torch.dtype) -> None:
-        pooling, features, masks = small_case(dtype)
+        features, masks = small_case(dtype)
         with_absent = masks.clone()
         with_absent[0, 1] = 0
-        weights = pooling.scores(features, with_absent)[1]
-        assert (weights[0, 1] == 0).all()
-        assert (weights[1] > 0).all()
-        logits = pooling(features, with_absent)
-        torch.testing.assert_close(logits[:1], pooling(features[:1], masks[:1, [0, 2]]))
-        torch.testing.assert_close(logits[1:], pooling(features[1:], masks[1:]))
+        vectors, present = pool(features, with_absent)
+        assert present.squeeze(2).tolist() == [[True, False, True], [True, True, True]]
+        assert (vectors[0, 1] == 0).all()
+        torch.testing.assert_close(vectors[:1, [0, 2]], pool(features[:1], masks[:1, [0, 2]]).vectors)
+        torch.testing.assert_close(vectors[1:], pool(features[1:], masks[1:]).vectors)
 
     @pytest.mark.parametrize("absent", [[1], [0, 1, 2]])
     def test_absent_regions_have_finite_gradients(self, absent: list[int]) -> None:
-        pooling, features, masks = small_case(torch.float32)
+        features, masks = small_case(torch.float32)
         masks[0, absent] = 0
         features.requires_grad_()
         masks.requires_grad_()
-        logits = pooling(features, masks)
-        logits.square().sum().backward()
-        assert logits.isfinite().all()
-        for x in (features, masks, *pooling.parameters()):
+        vectors = pool(features, masks).vectors
+        vectors.square().sum().backward()  # type: ignore[no-untyped-call]
+        assert vectors.isfinite().all()
+        for x in (features, masks):
             assert x.grad is not None
             assert x.grad.isfinite().all()
             assert x.grad.any()
 
-    def test_without_any_region_nothing_is_said(self) -> None:
-        pooling, features, masks = small_case()
-        masks[0] = 0
-        features.requires_grad_()
-        logits = pooling(features, masks)
-        logits.sum().backward()
-        assert features.grad is not None
-        assert (logits[0] == 0).all()
-        assert (features.grad[0] == 0).all()
-        assert features.grad[1].any()
-        assert (pooling.scores(features, masks)[1][0] == 0).all()
-
     def test_gradients(self) -> None:
-        pooling, features, masks = small_case()
+        features, masks = small_case()
         features.requires_grad_()
         masks.requires_grad_()
-        assert torch.autograd.gradcheck(pooling, (features, masks))
+        assert torch.autograd.gradcheck(lambda x, regions: pool(x, regions).vectors, (features, masks))
         absent = masks.detach().clone()
         absent[0, 2] = 0
-        assert torch.autograd.gradcheck(lambda x: pooling(x, absent), features)
+        assert torch.autograd.gradcheck(lambda x: pool(x, absent).vectors, features)
+
+    @pytest.mark.parametrize("stride", [16, 32])
+    def test_asks_at_its_own_stride(self, stride: int) -> None:
+        regions = KnownRegions(torch.rand(2, 3, 64, 32))
+        vectors = SemanticPooling(stride)(torch.rand(2, 5, 64 // stride, 32 // stride), regions).vectors
+        assert vectors.shape == (2, 3, 5)
+        assert regions.asked == [stride]
 
     def test_other_size_is_an_error_that_names_both(self) -> None:
-        pooling, features, _ = small_case()
+        features, _ = small_case()
         with pytest.raises(ValueError, match=r"3 × 4.*28 × 23"):
-            pooling(features, torch.rand(2, 3, 28, 23))
-
-
-class TestRegionMasks:
-    @pytest.mark.parametrize(
-        ("size", "factor", "cells"),
-        [((109, 89), 8, (14, 12)), ((16, 8), 8, (2, 1)), ((5, 9), 2, (3, 5)), ((3, 3), 8, (1, 1))],
-    )
-    def test_is_the_definition(self, size: tuple[int, int], factor: int, cells: tuple[int, int]) -> None:
-        """Softmax, then each cell's own pixels: the largest for small parts, the mean for others."""
-        torch.manual_seed(0)
-        logits = 3 * torch.randn(2, len(HELEN7), *size)
-        masks = region_masks(logits, HELEN7.part_indices, factor)
-        assert masks.shape == (2, len(HELEN7), *cells)
-
-        exponentials = logits.double().exp()
-        probabilities = exponentials / exponentials.sum(dim=1, keepdim=True)
-        expected = torch.zeros(masks.shape, dtype=torch.float64)
-        for n, name in enumerate(HELEN7.classes):
-            for i in range(cells[0]):
-                for j in range(cells[1]):
-                    rows, columns = slice(i * factor, (i + 1) * factor), slice(j * factor, (j + 1) * factor)
-                    window = probabilities[:, n, rows, columns].flatten(1)
-                    small = name in ("eyes", "eyebrows", "nose", "mouth")
-                    expected[:, n, i, j] = window.max(dim=1).values if small else window.mean(dim=1)
-        torch.testing.assert_close(masks.double(), expected, rtol=1e-5, atol=1e-7)
-
-    def test_small_parts_of_eleven_labels(self) -> None:
-        """One sure pixel of 64 makes a part's cell 1, any other class's cell 1/64."""
-        masks = torch.zeros(1, len(HELEN11), 1, 1)
-        for index in range(len(HELEN11)):
-            logits = torch.zeros(1, len(HELEN11), 8, 8)
-            logits[:, (index + 1) % len(HELEN11)] = 100
-            logits[0, :, 2, 5] = 0
-            logits[0, index, 2, 5] = 100
-            masks[0, index] = region_masks(logits, HELEN11.part_indices)[0, index]
-        large = torch.tensor([name in ("background", "face_skin", "hair") for name in HELEN11.classes])
-        torch.testing.assert_close(masks.flatten(), torch.where(large, 1 / 64, 1.0))
-
-    def test_low_precision_logits(self) -> None:
-        logits = torch.randn(1, 7, 16, 16)
-        masks = region_masks(logits.bfloat16(), (3, 4, 5, 6))
-        assert masks.dtype == torch.float32
-        torch.testing.assert_close(masks, region_masks(logits.bfloat16().float(), (3, 4, 5, 6)))
+            pool(features, torch.rand(2, 3, 28, 23))
 
 
 class TestAveragePooling:
     def test_is_the_definition(self) -> None:
-        torch.manual_seed(0)
-        pooling, features = AveragePooling(5, 4).double(), torch.randn(2, 5, 3, 4, dtype=torch.float64)
-        means = torch.tensor([[sum(map(sum, maps)) / 12 for maps in image] for image in features.tolist()]).double()
-        expected = means @ pooling.classifier.weight.T + pooling.classifier.bias
-        torch.testing.assert_close(pooling(features), expected, rtol=1e-6, atol=1e-6)
+        features, _ = small_case()
+        expected = torch.tensor([[sum(map(sum, maps)) / 12 for maps in image] for image in features.tolist()]).double()
+        vectors, present = AveragePooling()(features)
+        torch.testing.assert_close(vectors[:, 0], expected, rtol=1e-6, atol=1e-6)
+        assert present.all()
+
+
+class TestPyramidPooling:
+    def test_of_a_hand_made_map(self) -> None:
+        """One channel of 4×4: the mean of all, then of each quarter, row by row."""
+        vectors, present = PyramidPooling()(torch.arange(16.0).view(1, 1, 4, 4))
+        assert vectors[0, :, 0].tolist() == [7.5, 2.5, 4.5, 10.5, 12.5]
+        assert present.shape == (1, 5, 1)
+        assert present.all()
+
+    def test_of_many_maps(self) -> None:
+        """Places stand before channels."""
+        features = torch.randn(3, 6, 14, 12)
+        vectors = PyramidPooling()(features).vectors
+        quarters = [
+            features[:, :, rows, columns]
+            for rows in (slice(7), slice(7, None))
+            for columns in (slice(6), slice(6, None))
+        ]
+        expected = torch.stack([x.mean(dim=(2, 3)) for x in (features, *quarters)], dim=1)
+        torch.testing.assert_close(vectors, expected)
+
+
+@pytest.mark.parametrize("pooling", [AveragePooling, PyramidPooling, SemanticPooling])
+@pytest.mark.parametrize("size", [(14, 12), (7, 6), (3, 5), (1, 1)])
+def test_places_are_named(pooling: type[Pooling], size: tuple[int, int]) -> None:
+    """One name for each vector, in the order of the regions."""
+    names = ("skin", "hair", "nose")
+    places = pooling(16).places(names)
+    pooled = pooling(16)(torch.rand(2, 4, *size), KnownRegions(torch.rand(2, 3, *size), stride=16))
+    assert pooled.vectors.shape == (2, len(places), 4)
+    assert pooled.present.shape == (2, len(places), 1)
+    assert len(set(places)) == len(places)
+    assert places == names or pooling is not SemanticPooling
+    assert not list(pooling(16).parameters())

@@ -5,12 +5,12 @@ from itertools import pairwise
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from facelightning.labels import IGNORE_INDEX
 from facelightning.losses import parsing_loss
 from facelightning.models.blocks import ConvBlock
-from facelightning.models.segmentation import SegmentationNetwork
+from facelightning.models.segmentation import Decoder, SegmentationNetwork
 
 TABLE_1 = (
     # layer, channels, height, width
@@ -50,17 +50,17 @@ def traced_layers(network: SegmentationNetwork, images: Tensor) -> list[tuple[st
         rows.append((name, *x.shape[1:]))
 
     for depth in (1, 2, 3, 4):
-        for side, stage in (("Conv", f"encoder.conv{depth}"), ("Deconv", f"decoder.deconv{depth}")):
+        for side, stage in (("Conv", f"encoder.conv{depth}"), ("Deconv", f"decoder.stages.{4 - depth}")):
             for number in (0, 1):
                 block = network.get_submodule(f"{stage}.{number}")
                 assert isinstance(block, ConvBlock)
                 name = f"{side}{depth}{number + 1}"
                 block.register_forward_hook(lambda _, __, x, name=name: record(name, x))
     for depth in (1, 2, 3):
-        stage_module = network.get_submodule(f"decoder.deconv{depth}")
-        stage_module.register_forward_pre_hook(lambda _, x, name=f"UpSample{depth}": record(name, x[0]))
-    network.encoder.pool.register_forward_hook(lambda _, __, x: record(next(pools), x))
-    network.decoder.predict1.register_forward_hook(lambda _, __, x: record("Deconv13", x))
+        deconv = network.decoder.stages[4 - depth]
+        deconv.register_forward_pre_hook(lambda _, x, name=f"UpSample{depth}": record(name, x[0]))
+    network.get_submodule("encoder.pool").register_forward_hook(lambda _, __, x: record(next(pools), x))
+    network.decoder.heads[3].register_forward_hook(lambda _, __, x: record("Deconv13", x))
     network(images)
     return rows
 
@@ -72,17 +72,15 @@ class TestTable1:
 
     def test_predictions(self) -> None:
         with torch.device("meta"):
-            predictions = SegmentationNetwork(7)(torch.rand(1, 3, 218, 178))
+            predictions = SegmentationNetwork(7)(torch.rand(1, 3, 218, 178))["parsing"]
         assert tuple(tuple(logits.shape[1:]) for logits in predictions) == PREDICTIONS
 
     def test_predictions_are_made_before_each_upsampling(self) -> None:
         """From what Deconv42, 32, 22 and 12 return, whose sizes the table gives."""
         network = SegmentationNetwork(7, width=2)
         seen: list[tuple[str, Tensor]] = []
-        for depth in (4, 3, 2, 1):
-            stage = network.get_submodule(f"decoder.deconv{depth}")
+        for stage, head in zip(network.decoder.stages, network.decoder.heads, strict=True):
             stage.register_forward_hook(lambda _, __, x: seen.append(("stage", x)))
-            head = network.get_submodule(f"decoder.predict{depth}")
             head.register_forward_pre_hook(lambda _, x: seen.append(("head", x[0])))
         network(torch.rand(2, 3, 24, 20))
         assert [name for name, _ in seen] == ["stage", "head"] * 4
@@ -100,7 +98,7 @@ class TestTable1:
 
 @pytest.mark.parametrize("size", [(109, 89), (64, 64), (37, 53), (8, 8), (1, 1)])
 def test_any_input_size(size: tuple[int, int]) -> None:
-    predictions = SegmentationNetwork(11, width=2).eval()(torch.rand(1, 3, *size))
+    predictions = SegmentationNetwork(11, width=2).eval()(torch.rand(1, 3, *size))["parsing"]
     expected = [tuple(math.ceil(side / 2**depth) for side in size) for depth in (3, 2, 1, 0)]
     assert [tuple(logits.shape) for logits in predictions] == [(1, 11, *scale) for scale in expected]
 
@@ -110,7 +108,7 @@ def test_upsampling_repeats(size: tuple[int, int]) -> None:
     """Nearest neighbour (§3.2): every value stands twice in both directions, the last odd one once."""
     decoder = SegmentationNetwork(7, width=1).eval().decoder
     outputs, inputs = [], []
-    for coarse, fine in ((decoder.deconv4, decoder.deconv3), (decoder.deconv3, decoder.deconv2)):
+    for coarse, fine in pairwise(decoder.stages):
         coarse.register_forward_hook(lambda _, __, x: outputs.append(x))
         fine.register_forward_pre_hook(lambda _, x: inputs.append(x[0]))
     decoder(torch.randn(1, 8, math.ceil(size[0] / 8), math.ceil(size[1] / 8)), size)
@@ -119,20 +117,32 @@ def test_upsampling_repeats(size: tuple[int, int]) -> None:
         assert torch.equal(after, before[:, :, rows[:, None], columns])
 
 
-def test_fewer_scales_are_the_same_predictions_and_skip_the_rest() -> None:
+def test_stage_by_stage_is_the_whole() -> None:
+    """Each stage goes on from the features of the one before."""
     torch.manual_seed(0)
-    network, images = SegmentationNetwork(7, width=2).eval(), torch.rand(2, 3, 37, 53)
-    every = network(images)
-    network.decoder.deconv1.register_forward_hook(lambda *_: pytest.fail("the finest scale was computed"))
-    some = network(images, scales=3)
-    assert len(some) == 3
-    assert all(torch.equal(a, b) for a, b in zip(some, every[:3], strict=True))
+    decoder, x = SegmentationNetwork(7, width=2).eval().decoder, torch.randn(2, 16, 5, 7)
+    every = decoder(x, (37, 53))
+    for index, logits in enumerate(every):
+        x, prediction = decoder.step(index, x, (37, 53))
+        assert torch.equal(prediction, logits)
 
 
 def test_uint8_and_float_input_agree() -> None:
     network, images = SegmentationNetwork(7, width=2), torch.randint(256, (2, 3, 24, 20), dtype=torch.uint8)
-    for a, b in zip(network(images), network(images.float() / 255), strict=True):
+    for a, b in zip(network(images)["parsing"], network(images.float() / 255)["parsing"], strict=True):
         torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 4, 8, 16, 32])
+@pytest.mark.parametrize("size", [(109, 89), (64, 64), (37, 53), (1, 1)])
+def test_a_stage_for_each_power_of_two(stride: int, size: tuple[int, int]) -> None:
+    """From the stride of any encoder to the images' own size; the last four stages are the paper's."""
+    decoder = Decoder(in_channels=5, stride=stride, num_classes=7, width=2).eval()
+    assert decoder.strides == tuple(s for s in (32, 16, 8, 4, 2, 1) if s <= stride)
+    widths = [module.in_channels for module in decoder.heads.modules() if isinstance(module, nn.Conv2d)]
+    assert widths == [16, 16, 16, 8, 4, 2][-len(widths) :]
+    predictions = decoder(torch.randn(2, 5, *(math.ceil(side / stride) for side in size)), size)
+    assert [x.shape[2:] for x in predictions] == [tuple(math.ceil(a / s) for a in size) for s in decoder.strides]
 
 
 def test_every_parameter_learns() -> None:
@@ -140,7 +150,7 @@ def test_every_parameter_learns() -> None:
     network = SegmentationNetwork(7, width=2)
     mask = torch.randint(7, (3, 37, 53))
     mask[0] = IGNORE_INDEX
-    parsing_loss(network(torch.rand(3, 3, 37, 53)), mask).backward()  # type: ignore[no-untyped-call]
+    parsing_loss(network(torch.rand(3, 3, 37, 53))["parsing"], mask).backward()  # type: ignore[no-untyped-call]
     for name, p in network.named_parameters():
         assert p.grad is not None, name
         assert p.grad.isfinite().all(), name

@@ -1,4 +1,4 @@
-"""The tables: what is published, how differences are measured, and that an interruption changes nothing."""
+"""The command: its rows are data, what it would do, and that an interruption changes nothing."""
 
 import json
 import os
@@ -14,16 +14,17 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from sklearn.metrics import average_precision_score
 
 from facelightning.__main__ import main
+from facelightning.checkpoint import FORMAT
 from facelightning.configs import config_folder
-from facelightning.errors import ConfigurationError
+from facelightning.errors import ConfigurationError, DataNotFoundError
+from facelightning.reproduce import tables
 from facelightning.reproduce.command import reproduce
 from facelightning.reproduce.plan import Plan, Run, check_settings, write_settings
 from facelightning.reproduce.scheduler import _is_whole
-from facelightning.reproduce.tables import read_rows, read_tables
-from facelightning.statistics import _errors, _mean_aps, bootstrap_differences
+from facelightning.reproduce.tables import read_tables
+from facelightning.tasks import TASKS
 from tests.conftest import SIZE
 
 
@@ -46,20 +47,32 @@ def small(folder: Path) -> str:
     return str(path)
 
 
-class TestPublished:
-    def test_every_row_has_its_configuration_and_parents(self) -> None:
-        rows = read_rows()
-        for row in rows.values():
-            assert (config_folder() / f"{row.config}.yaml").is_file()
-            assert set(row.parents) <= rows.keys()
-            assert row.needs.keys() <= {"parser", "weights", "members"}
+class TestRows:
+    def test_every_row_has_its_configurations_data_and_parents(self, tmp_path: Path) -> None:
+        plan = Plan({}, None, [], tmp_path)
+        titles = [row for table in read_tables() for row in table.rows]
+        assert len(plan.rows) == sum(row.name is not None for row in titles)  # no name is used twice
+        for name in plan.rows:
+            run = plan.add(name, 0)  # finds its configurations and what they extend
+            assert set(run.row.data.values()) <= {"celeba", "helen", "lfwa"}
+            assert run.row.predicts in ("attributes", "parsing", None)
+            assert run.row.assembled == (run.command[0] == "test")
+        assert all(table.baseline in plan.rows for table in read_tables())
+
+    def test_the_code_names_no_row(self) -> None:
+        """Another paper is another file of data."""
+        names = {row.name for table in read_tables() for row in table.rows if row.name} | set(TASKS)
+        names |= {path.stem for path in config_folder().glob("*.yaml")}
+        for path in Path(tables.__file__).parent.glob("*.py"):
+            text = re.sub(r'""".*?"""', "", path.read_text(), flags=re.DOTALL)  # an example may name one
+            assert not names & set(re.findall(r"\w+", text)), path
 
     def test_numbers_are_the_papers(self) -> None:
         """Kalayeh et al., Table 2 (pre-cropped) and Table 4, as printed."""
-        tables = {table["name"]: {row["title"]: row for row in table["rows"]} for table in read_tables()}
+        rows = {table.name: {row.title: row.published for row in table.rows} for table in read_tables()}
         printed = {
-            title: tuple(row.get("published", {}).get(key) for key in ("error", "mean_ap"))
-            for title, row in tables["table2"].items()
+            title: tuple(published.get(key) for key in ("error", "mean_ap"))
+            for title, published in rows["table2"].items()
         }
         expected = {
             "SPPNet*": (9.49, 77.69), "Naive Approach": (9.13, 79.74), "BBox": (8.76, 79.95),
@@ -67,120 +80,147 @@ class TestPublished:
         }  # fmt: skip
         assert expected.items() <= printed.items()
         for row, average in (("without attributes", 61.84), ("with attributes", 65.66)):
-            numbers = tables["table4"][row]["published"]
+            numbers = rows["table4"][row]
             assert numbers["mean_iou"] == average
             assert np.mean([value for key, value in numbers.items() if key != "mean_iou"]) == pytest.approx(
                 average, abs=0.01
             )
 
 
-class TestBootstrap:
-    def test_scores_are_scikit_learns(self) -> None:
-        """With weights, with equal scores, and with an attribute that a weighting leaves without positives."""
-        rng = np.random.default_rng(0)
-        scores, truth = rng.integers(5, size=(40, 3)) / 5, rng.random((40, 3)) < 0.3
-        truth[:, 2] = False
-        truth[7, 2] = True
-        weights = rng.integers(3, size=(6, 40)).astype(float)
-        weights[:3, 7] = 0
-        for row, found in zip(weights, _mean_aps(scores, truth, weights), strict=True):
-            aps = [
-                average_precision_score(truth[:, a], scores[:, a], sample_weight=row)
-                for a in range(3)
-                if (truth[:, a] * row).any()
-            ]
-            assert found == pytest.approx(100 * np.mean(aps))
-        for row, found in zip(weights, _errors(scores, truth, weights), strict=True):
-            wrong = [row[i] * ((scores[i, a] > 0.5) != truth[i, a]) for i in range(40) for a in range(3)]
-            assert found == pytest.approx(100 * sum(wrong) / 3 / row.sum())
-
-    def test_interval_holds_the_difference_and_not_its_absence(self) -> None:
-        rng = np.random.default_rng(0)
-        truth = rng.random((400, 5)) < 0.4
-        good = truth + rng.normal(0, 0.4, truth.shape)
-        bad = truth + rng.normal(0, 1.5, truth.shape)
-        value, low, high = bootstrap_differences([(good, bad)], truth, 200)["mean_ap"]
-        assert 0 < low < value < high
-        assert bootstrap_differences([(good, good)], truth, 50) == {"error": [0, 0, 0], "mean_ap": [0, 0, 0]}
-
-    def test_equal_pictures_of_a_person_tell_nothing_more(self) -> None:
-        """Four copies of each picture: the interval is that of one copy, and not half as wide."""
-        rng = np.random.default_rng(0)
-        truth = rng.random((100, 5)) < 0.4
-        pair = tuple(truth + rng.normal(0, noise, truth.shape) for noise in (0.4, 1.5))
-        once = bootstrap_differences([(pair[0], pair[1])], truth, 200)
-        four = [np.repeat(array, 4, axis=0) for array in (*pair, truth)]
-        copies = bootstrap_differences([(four[0], four[1])], four[2], 200, np.repeat(np.arange(100), 4))
-        for name in once:
-            assert copies[name] == pytest.approx(once[name])
-        apart = bootstrap_differences([(four[0], four[1])], four[2], 200)["error"]
-        assert apart[2] - apart[1] < 0.7 * (once["error"][2] - once["error"][1])
-
-
 class TestCommand:
     def test_dry_run(self, faces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        """A row brings what it starts from; nothing is written."""
-        settings = [f"--celeba={faces / 'celeba'}", f"--helen={faces / 'helen'}", f"--output={tmp_path / 'out'}"]
-        assert main(["reproduce", *settings, "--rows=[ssp_ssg,avg_balanced]", "--seeds=[0,1]", "--dry-run"]) == 0
-        names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
-        assert names == 2 * ["segnet", "ssp", "ssg", "ssp_ssg", "avg", "avg_balanced"]
-        assert not (tmp_path / "out").exists()
+        """A row brings what it starts from; nothing is written; times are those of finished runs, or the recipe's."""
 
-    def test_overlays_go_to_their_rows(self, tmp_path: Path) -> None:
-        names = {"": "small", "segnet": "small_segnet", "jointnet": "small_jointnet", "balanced": "cpu"}
-        overlays = {row: [f"overlays/{name}.yaml"] for row, name in names.items()}
-        plan = Plan({"celeba": "celeba", "helen": "helen"}, overlays, tmp_path)
+        def listed(*args: str) -> str:
+            assert main(["reproduce", f"--output={tmp_path / 'out'}", *args, "--dry-run"]) == 0
+            return capsys.readouterr().out
+
+        settings = [f"--celeba={faces / 'celeba'}", f"--helen={faces / 'helen'}", "--recipe=robust"]
+        rows = listed(*settings, "--rows=[ssp_ssg,avg_balanced]", "--seeds=[0,1]")
+        assert not (tmp_path / "out").exists()
+        assert re.findall(r"^\w+(?=: .*published)", rows, re.MULTILINE) == [
+            "segnet", "ssp", "ssg", "ssp_ssg", "avg", "avg_balanced"
+        ]  # fmt: skip
+        assert rows.splitlines()[3:6] == [
+            "ssp: SSP; published: error 8.33, mean_ap 81.02 (original images: error 8.98, mean_ap 78.01)",
+            "  data: celeba; starts from: segnet; time: 7 min a run (when the recipe was measured)",
+            "  seed 0 to be trained, seed 1 to be trained",
+        ]
+        assert rows.splitlines()[-1] == "to do: 10 runs, 50 min one after another, and 2 that were not measured"
+
+        for seed, row in ((0, "ssp"), (2, "segnet")):
+            (tmp_path / f"out/{row}/seed_{seed}").mkdir(parents=True)
+            record = {"seconds": 3720, "attempts": 1, "peak_memory_mib": 1}
+            (tmp_path / f"out/{row}/seed_{seed}/finished.json").write_text(json.dumps(record))
+        rows = listed(*settings, "--rows=[ssp]", "--seeds=[0,1]")
+        assert "segnet: 1 h 02 min a run (here)\n  seed 0 to be trained, seed 1 to be trained" in rows.replace(
+            "data: helen; time: ", "segnet: "
+        )
+        assert "time: 1 h 02 min a run (here)\n  seed 0 finished, seed 1 to be trained" in rows
+        assert rows.splitlines()[-1] == "to do: 3 runs, 3 h 06 min one after another"
+
+    def test_dry_run_needs_no_data(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """It lists every row, with what stands in its way."""
+        arguments = ["reproduce", "--dry-run", f"--output={tmp_path / 'out'}"]
+        assert main(arguments) == 0
+        every = capsys.readouterr().out
+        assert set(re.findall(r"^(\w+): .*published", every, re.MULTILINE)) == Plan({}, None, [], tmp_path).rows.keys()
+        assert "give --" not in every
+        assert every.splitlines()[-1] == "to do: 0 runs, < 1 min one after another, and 21 that were not measured"
+        assert main([*arguments, f"--helen={tmp_path}", "--recipe=quickstart"]) == 0
+        found = capsys.readouterr().out
+        assert "  seed 0 to be trained\n" in found
+        assert "row ssp needs celeba: give --celeba" in found
+        assert main([*arguments, "--recipe=quickstart"]) == 0
+        assert "seed 0 to be trained; recipe quickstart has nothing for row jointnet\n" in capsys.readouterr().out
+
+    def test_recipe_and_overlays_go_to_their_rows(self, tmp_path: Path) -> None:
+        """A recipe to every training; overlays after it, and to ensembles what counts without a training."""
+        wild = tmp_path / "wild.yaml"
+        wild.write_text("data: {init_args: {images: wild, image_size: [40, 32]}}\nmodel: {init_args: {width: 2}}")
+        overlays = ["overlays/fast.yaml", "overlays/cpu.yaml", str(wild)]
+        plan = Plan({"celeba": "/celeba", "helen": "/helen"}, "adagrad", overlays, tmp_path)
         for name in ("ssp_ssg", "ssp_balanced", "jointnet"):
             plan.add(name, 0)
         configs = {
             name: [Path(word).stem for word in run.command if word.startswith("--config=")]
             for (name, _), run in plan.runs.items()
         }
-        assert configs == {
-            "segnet": ["segnet", "small_segnet"],
-            "ssp": ["ssp", "small"],
-            "ssg": ["ssg", "small"],
-            "ssp_ssg": ["ssp_ssg"],
-            "ssp_balanced": ["balanced", "small", "cpu"],
-            "jointnet": ["jointnet", "small_jointnet"],
-        }
+        trained = {name: [name, "fast", "cpu", "wild"] for name in ("segnet", "ssp", "ssg", "jointnet")}
+        assert configs == trained | {"ssp_balanced": ["balanced", "fast", "cpu", "wild"], "ssp_ssg": ["ssp_ssg"]}
+        reckoned = ["--trainer.accelerator=cpu", "--trainer.precision=bf16-mixed"]
+        for (name, _), run in plan.runs.items():
+            assert ("--recipe=adagrad" in run.command) == (name != "ssp_ssg")
+            assert set(reckoned) <= set(run.prediction)
+            assert f"--ckpt_path={tmp_path / name}/seed_0/checkpoints/best.ckpt" in run.prediction
+            assert not any(word.startswith("--config") for word in run.prediction)
+        ensemble = plan.runs["ssp_ssg", 0].command
+        assert {"--data.images=wild", "--data.root=/celeba", *reckoned} <= set(ensemble)
+        assert not any("image_size" in word or "width" in word for word in ensemble)
 
-    def test_settings_know_overlays_in_their_order_and_parents(self, tmp_path: Path) -> None:
-        """Begun with one order of overlays, or from another parser, a run is refused; with the same it goes on."""
+    def test_settings_know_recipe_and_overlays_in_their_order_and_parents(self, tmp_path: Path) -> None:
+        """Begun with one order of overlays, another recipe or parser, a run is refused; with the same it goes on."""
 
-        def run(overlays: list[str], parser: str) -> Run:
-            plan = Plan({"celeba": "celeba", "helen": "helen"}, {"": overlays, "segnet": [parser]}, tmp_path)
-            return plan.add("ssp", 0)
+        def run(recipe: str | None, *overlays: str) -> Run:
+            return Plan({"celeba": "celeba", "helen": "helen"}, recipe, overlays, tmp_path).add("ssp", 0)
 
-        small, cpu = "overlays/small.yaml", "overlays/cpu.yaml"
-        begun = run([small, cpu], "overlays/small_segnet.yaml")
+        own, cpu = tmp_path / "own.yaml", "overlays/cpu.yaml"
+        (tmp_path / "base.yaml").write_text("seed_everything: 0")
+        own.write_text("extends: base.yaml")
+        begun = run("small", str(own), cpu)
         parser = tmp_path / "segnet/seed_0"
         for folder in (parser, begun.folder):
             folder.mkdir(parents=True)
         (parser / "settings.json").write_text("one parser")
         write_settings(begun)
-        check_settings(run([small, cpu], "overlays/small_segnet.yaml"))
-        with pytest.raises(ConfigurationError, match="begun with other settings"):
-            check_settings(run([cpu, small], "overlays/small_segnet.yaml"))
-        (parser / "settings.json").write_text("another parser")
-        with pytest.raises(ConfigurationError, match="begun with other settings"):
-            check_settings(begun)
+        names = [name for name, _ in json.loads((begun.folder / "settings.json").read_text())["configs"]]
+        assert names[:2] == ["configs/avg.yaml", "configs/ssp.yaml"]
+        assert names[2:] == [
+            f"{tmp_path.name}/base.yaml",
+            f"{tmp_path.name}/own.yaml",
+            "overlays/cpu.yaml",
+            "small/avg.yaml",
+        ]
+        check_settings(run("small", str(own), cpu))
+        for other in (run("small", cpu, str(own)), run("longer", str(own), cpu), run(None, str(own), cpu)):
+            with pytest.raises(ConfigurationError, match="begun with other settings"):
+                check_settings(other)
+        for changed in (tmp_path / "base.yaml", parser / "settings.json"):
+            before = changed.read_text()
+            changed.write_text("seed_everything: 1")
+            with pytest.raises(ConfigurationError, match="begun with other settings"):
+                check_settings(run("small", str(own), cpu))
+            changed.write_text(before)
+        check_settings(begun)
 
     def test_a_part_of_a_checkpoint_is_not_gone_on_from(self, tmp_path: Path) -> None:
         whole, part = tmp_path / "whole.ckpt", tmp_path / "part.ckpt"
-        torch.save({"facelightning_task": "AttributeNet", "hyper_parameters": {}, "state_dict": {}}, whole)
+        about = {"format": FORMAT, "task": "AttributeNet", "settings": {}, "facts": {}}
+        torch.save({"facelightning": about, "state_dict": {}}, whole)
         part.write_bytes(whole.read_bytes()[:-200])
         assert _is_whole(whole)
         assert not _is_whole(part)
         assert not _is_whole(tmp_path / "none.ckpt")
 
-    def test_mistakes(self, tmp_path: Path) -> None:
-        with pytest.raises(ConfigurationError, match=r"no row is named spp_net; rows are .*spp"):
-            reproduce(celeba=str(tmp_path), rows=["spp_net"])
-        with pytest.raises(ConfigurationError, match="row segnet is trained on helen: give --helen"):
-            reproduce(celeba=str(tmp_path), rows=["ssp"])
+    def test_mistakes(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        celeba = str(tmp_path)
+        with pytest.raises(ConfigurationError, match=r"no row is named sspp; did you mean ssp\? There are .*spp"):
+            reproduce(celeba=celeba, rows=["sspp"])
+        with pytest.raises(ConfigurationError, match="row segnet needs helen: give --helen"):
+            reproduce(celeba=celeba, rows=["ssp"])
+        with pytest.raises(ConfigurationError, match="recipe quickstart has nothing for row jointnet"):
+            reproduce(celeba=celeba, helen=celeba, rows=["jointnet"], recipe="quickstart")
+        with pytest.raises(ConfigurationError, match=r"no recipe is named smal; did you mean small\?"):
+            reproduce(celeba=celeba, recipe="smal")
         with pytest.raises(ConfigurationError, match="nothing to train"):
             reproduce()
+        with pytest.raises(
+            DataNotFoundError, match=r"--celeba: the data root \S+nowhere does not exist; give the folder"
+        ):
+            reproduce(celeba=str(tmp_path / "nowhere"), dry_run=True)
+        with pytest.raises(SystemExit):
+            main(["reproduce", "--recpie=small", "--dry-run"])
+        assert "did you mean recipe?" in capsys.readouterr().err
 
     def test_a_kill_changes_nothing(self, faces: Path, tmp_path: Path) -> None:
         """Killed in mid-training and started again, the table is that of a run without interruption."""
@@ -224,7 +264,7 @@ class TestCommand:
         """Two at once: each run is trained by one of them, a row waits for what it needs, and both end with all."""
         settings = [f"--celeba={faces / 'celeba'}", f"--helen={faces / 'helen'}", "--rows=[ssp_ssg]"]
         overlay = small(tmp_path)
-        settings += [f"--overlay=[{overlay}]", f"--segnet_overlay=[{overlay}]", "--resamples=20"]
+        settings += [f"--overlay=[{overlay}]", "--resamples=20"]
         command = [sys.executable, "-m", "facelightning", "reproduce", f"--output={tmp_path / 'out'}", *settings]
         pipes: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
         processes = [subprocess.Popen(command, **pipes) for _ in range(2)]

@@ -1,4 +1,4 @@
-"""The files that ``reproduce`` leaves: each number in its cell, and LFWA's rows on LFWA's pictures."""
+"""The files that ``reproduce`` leaves: each number in its cell, and LFWA's rows on LFWA's images."""
 
 import csv
 import json
@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from facelightning.__main__ import main
-from facelightning.reproduce.plan import Plan
+from facelightning.reproduce.plan import Plan, Run
 from tests.reproduce.test_reproduce import small
 
 ROWS = {"Avg. Pooling": "avg", "SPPNet*": "spp"}
@@ -98,11 +98,39 @@ def check_csv(path: Path, records: list[dict[str, Any]]) -> None:
         }
 
 
+def printed(run: Run, capsys: pytest.CaptureFixture[str]) -> Any:
+    """The configuration that a run's command stands for."""
+    with pytest.raises(SystemExit) as stop:
+        main([*run.command, "--print_config"])
+    assert stop.value.code == 0
+    return yaml.safe_load(capsys.readouterr().out)
+
+
+PARTS = {
+    "avg": ("AveragePooling", "LinearHead", None, None),
+    "ssg": ("AveragePooling", "LinearHead", "SemanticGating", "ParserRegions"),
+    "ssp": ("SemanticPooling", "LocalizationHead", None, "ParserRegions"),
+}
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_balanced_rows_are_of_the_networks_that_they_start_from(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = Plan({"celeba": "/celeba", "helen": "/helen"}, "small", [], tmp_path)
+    for row in (name, f"{name}_balanced"):
+        settings = printed(plan.add(row, 0), capsys)["model"]["init_args"]
+        parts = (settings[key] and settings[key]["class_path"] for key in ("pooling", "head", "gate", "regions"))
+        assert tuple(part and part.rpartition(".")[2] for part in parts) == PARTS[name]
+        assert settings["balanced"] == (row != name)
+    assert settings["weights"] == str(tmp_path / name / "seed_0/checkpoints/best.ckpt")
+
+
 @pytest.mark.parametrize(
     ("row", "parents", "starts_from"),
     [
         ("lfwa_ssp_ssg", ["segnet", "lfwa_ssp", "lfwa_ssg"], {"members": ["lfwa_ssp", "lfwa_ssg"]}),
-        ("lfwa_ssp_tuned", ["segnet", "ssp"], {"parser": "segnet", "weights": "ssp"}),
+        ("lfwa_ssp_tuned", ["segnet", "ssp"], {"regions": "segnet", "weights": "ssp"}),
     ],
 )
 def test_rows_of_lfwa_learn_from_lfwa(
@@ -110,46 +138,41 @@ def test_rows_of_lfwa_learn_from_lfwa(
     parents: list[str],
     starts_from: dict[str, Any],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """They, and not the parser and the rows of CelebA that they start from; as their commands are understood."""
-    monkeypatch.chdir(tmp_path)
-    overlays = {"": ["overlays/small.yaml"], "segnet": ["overlays/small_segnet.yaml"]}
-    plan = Plan({"celeba": "/celeba", "helen": "/helen", "lfwa": "/lfwa"}, overlays, tmp_path)
+    plan = Plan({"celeba": "/celeba", "helen": "/helen", "lfwa": "/lfwa"}, "small", [], tmp_path)
     plan.add(row, 3)
     assert list(plan.runs) == [(name, 3) for name in [*parents, row]]
     modules = {"celeba": "CelebADataModule", "helen": "HelenDataModule", "lfwa": "LFWADataModule"}
     for (name, _), run in plan.runs.items():
         data = "lfwa" if name.startswith("lfwa_") else "helen" if name == "segnet" else "celeba"
-        configs = [word for word in run.command if word.startswith("--config=")]
-        assert any(word.endswith("/overlays/lfwa.yaml") for word in configs) == (data == "lfwa")
-        with pytest.raises(SystemExit) as stop:
-            main(["fit", *run.command, "--print_config"])
-        assert stop.value.code == 0
-        found = yaml.safe_load(capsys.readouterr().out)
+        found = printed(run, capsys)
         assert found["data"]["class_path"].split(".")[-1] == modules[data]
         assert found["data"]["init_args"]["root"] == f"/{data}"
 
     def best(of: str | list[str]) -> Any:
         return str(tmp_path / of / "seed_3/checkpoints/best.ckpt") if isinstance(of, str) else list(map(best, of))
 
-    assert {key: found["model"]["init_args"][key] for key in starts_from} == {
-        key: best(of) for key, of in starts_from.items()
-    }
+    given = found["model"]["init_args"]
+    given["regions"] = (given.get("regions") or {"init_args": {"checkpoint": None}})["init_args"]["checkpoint"]
+    assert {key: given[key] for key in starts_from} == {key: best(of) for key, of in starts_from.items()}
 
 
 def test_dry_run_of_lfwa(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """A row brings what it starts from; without a choice, the rows are those that the given data allows."""
+    """A row brings what it starts from, and lacks what that lacks."""
 
     def listed(*args: str) -> list[str]:
         assert main(["reproduce", *args, "--dry-run"]) == 0
-        return [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+        return re.findall(r"^(\w+):.* published", capsys.readouterr().out, re.MULTILINE)
 
     monkeypatch.chdir(tmp_path)
+    for name in ("celeba", "helen", "lfwa"):
+        (tmp_path / name).mkdir()
     data = ["--celeba=celeba", "--helen=helen", "--lfwa=lfwa"]
     assert listed(*data, "--rows=[lfwa_ssp_ssg]") == ["segnet", "lfwa_ssp", "lfwa_ssg", "lfwa_ssp_ssg"]
     assert listed(*data, "--rows=[lfwa_ssp_tuned]") == ["segnet", "ssp", "lfwa_ssp_tuned"]
-    assert listed("--lfwa=lfwa") == ["lfwa_avg"]
     assert listed("--lfwa=lfwa", "--celeba=celeba", "--rows=[lfwa_avg_tuned]") == ["avg", "lfwa_avg_tuned"]
-    assert not list(tmp_path.iterdir())
+    assert not (tmp_path / "runs").exists()
+    plan = Plan({"lfwa": "/lfwa"}, None, [], tmp_path)
+    assert [name for name in plan.rows if plan.obstacle(name) is None] == ["lfwa_avg"]

@@ -5,14 +5,7 @@ They stand in for photographs where there are none yet, without a licence to acc
 """
 
 from facelightning.data.synthetic.attributes import sample_attributes
-from facelightning.data.synthetic.dataset import SyntheticDataModule, write_synthetic
+from facelightning.data.synthetic.dataset import write_synthetic
 from facelightning.data.synthetic.drawing import DRAWING_VERSION, CartoonFace, draw_face
 
-__all__ = [
-    "DRAWING_VERSION",
-    "CartoonFace",
-    "SyntheticDataModule",
-    "draw_face",
-    "sample_attributes",
-    "write_synthetic",
-]
+__all__ = ["DRAWING_VERSION", "CartoonFace", "draw_face", "sample_attributes", "write_synthetic"]

@@ -5,8 +5,6 @@ from numpy.typing import NDArray
 
 from facelightning.labels import ATTRIBUTES
 
-_Flags = dict[str, bool]
-
 
 def sample_attributes(rng: np.random.Generator) -> NDArray[np.bool_]:
     """Draw the attributes of one face.
@@ -30,24 +28,30 @@ def sample_attributes(rng: np.random.Generator) -> NDArray[np.bool_]:
     .. [1] Liu, Luo, Wang, Tang, "Deep Learning Face Attributes in the Wild", ICCV 2015.
     """
     dice: dict[str, float] = dict(zip((*ATTRIBUTES, "beard"), rng.random(len(ATTRIBUTES) + 1).tolist(), strict=True))
-
-    male = dice["Male"] < 0.42
-    young = dice["Young"] < (0.66 if male else 0.86)
-    has = {"Male": male, "Young": young}
+    has: dict[str, bool] = {}
 
     def draw(name: str, chance: float) -> bool:
-        outcome = dice[name] < chance
-        has[name] = outcome
-        return outcome
+        has[name] = dice[name] < chance
+        return has[name]
 
-    _draw_hair(has, dice)
+    male = draw("Male", 0.42)
+    young = draw("Young", 0.66 if male else 0.86)
+
+    bald = draw("Bald", (0.1 if young else 0.32) * male)
+    hat = draw("Wearing_Hat", 0.085 * (not bald))
+    receding_chance = (0.12 if young else 0.4) if male else (0.04 if young else 0.14)
+    receding = draw("Receding_Hairline", receding_chance * (not (bald or hat)))
+    draw("Bangs", (0.09 if male else 0.22) * (not (bald or receding)))
+    grey = draw("Gray_Hair", (0.01 if young else 0.38) * (not bald))
+    black = draw("Black_Hair", 0.3 * (not (bald or grey)))
+    brown = draw("Brown_Hair", 0.34 * (not (bald or grey or black)))
+    draw("Blond_Hair", (0.16 if male else 0.55) * (not (bald or grey or black or brown)))
+    straight = draw("Straight_Hair", 0.23 * (not bald))
+    draw("Wavy_Hair", (0.22 if male else 0.56) * (not (bald or straight)))
+
     bearded = male and dice["beard"] < 0.4
-    kinds = [
-        draw("5_o_Clock_Shadow", 0.62 * bearded),
-        draw("Goatee", 0.45 * bearded),
-        draw("Mustache", 0.42 * bearded),
-        draw("Sideburns", 0.42 * bearded),
-    ]
+    chances = {"5_o_Clock_Shadow": 0.62, "Goatee": 0.45, "Mustache": 0.42, "Sideburns": 0.42}
+    kinds = [draw(name, chance * bearded) for name, chance in chances.items()]
     has["5_o_Clock_Shadow"] |= bearded and not any(kinds)
     has["No_Beard"] = not bearded
 
@@ -78,23 +82,3 @@ def sample_attributes(rng: np.random.Generator) -> NDArray[np.bool_]:
     tie = draw("Wearing_Necktie", 0.18 if male else 0.0)
     draw("Wearing_Necklace", 0.0 if tie else 0.03 if male else 0.2)
     return np.array([has[name] for name in ATTRIBUTES])
-
-
-def _draw_hair(has: _Flags, dice: dict[str, float]) -> None:
-    male, young = has["Male"], has["Young"]
-    bald = male and dice["Bald"] < (0.1 if young else 0.32)
-    hat = not bald and dice["Wearing_Hat"] < 0.085
-    receding_chance = (0.12 if young else 0.4) if male else (0.04 if young else 0.14)
-    receding = not (bald or hat) and dice["Receding_Hairline"] < receding_chance
-    bangs = not (bald or receding) and dice["Bangs"] < (0.09 if male else 0.22)
-
-    grey = not bald and dice["Gray_Hair"] < (0.01 if young else 0.38)
-    black = not (bald or grey) and dice["Black_Hair"] < 0.3
-    brown = not (bald or grey or black) and dice["Brown_Hair"] < 0.34
-    blond = not (bald or grey or black or brown) and dice["Blond_Hair"] < (0.16 if male else 0.55)
-
-    straight = not bald and dice["Straight_Hair"] < 0.23
-    wavy = not (bald or straight) and dice["Wavy_Hair"] < (0.22 if male else 0.56)
-    has.update(Bald=bald, Wearing_Hat=hat, Receding_Hairline=receding, Bangs=bangs)
-    has.update(Gray_Hair=grey, Black_Hair=black, Brown_Hair=brown, Blond_Hair=blond)
-    has.update(Straight_Hair=straight, Wavy_Hair=wavy)

@@ -1,13 +1,11 @@
 """A painter: smooth outlines become soft stencils, each laid down once for its colour and once for its class."""
 
-from collections.abc import Sequence
 from functools import cache
-from itertools import accumulate
 from typing import NamedTuple
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from facelightning.labels import HELEN11
 
@@ -15,7 +13,6 @@ HEIGHT, WIDTH = 218, 178
 """The size of CelebA's aligned and cropped images in pixels."""
 
 Points = NDArray[np.float64]
-Outline = Sequence[tuple[float, float]]
 Colour = NDArray[np.float32]
 _SUBPIXEL_BITS = 4
 _FLIP: Points = np.array([-1.0, 1.0])
@@ -27,27 +24,22 @@ def _catmull_rom(count: int, steps: int, closed: bool) -> tuple[Points, Points]:
     t = np.arange(steps)[:, None] / steps
     weights = np.hstack([-t + 2 * t**2 - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, -(t**2) + t**3]) / 2
     slopes = np.hstack([-1 + 4 * t - 3 * t**2, -10 * t + 9 * t**2, 1 + 8 * t - 9 * t**2, -2 * t + 3 * t**2]) / 2
-    segments = count if closed else count - 1
-    curve, tangent = np.zeros((2, segments * steps + (not closed), count))
-    for segment in range(segments):
-        rows = slice(segment * steps, (segment + 1) * steps)
-        for neighbour in range(4):
-            control = segment - 1 + neighbour
-            control = control % count if closed else min(max(control, 0), count - 1)
-            curve[rows, control] += weights[:, neighbour]
-            tangent[rows, control] += slopes[:, neighbour]
+    segments = np.arange(count if closed else count - 1)
+    curve, tangent = np.zeros((2, len(segments) * steps + (not closed), count))
+    rows = segments[:, None] * steps + np.arange(steps)
+    for neighbour in range(4):
+        control = segments[:, None] - 1 + neighbour
+        control = control % count if closed else control.clip(0, count - 1)
+        curve[rows, control] += weights[:, neighbour]
+        tangent[rows, control] += slopes[:, neighbour]
     if not closed:
         curve[-1, -1] = 1
         tangent[-1, -2:] = -1, 1
     return curve, tangent
 
 
-def smooth(points: Points | Outline, closed: bool = True, steps: int = 5) -> Points:
-    """Points on the Catmull-Rom curve through ``points``.
-
-    Shape:
-        - points: ``(K, 2)``, x and y.
-        - return: ``(K * steps, 2)``, or ``((K - 1) * steps + 1, 2)`` for an open curve.
+def smooth(points: ArrayLike, closed: bool = True, steps: int = 5) -> Points:
+    """Points on the Catmull-Rom curve through ``(K, 2)``: ``(K * steps, 2)``, if open ``((K - 1) * steps + 1, 2)``.
 
     Example:
         >>> smooth([(0, 0), (1, 0), (1, 1), (0, 1)], steps=2).tolist()[:2]
@@ -71,18 +63,13 @@ def dots(centres: Points, radius: float) -> list[Points]:
     return list(centres[:, None] + _CIRCLE[::2] * radius)
 
 
-@cache
-def _taper(count: int, taper: float) -> Points:
-    half: Points = (1 - taper + taper * np.sin(np.linspace(0, np.pi, count)) ** 0.7)[:, None] / 2
-    return half
-
-
-def brush(points: Points | Outline, width: float, taper: float = 0.8) -> Points:
+def brush(points: ArrayLike, width: float, taper: float = 0.8) -> Points:
     """The outline of a brush stroke along an open curve, ``width`` pixels at its middle and thinner at the ends."""
     control = np.asarray(points, dtype=np.float64)
     curve, tangent = _catmull_rom(len(control), 5, False)
     line = curve @ control
-    edge = _normals(tangent @ control) * (width * _taper(len(line), taper))
+    half = (1 - taper + taper * np.sin(np.linspace(0, np.pi, len(line))) ** 0.7)[:, None] / 2
+    edge = _normals(tangent @ control) * (width * half)
     return np.concatenate([line + edge, (line - edge)[::-1]])
 
 
@@ -96,10 +83,15 @@ def mirror(points: Points) -> Points:
     return points * _FLIP
 
 
-def moved(points: Points, x: float, y: float) -> Points:
-    """The same outline some pixels to the right and down."""
-    offset: Points = np.array([x, y])
-    return points + offset
+def symmetric(half: ArrayLike) -> Points:
+    """The points of one side of the face, then those of the other side backwards; points between them come once.
+
+    Example:
+        >>> symmetric([(0, 5), (8, 1), (0, -3)]).tolist()
+        [[0.0, 5.0], [8.0, 1.0], [0.0, -3.0], [-8.0, 1.0]]
+    """
+    points = np.array(half, dtype=np.float64)
+    return np.concatenate([points, mirror(points[points[:, 0] != 0][::-1])])
 
 
 def ripple(line: Points, amplitude: float, wavelength: float, phase: float) -> Points:
@@ -136,17 +128,13 @@ class Stencil(NamedTuple):
 
 
 class Canvas:
-    """An RGB picture under construction and the record of what covers what.
+    """An RGB image under construction and the record of what covers what.
 
     Outlines are given in face coordinates: pixels of an upright face, the point between the eyes at the origin, y down.
 
     Args:
-        background: The picture behind the face.
-        pose: The affine map from face coordinates to pixels.
-
-    Shape:
-        - background: ``(3, 218, 178)``, values in [0, 255].
-        - pose: ``(2, 3)``.
+        background: The image behind the face, ``(3, 218, 178)`` in [0, 255].
+        pose: The affine map from face coordinates to pixels, ``(2, 3)``.
     """
 
     def __init__(self, background: NDArray[np.float32], pose: NDArray[np.float64]) -> None:
@@ -156,14 +144,13 @@ class Canvas:
         self._layers: list[tuple[int, Stencil]] = []
 
     def place(self, points: Points) -> Points:
-        """Face coordinates ``(K, 2)`` as pixels of the picture."""
+        """Face coordinates ``(K, 2)`` as pixels of the image."""
         return points @ self.pose[:, :2].T + self.pose[:, 2]
 
     def stencil(self, *outlines: Points, blur: float = 0.0) -> Stencil:
         """The inside of outlines, softened by a radius in pixels; an outline inside another cuts a hole."""
         margin = 1 + int(2 * blur)
-        joined = outlines[0] if len(outlines) == 1 else np.concatenate(outlines)
-        fixed = (joined @ self._fixed_pose[0] + self._fixed_pose[1]).astype(np.int32)
+        fixed = (np.concatenate(outlines) @ self._fixed_pose[0] + self._fixed_pose[1]).astype(np.int32)
         x, y, width, height = (value >> _SUBPIXEL_BITS for value in cv2.boundingRect(fixed))
         left, right = max(0, x - margin), min(WIDTH, x + width + 2 + margin)
         top, bottom = max(0, y - margin), min(HEIGHT, y + height + 2 + margin)
@@ -171,8 +158,7 @@ class Canvas:
             return Stencil(np.zeros((0, 0), np.uint8), 0, 0)
         alpha = np.zeros((bottom - top, right - left), np.uint8)
         fixed -= np.array((left << _SUBPIXEL_BITS, top << _SUBPIXEL_BITS), np.int32)
-        ends = list(accumulate(map(len, outlines)))
-        polygons = [fixed[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+        polygons = np.split(fixed, np.cumsum([len(outline) for outline in outlines])[:-1])
         cv2.fillPoly(alpha, polygons, 255, cv2.LINE_AA, _SUBPIXEL_BITS)
         if blur:
             size = (2 * int(blur) + 1, 2 * int(blur) + 1)  # two box filters come close to a Gaussian one
@@ -187,7 +173,7 @@ class Canvas:
         opacity: float = 1.0,
         texture: NDArray[np.float32] | None = None,
     ) -> None:
-        """Lay a colour over the picture.
+        """Lay a colour over the image.
 
         Args:
             stencil: Where.

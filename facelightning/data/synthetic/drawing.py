@@ -1,4 +1,4 @@
-"""From attributes, a person and a seed to a picture, its masks and its landmarks."""
+"""From attributes, an identity and a seed to an image, its masks and its landmarks."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from facelightning.data.synthetic import features, head
 from facelightning.data.synthetic.canvas import HEIGHT, WIDTH, Canvas
-from facelightning.data.synthetic.parameters import Picture, Sketch, lerp, noise_bank, sample_identity, sample_picture
+from facelightning.data.synthetic.parameters import Sketch, lerp, noise_bank, sample_identity, sample_picture
 from facelightning.labels import ATTRIBUTES
 
 DRAWING_VERSION = 1
@@ -20,14 +20,11 @@ class CartoonFace:
     """A drawn face and the truth about it.
 
     Args:
-        image: RGB.
-        masks: Soft masks of the classes of :data:`~facelightning.labels.HELEN11`; they sum to 255 in every pixel.
-        landmarks: x and y in pixels of left eye, right eye, nose tip, left and right mouth corner; left is the image's.
-
-    Shape:
-        - image: ``(218, 178, 3)``, uint8.
-        - masks: ``(11, 218, 178)``, uint8.
-        - landmarks: ``(5, 2)``, float32.
+        image: RGB, ``(218, 178, 3)``.
+        masks: ``(11, 218, 178)``, soft masks of the classes of :data:`~facelightning.labels.HELEN11`; they sum to 255
+            in every pixel.
+        landmarks: ``(5, 2)``, x and y in pixels of left eye, right eye, nose tip, left and right mouth corner; left is
+            the image's.
     """
 
     image: NDArray[np.uint8]
@@ -42,12 +39,9 @@ def draw_face(attributes: NDArray[np.bool_], identity: int, seed: int) -> Cartoo
     one attribute changes what that attribute draws and nothing else.
 
     Args:
-        attributes: In the order of :data:`~facelightning.labels.ATTRIBUTES`; True where the face has it.
-        identity: The number of the person; sets the shape of the head, the tone of the skin and the like. Not negative.
-        seed: The number of the picture; sets pose, light, background, clothes and noise. Not negative.
-
-    Shape:
-        - attributes: ``(40,)``.
+        attributes: ``(40,)`` in the order of :data:`~facelightning.labels.ATTRIBUTES`; True where the face has it.
+        identity: Its number; sets the shape of the head, the tone of the skin and the like. Not negative.
+        seed: The number of the image; sets pose, light, background, clothes and noise. Not negative.
 
     Raises:
         ValueError: If ``attributes`` does not hold 40 values, or a number is negative.
@@ -63,7 +57,10 @@ def draw_face(attributes: NDArray[np.bool_], identity: int, seed: int) -> Cartoo
     rng = np.random.default_rng([identity, seed, 1])
     picture = sample_picture(rng)
     freckles = rng.random((16, 2)) * (68, 26) - (34, -9)
-    canvas = Canvas(_background(rng), _pose(picture))
+    angle, scale = np.deg2rad(lerp(-5, 5, picture.rotation)), lerp(0.95, 1.05, picture.scale)
+    cos, sin = scale * np.cos(angle), scale * np.sin(angle)
+    x, y = 89 + lerp(-3, 3, picture.shift_x), 112 + lerp(-3, 3, picture.shift_y)
+    canvas = Canvas(_background(rng), pose=np.array([[cos, -sin, x], [sin, cos, y]]))
     sketch = Sketch(canvas, has, sample_identity(identity), picture)
 
     head.draw_back_hair(sketch)
@@ -81,23 +78,14 @@ def draw_face(attributes: NDArray[np.bool_], identity: int, seed: int) -> Cartoo
     head.draw_hat(sketch)
     head.draw_earrings(sketch)
 
-    landmarks = np.concatenate(
-        [features.eye_centres(sketch), [features.nose_tip(sketch)], features.mouth_corners(sketch)]
-    )
-    image = _photograph(canvas.image, picture, rng, blurry=has["Blurry"])
-    return CartoonFace(image, canvas.masks(), canvas.place(landmarks).astype(np.float32))
-
-
-def _pose(picture: Picture) -> NDArray[np.float64]:
-    angle = np.deg2rad(lerp(-5, 5, picture.rotation))
-    scale = lerp(0.95, 1.05, picture.scale)
-    cos, sin = scale * np.cos(angle), scale * np.sin(angle)
-    return np.array([[cos, -sin, 89 + lerp(-3, 3, picture.shift_x)], [sin, cos, 112 + lerp(-3, 3, picture.shift_y)]])
+    left_eye, right_eye = features.eye_centres(sketch)
+    landmarks = np.array([left_eye, right_eye, features.nose_tip(sketch), *features.mouth_curve(sketch)[0][[0, -1]]])
+    return CartoonFace(_photograph(sketch, rng), canvas.masks(), canvas.place(landmarks).astype(np.float32))
 
 
 def _background(rng: np.random.Generator) -> NDArray[np.float32]:
     """Clutter out of focus: a colour field with boxes, discs and bars, ``(3, 218, 178)``."""
-    height, width = (HEIGHT // 2, WIDTH // 2)  # half the resolution is sharp enough behind a face
+    height, width = HEIGHT // 2, WIDTH // 2  # half the resolution is sharp enough behind a face
     grey = rng.uniform(50, 210)
     base = grey + rng.normal(0, 22, 3)
     field = np.clip(base + rng.normal(0, 22, (4, 4, 3)), 0, 255).astype(np.uint8)
@@ -118,19 +106,18 @@ def _background(rng: np.random.Generator) -> NDArray[np.float32]:
     return np.stack(cv2.split(image)).astype(np.float32)
 
 
-def _photograph(
-    canvas: NDArray[np.float32], picture: Picture, rng: np.random.Generator, blurry: bool
-) -> NDArray[np.uint8]:
-    """Light from one side, focus, and the sensor's noise: ``(3, H, W)`` in [0, 255] to ``(H, W, 3)``, uint8."""
-    angle, strength = (2 * np.pi * picture.light_angle, lerp(0.02, 0.2, picture.light_strength))
-    x, y = (np.linspace(-1, 1, WIDTH, dtype=np.float32), np.linspace(-1, 1, HEIGHT, dtype=np.float32))
+def _photograph(sketch: Sketch, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """The finished drawing with light from one side, focus, and the sensor's noise, ``(218, 178, 3)``."""
+    image, picture = sketch.canvas.image, sketch.picture
+    angle, strength = 2 * np.pi * picture.light_angle, lerp(0.02, 0.2, picture.light_strength)
+    x, y = np.linspace(-1, 1, WIDTH, dtype=np.float32), np.linspace(-1, 1, HEIGHT, dtype=np.float32)
     across = np.float32(strength * np.cos(angle)) * x
     down = np.float32(lerp(0.88, 1.08, picture.brightness)) + np.float32(strength * np.sin(angle)) * y
-    canvas *= across + down[:, None]
     warmth = lerp(-0.05, 0.05, picture.light_warmth)
-    canvas *= np.array([1 + warmth, 1, 1 - warmth], np.float32)[:, None, None]
-    image = cv2.merge(list(canvas))
-    if blurry:
+    image *= across + down[:, None]
+    image *= np.array([1 + warmth, 1, 1 - warmth], np.float32)[:, None, None]
+    image = cv2.merge(list(image))
+    if sketch.has["Blurry"]:
         image = cv2.GaussianBlur(image, (0, 0), 2.6)
     top, left = rng.integers(0, 64, 2).tolist()
     grain = noise_bank()[top : top + HEIGHT, left : left + WIDTH]

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from facelightning.data.synthetic.canvas import Points, Stencil, brush, dots, ellipse, mirror, moved, smooth
+from facelightning.data.synthetic.canvas import Points, Stencil, brush, dots, ellipse, mirror, smooth, symmetric
 from facelightning.data.synthetic.parameters import Sketch, blend, lerp, pick, rgb
 
 _MOUTH_Y = 41.0
@@ -26,12 +26,9 @@ def draw_skin(sketch: Sketch, head: Stencil, freckles: Points) -> None:
     if has["Rosy_Cheeks"]:
         canvas.paint(both(ellipse(26, 23, 12, 10), 3), rgb(240, 62, 72), opacity=0.62)
     if not has["Young"]:
-        forehead = [brush([(-x, y + 2), (0, y - 1), (x, y + 2)], 2.8) for y, x in ((-33, 20), (-26, 24), (-19, 21))]
-        sides = [
-            brush([(12, 20), (20, 30), (23, 42)], 3.4),
-            brush([(32, -2), (40, -7)], 2.6),
-            brush([(32, 3), (40, 6)], 2.6),
-        ]
+        forehead = [brush(symmetric([(-x, y + 2), (0, y - 1)]), 2.8) for y, x in ((-33, 20), (-26, 24), (-19, 21))]
+        crows_feet = [brush(line, 2.6) for line in ([(32, -2), (40, -7)], [(32, 3), (40, 6)])]
+        sides = [brush([(12, 20), (20, 30), (23, 42)], 3.4), *crows_feet]
         wrinkles = canvas.stencil(*forehead, *sides, *map(mirror, sides)).within(head)
         canvas.paint(wrinkles, dark, opacity=0.72)
     if not has["Attractive"]:
@@ -45,7 +42,7 @@ def draw_skin(sketch: Sketch, head: Stencil, freckles: Points) -> None:
     if has["Heavy_Makeup"]:
         lid = smooth([(-13, 0), (-7, -12), (6, -14), (13, -5), (12, 3), (0, 9)])
         colour = pick(_EYE_SHADOWS, sketch.picture.shadow_colour)
-        shadow = canvas.stencil(mirror(lid) + eyes[0], lid + eyes[1], blur=1.5).within(head)
+        shadow = canvas.stencil(*_at_eyes(sketch, lid), blur=1.5).within(head)
         canvas.paint(shadow, colour, opacity=0.72)
 
 
@@ -59,28 +56,26 @@ def draw_beard(sketch: Sketch, head: Stencil) -> None:
         shade = canvas.stencil(area, blur=2).within(head)
         canvas.paint(shade, blend(sketch.beard, sketch.skin * rgb(0.6, 0.66, 0.72), 0.4), opacity=0.5, texture=stubble)
     if not (has["No_Beard"] or has["5_o_Clock_Shadow"] or has["Goatee"] or has["Mustache"] or has["Sideburns"]):
-        outer = [(-46, 4), (-44, 22), (-40, 46), (-24, 66), (0, 71), (24, 66), (40, 46), (44, 22), (46, 4)]
-        inner = [(39, 6), (35, 26), (25, 36), (16, 50), (0, 53), (-16, 50), (-25, 36), (-35, 26), (-39, 6)]
+        outer = symmetric([(-46, 4), (-44, 22), (-40, 46), (-24, 66), (0, 71)])
+        inner = symmetric([(39, 6), (35, 26), (25, 36), (16, 50), (0, 53)])
         jaw = np.concatenate([smooth(outer, closed=False), smooth(inner, closed=False)])
         canvas.paint(canvas.stencil(jaw).within(head), sketch.beard, "face_skin", opacity=0.92, texture=strands)
     if has["Sideburns"]:
         burn = smooth([(49, -14), (36, -12), (33, 12), (30, 29), (36, 35), (49, 28)])
-        canvas.paint(
-            canvas.stencil(burn, mirror(burn)).within(head), sketch.beard, "face_skin", opacity=0.92, texture=strands
-        )
+        both = canvas.stencil(burn, mirror(burn)).within(head)
+        canvas.paint(both, sketch.beard, "face_skin", opacity=0.92, texture=strands)
     if has["Goatee"]:
         tuft = smooth([(-6, 52), (6, 52), (15, 58), (13, 66), (7, 72), (0, 74), (-7, 72), (-13, 66), (-15, 58)])
-        canvas.paint(canvas.stencil(moved(tuft, sketch.turn / 2, 0)), sketch.beard, "face_skin", texture=strands)
+        canvas.paint(canvas.stencil(tuft + (sketch.turn / 2, 0)), sketch.beard, "face_skin", texture=strands)
 
 
 def draw_mustache(sketch: Sketch) -> None:
     """Hair on the upper lip: face skin in Helen's labels."""
     if not sketch.has["Mustache"]:
         return
-    half = np.array([(0, 30), (7, 28.5), (16, 34), (21, 42), (14, 40), (7, 37.5), (0, 37)])
-    outline = moved(smooth(np.concatenate([half, mirror(half[-2:0:-1])]), steps=3), sketch.turn * 0.7, 0)
-    canvas = sketch.canvas
-    canvas.paint(canvas.stencil(outline), sketch.beard, "face_skin", texture=sketch.texture("tousled"))
+    canvas, texture = sketch.canvas, sketch.texture("tousled")
+    outline = smooth(symmetric([(0, 30), (7, 28.5), (16, 34), (21, 42), (14, 40), (7, 37.5), (0, 37)]), steps=3)
+    canvas.paint(canvas.stencil(outline + (sketch.turn * 0.7, 0)), sketch.beard, "face_skin", texture=texture)
 
 
 def nose_tip(sketch: Sketch) -> tuple[float, float]:
@@ -96,14 +91,12 @@ def draw_nose(sketch: Sketch) -> None:
     base = tip + (4 if has["Big_Nose"] else 2)
     if has["Pointy_Nose"]:
         width -= 2.5
-        side = np.array([(2.5, -4), (3, 6), (5, base - 9), (width, base - 5), (width * 0.7, base - 2), (3, base + 3)])
-        point = base + 8.0
+        bridge = [(2.5, -4), (3, 6), (5, base - 9)]
+        wing = [(width, base - 5), (width * 0.7, base - 2), (3, base + 3), (0, base + 8)]
     else:
-        side = np.array(
-            [(3.5, -4), (4, 6), (6.5, base - 10), (width, base - 5), (width, base + 1), (width * 0.55, base + 2)]
-        )
-        point = base + 3.0
-    outline = smooth(np.concatenate([side, [(0, point)], mirror(side[::-1])]))
+        bridge = [(3.5, -4), (4, 6), (6.5, base - 10)]
+        wing = [(width, base - 5), (width, base + 1), (width * 0.55, base + 2), (0, base + 3)]
+    outline = smooth(symmetric([*bridge, *wing]))
     outline[:, 0] += x * np.clip((outline[:, 1] + 4) / (tip + 4), 0, 1)  # the bridge stays, the tip turns
     nose = canvas.stencil(outline)
     dark = sketch.skin_shadow
@@ -111,12 +104,12 @@ def draw_nose(sketch: Sketch) -> None:
     inside = (outline - (x, tip)) * (0.72, 0.9) + (x - 1, tip - 1.5)
     canvas.paint(canvas.stencil(inside, blur=1).within(nose), blend(sketch.skin, rgb(255, 230, 210), 0.15))
     nostrils = [ellipse(x + side * width * 0.5, base - 0.5, width * 0.26, 1.9) for side in (-1, 1)]
-    canvas.paint(canvas.stencil(*nostrils).within(nose), dark * np.float32(0.55), opacity=0.9)
+    canvas.paint(canvas.stencil(*nostrils).within(nose), dark * 0.55, opacity=0.9)
     gleam = ellipse(x - 0.5, tip - 3, 2.2 if has["Pointy_Nose"] else width * 0.42, 5 if has["Pointy_Nose"] else 3)
     canvas.paint(canvas.stencil(gleam, blur=1).within(nose), rgb(255, 246, 236), opacity=0.6)
 
 
-def _mouth_curve(sketch: Sketch) -> tuple[Points, Points]:
+def mouth_curve(sketch: Sketch) -> tuple[Points, Points]:
     """Points ``(13, 2)`` on the line where closed lips meet, and for each the thickness profile ``(13, 1)``."""
     smile = sketch.has["Smiling"]
     half = lerp(13.5, 15.5, sketch.identity.mouth_width) + (5 if smile else 0)
@@ -127,25 +120,20 @@ def _mouth_curve(sketch: Sketch) -> tuple[Points, Points]:
     return np.hstack([half * u + sketch.turn / 2, y]), np.sqrt(1 - u**2) ** 1.2
 
 
-def mouth_corners(sketch: Sketch) -> Points:
-    """The left and the right mouth corner in face coordinates, ``(2, 2)``."""
-    return _mouth_curve(sketch)[0][[0, -1]]
-
-
 def draw_mouth(sketch: Sketch) -> None:
     """Lips and, in an open mouth, teeth and tongue."""
     canvas, has = sketch.canvas, sketch.has
-    line, profile = _mouth_curve(sketch)
+    line, profile = mouth_curve(sketch)
     down = np.array([[0.0, 1.0]])
     full = 2.1 if has["Big_Lips"] else 1.0
-    bow = np.abs(np.linspace(-1, 1, 13)[:, None])
-    upper = line - down * full * profile * (3.6 + 1.2 * np.exp(-(((bow - 0.3) / 0.18) ** 2)))
+    bow = np.exp(-(((np.abs(np.linspace(-1, 1, 13)[:, None]) - 0.3) / 0.18) ** 2))
+    upper = line - down * full * profile * (3.6 + 1.2 * bow)
     gap = lerp(8, 12, sketch.picture.mouth_opening) if has["Mouth_Slightly_Open"] else 0.0
     below = line + down * gap * profile
     lower = below + down * full * profile * 4.6
     natural = blend(sketch.skin * rgb(0.86, 0.62, 0.6), rgb(198, 74, 84), lerp(0.45, 0.65, sketch.identity.lip_tone))
     colour = pick(_LIPSTICKS, sketch.picture.lipstick_colour) if has["Wearing_Lipstick"] else natural
-    canvas.paint(canvas.stencil(np.concatenate([below, lower[::-1]])), colour * np.float32(1.06), "lower_lip")
+    canvas.paint(canvas.stencil(np.concatenate([below, lower[::-1]])), colour * 1.06, "lower_lip")
     gleam = ellipse(0, -2.4 * full, 5, 1.2 * full) + lower[6]
     canvas.paint(canvas.stencil(gleam, blur=1), rgb(255, 225, 220), opacity=0.5 if has["Wearing_Lipstick"] else 0.25)
     if has["Mouth_Slightly_Open"]:
@@ -154,16 +142,21 @@ def draw_mouth(sketch: Sketch) -> None:
         canvas.paint(canvas.stencil(ellipse(0, 0.5, 7, 3.2) + below[6]).within(inner), rgb(196, 84, 88))
         teeth = np.concatenate([line, (line + down * gap * 0.5 * profile)[::-1]])
         canvas.paint(canvas.stencil(teeth).within(inner), rgb(248, 246, 238))
-    canvas.paint(canvas.stencil(np.concatenate([upper, line[::-1]])), colour * np.float32(0.9), "upper_lip")
+    canvas.paint(canvas.stencil(np.concatenate([upper, line[::-1]])), colour * 0.9, "upper_lip")
     if not has["Mouth_Slightly_Open"]:
-        seam = brush(line[::3], 2.0)
-        canvas.paint(canvas.stencil(seam), colour * np.float32(0.4), opacity=0.85)
+        canvas.paint(canvas.stencil(brush(line[::3], 2.0)), colour * 0.4, opacity=0.85)
 
 
 def eye_centres(sketch: Sketch) -> Points:
     """The centres of the left and the right eye in face coordinates, ``(2, 2)``."""
-    x, turn, tilt = sketch.eye_x, sketch.turn * 0.4, sketch.tilt / 2
+    x, turn, tilt = lerp(18.5, 21.5, sketch.identity.eye_distance), sketch.turn * 0.4, sketch.tilt / 2
     return np.array([(turn - x, -tilt), (turn + x, tilt)])
+
+
+def _at_eyes(sketch: Sketch, right: Points) -> tuple[Points, Points]:
+    """An outline around the right eye's centre, as it lies at the left and at the right eye."""
+    left_eye, right_eye = eye_centres(sketch)
+    return mirror(right) + left_eye, right + right_eye
 
 
 def draw_eyes(sketch: Sketch) -> None:
@@ -175,33 +168,30 @@ def draw_eyes(sketch: Sketch) -> None:
     lid = [(-10.5, 1.5), (-5, -high * 0.85), (1, -high - 0.4), (6, -high * 0.75), (10.5, -0.5)]
     right = smooth([*almond, (-3, high * 0.9)]) * size
     lashes = brush([*lid, (14, -4)], 4.2) * size if has["Heavy_Makeup"] else brush(lid, 2.4) * size
-    eyes = eye_centres(sketch)
-    outlines = mirror(right) + eyes[0], right + eyes[1]
+    outlines = _at_eyes(sketch, right)
     for outline, label in zip(outlines, ("left_eye", "right_eye"), strict=True):
         canvas.paint(canvas.stencil(outline), rgb(246, 244, 242), label)
     both = canvas.stencil(*outlines)
-    gaze = moved(eyes, lerp(-2, 2, sketch.picture.gaze), -0.3)
+    gaze = eye_centres(sketch) + (lerp(-2, 2, sketch.picture.gaze), -0.3)
     canvas.paint(canvas.stencil(*dots(gaze, 5.6)).within(both), pick(_IRISES, sketch.identity.eye_colour))
     canvas.paint(canvas.stencil(*dots(gaze, 2.7)).within(both), rgb(14, 12, 14))
     if has["Attractive"]:
         canvas.paint(canvas.stencil(*dots(gaze - 2, 2.1)).within(both), rgb(255, 255, 255))
-    canvas.paint(canvas.stencil(mirror(lashes) + eyes[0]), rgb(34, 24, 24), "left_eye")
-    canvas.paint(canvas.stencil(lashes + eyes[1]), rgb(34, 24, 24), "right_eye")
+    for outline, label in zip(_at_eyes(sketch, lashes), ("left_eye", "right_eye"), strict=True):
+        canvas.paint(canvas.stencil(outline), rgb(34, 24, 24), label)
 
 
 def draw_eyebrows(sketch: Sketch) -> None:
     """Eyebrows: flat or arched, thin or bushy."""
     canvas, has = sketch.canvas, sketch.has
-    width = 8.5 if has["Bushy_Eyebrows"] else 4.2
-    width += 1.0 if has["Male"] else 0.0
+    width = (8.5 if has["Bushy_Eyebrows"] else 4.2) + 1.0 * has["Male"]
     arch = 7.5 if has["Arched_Eyebrows"] else 1.0
     base = lerp(-14, -17, sketch.identity.brow_height)
     texture = sketch.texture("tousled")
     line = [(-12.5, 1.0), (-4.0, -arch * 0.55), (4.5, -arch), (13.5, 2.5 if has["Arched_Eyebrows"] else 0.5)]
-    right = moved(brush(line, width, taper=0.6), 0, base)
-    eyes = eye_centres(sketch)
-    canvas.paint(canvas.stencil(mirror(right) + eyes[0]), sketch.beard, "left_eyebrow", texture=texture)
-    canvas.paint(canvas.stencil(right + eyes[1]), sketch.beard, "right_eyebrow", texture=texture)
+    brows = _at_eyes(sketch, brush(line, width, taper=0.6) + (0, base))
+    for outline, label in zip(brows, ("left_eyebrow", "right_eyebrow"), strict=True):
+        canvas.paint(canvas.stencil(outline), sketch.beard, label, texture=texture)
 
 
 def draw_glasses(sketch: Sketch) -> None:
@@ -215,7 +205,7 @@ def draw_glasses(sketch: Sketch) -> None:
         rim, hole = smooth(box, steps=2), smooth(box * (0.8, 0.76), steps=2)
     else:
         rim, hole = ellipse(0, 0, 15, 14), ellipse(0, 0, 12, 11)
-    eyes = moved(eye_centres(sketch), 0, 1.5)
+    eyes = eye_centres(sketch) + (0, 1.5)
     lenses = [hole + eye for eye in eyes]
     (left, left_y), (right, right_y) = eyes.tolist()
     bridge = brush([(left + 14, left_y - 2), ((left + right) / 2, -2), (right - 14, right_y - 2)], 3, taper=0.2)

@@ -1,7 +1,8 @@
 """Everything random about a drawing that expresses no attribute: who it is, and how this picture was taken."""
 
+from collections import namedtuple
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cache, cached_property
 
 import cv2
@@ -10,75 +11,31 @@ from numpy.typing import NDArray
 
 from facelightning.data.synthetic.canvas import HEIGHT, WIDTH, Canvas, Colour
 
+Identity = namedtuple(
+    "Identity",
+    """skin_tone skin_warmth head_width jaw_width chin_length eye_distance eye_size eye_colour brow_height brow_tone
+    nose_width nose_length mouth_width mouth_height lip_tone ear_size hair_tone hair_hue hair_volume hair_length
+    hair_reach hair_parting asymmetry""",
+)
+"""What stays the same in every picture of one identity; each trait in [0, 1)."""
 
-@dataclass(frozen=True)
-class Identity:
-    """What stays the same in every picture of one person; each trait in [0, 1)."""
-
-    skin_tone: float
-    skin_warmth: float
-    head_width: float
-    jaw_width: float
-    chin_length: float
-    eye_distance: float
-    eye_size: float
-    eye_colour: float
-    brow_height: float
-    brow_tone: float
-    nose_width: float
-    nose_length: float
-    mouth_width: float
-    mouth_height: float
-    lip_tone: float
-    ear_size: float
-    hair_tone: float
-    hair_hue: float
-    hair_volume: float
-    hair_length: float
-    hair_reach: float
-    hair_parting: float
-    asymmetry: float
-
-
-@dataclass(frozen=True)
-class Picture:
-    """What changes from picture to picture; each trait in [0, 1)."""
-
-    rotation: float
-    scale: float
-    shift_x: float
-    shift_y: float
-    yaw: float
-    gaze: float
-    mouth_opening: float
-    light_angle: float
-    light_strength: float
-    light_warmth: float
-    brightness: float
-    noise: float
-    texture: float
-    cloth_colour: float
-    cloth_shade: float
-    neckline: float
-    tie_colour: float
-    hat_kind: float
-    hat_colour: float
-    glasses_kind: float
-    glasses_colour: float
-    lipstick_colour: float
-    shadow_colour: float
-    jewel_colour: float
-    earring_kind: float
+Picture = namedtuple(
+    "Picture",
+    """rotation scale shift_x shift_y yaw gaze mouth_opening light_angle light_strength light_warmth brightness noise
+    texture cloth_colour cloth_shade neckline tie_colour hat_kind hat_colour glasses_kind glasses_colour
+    lipstick_colour shadow_colour jewel_colour earring_kind""",
+)
+"""What changes from picture to picture; each trait in [0, 1)."""
 
 
 def sample_identity(identity: int) -> Identity:
-    """The traits of a person, from the person's number alone."""
-    return Identity(*np.random.default_rng([identity, 0]).random(len(fields(Identity))).tolist())
+    """The traits of an identity, from its number alone."""
+    return Identity(*np.random.default_rng([identity, 0]).random(len(Identity.__match_args__)).tolist())
 
 
 def sample_picture(rng: np.random.Generator) -> Picture:
     """The traits of one picture."""
-    return Picture(*rng.random(len(fields(Picture))).tolist())
+    return Picture(*rng.random(len(Picture.__match_args__)).tolist())
 
 
 def lerp(low: float, high: float, t: float) -> float:
@@ -102,32 +59,24 @@ def blend(first: Colour, second: Colour, t: float) -> Colour:
 
 
 CLOTHS = (
-    rgb(200, 60, 60),
-    rgb(60, 90, 170),
-    rgb(50, 120, 90),
-    rgb(235, 225, 205),
-    rgb(60, 60, 70),
-    rgb(220, 160, 60),
-    rgb(140, 90, 160),
-    rgb(90, 160, 180),
-)
+    rgb(200, 60, 60), rgb(60, 90, 170), rgb(50, 120, 90), rgb(235, 225, 205),
+    rgb(60, 60, 70), rgb(220, 160, 60), rgb(140, 90, 160), rgb(90, 160, 180),
+)  # fmt: skip
 """Colours of clothes, hats and ties."""
 
 _SKIN = (rgb(232, 180, 144), rgb(206, 148, 108), rgb(160, 106, 74), rgb(108, 70, 50))
-_PALE = rgb(253, 238, 231)
+_HAIR = {
+    "Black_Hair": rgb(34, 30, 34),
+    "Blond_Hair": rgb(232, 198, 112),
+    "Brown_Hair": rgb(104, 66, 38),
+    "Gray_Hair": rgb(184, 184, 190),
+}
 _OTHER_HAIR = (rgb(196, 92, 36), rgb(150, 36, 44), rgb(208, 96, 148), rgb(60, 136, 140), rgb(118, 82, 168))
 
 
 @dataclass(frozen=True)
 class Sketch:
-    """One drawing in the making: the canvas, whom and what to draw on it, and the colours that follow.
-
-    Args:
-        canvas: Where the parts are painted.
-        has: The attributes by name.
-        identity: Traits of the person.
-        picture: Traits of the picture.
-    """
+    """One drawing in the making: the canvas, the attributes by name, the traits, and the colours that follow."""
 
     canvas: Canvas
     has: Mapping[str, bool]
@@ -142,7 +91,7 @@ class Sketch:
         colour = colour * rgb(1, lerp(0.97, 1.03, self.identity.skin_warmth), 1)
         if not self.has["Young"]:
             colour = blend(colour, rgb(150, 140, 120), 0.2)
-        return blend(colour, _PALE, 0.85) if self.has["Pale_Skin"] else colour
+        return blend(colour, rgb(253, 238, 231), 0.85) if self.has["Pale_Skin"] else colour
 
     @cached_property
     def skin_shadow(self) -> Colour:
@@ -152,28 +101,14 @@ class Sketch:
     @cached_property
     def hair(self) -> Colour:
         """The colour of the hair; ginger or dyed where no attribute says otherwise."""
-        has = self.has
-        if has["Black_Hair"]:
-            colour = rgb(34, 30, 34)
-        elif has["Blond_Hair"]:
-            colour = rgb(232, 198, 112)
-        elif has["Brown_Hair"]:
-            colour = rgb(104, 66, 38)
-        elif has["Gray_Hair"]:
-            colour = rgb(184, 184, 190)
-        else:
-            colour = pick(_OTHER_HAIR, self.identity.hair_hue)
+        named = [colour for name, colour in _HAIR.items() if self.has[name]]
+        colour = named[0] if named else pick(_OTHER_HAIR, self.identity.hair_hue)
         return colour * np.float32(lerp(0.88, 1.1, self.identity.hair_tone))
 
     @cached_property
     def beard(self) -> Colour:
         """The colour of beard and eyebrows, whatever the hair's."""
         return blend(rgb(38, 26, 20), rgb(92, 60, 38), self.identity.brow_tone)
-
-    @property
-    def eye_x(self) -> float:
-        """Half the distance between the eyes in pixels."""
-        return lerp(18.5, 21.5, self.identity.eye_distance)
 
     @property
     def turn(self) -> float:
@@ -187,7 +122,7 @@ class Sketch:
 
     def texture(self, kind: str) -> NDArray[np.float32]:
         """Factors of brightness, ``(218, 178)``: "straight", "wavy" or "tousled" hair, or "stubble"."""
-        top, left = (int(self.picture.texture * 60), int(self.picture.texture * 5003) % 60)
+        top, left = int(self.picture.texture * 60), int(self.picture.texture * 5003) % 60
         return _texture(kind)[top : top + HEIGHT, left : left + WIDTH]
 
 

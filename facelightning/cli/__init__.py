@@ -1,0 +1,6 @@
+"""The command line: one parser for all commands."""
+
+from facelightning.cli.command import FaceCLI
+from facelightning.cli.parser import FaceParser
+
+__all__ = ["FaceCLI", "FaceParser"]

@@ -1,0 +1,175 @@
+"""Stock LightningCLI, which builds any task, data module and trainer from YAML; and from checkpoints."""
+
+import logging
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import lightning as L
+import yaml
+from jsonargparse import Namespace
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+
+from facelightning.callbacks import Figures, PredictionWriter, Report
+from facelightning.checkpoint import Checkpoint
+from facelightning.cli.arguments import beside_checkpoint, merge, option, set_sizes, sizes, with_recipe
+from facelightning.cli.parser import ConfigFile, FaceParser
+from facelightning.errors import ConfigurationError
+from facelightning.facts import DataFacts
+from facelightning.runs import RunFolder
+from facelightning.tasks import TASKS, FaceTask
+from facelightning.tasks.base import shown
+
+QUIET = (
+    # a test needs no callback that chose checkpoints
+    r"Be aware that when using `ckpt_path`, callbacks used to create the checkpoint",
+    # the frozen parser of an attribute network is in evaluation mode on purpose
+    r"Found \d+ module\(s\) in eval mode at the start of training",
+    # a laptop has few cores; workers are set in the configuration
+    r"The '\w+' does not have many workers",
+    # deprecations inside Lightning, which its users cannot mend
+    r".*isinstance\(treespec, LeafSpec\).* is deprecated",
+)
+
+
+NEEDS_MODEL = "{} needs a trained model: pass its file, such as --ckpt_path=runs/NAME/version_0/checkpoints/best.ckpt"
+
+
+class SaveConfig(SaveConfigCallback):
+    """Writes the complete configuration into the run folder, to every logger, and into checkpoints."""
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Runs on every process: ``log_dir`` is agreed between them, so it must not be asked for on one alone."""
+        self.folder = RunFolder.of(trainer)
+        super().setup(trainer, pl_module, stage)
+
+    def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Runs on the first process only."""
+        text = self.parser.dump(self.config, skip_none=False)
+        for logger in trainer.loggers:
+            logger.log_hyperparams({"config": yaml.safe_load(text)})
+        if self.folder is not None:
+            self.folder.path.mkdir(parents=True, exist_ok=True)
+            self.folder.config.write_text(text, encoding="utf-8")
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """What a test or a prediction needs of it, when no configuration is given."""
+        checkpoint["facelightning_config"] = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
+
+
+class FaceCLI(LightningCLI):
+    """``facelightning {fit,validate,test,predict}``, and the parser of the other commands that take a checkpoint.
+
+    A checkpoint knows its task, its data module and its image size: with ``--ckpt_path``, ``--config`` is not needed.
+
+    Args:
+        args: The command line without the program's name.
+        run: Whether its first word is one of the four; else the command that is parsed runs nothing.
+    """
+
+    def __init__(self, args: Sequence[str], run: bool = True) -> None:
+        for message in QUIET:
+            warnings.filterwarnings("ignore", message)
+        # Lightning advertises other products in its log, and has no switch for it
+        logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda r: "Tip:" not in r.getMessage())
+        self.checkpoint: Checkpoint | None = None
+        super().__init__(
+            FaceTask,
+            L.LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,  # a task configures its own
+            save_config_callback=SaveConfig,
+            save_config_kwargs={"save_to_log_dir": False},
+            seed_everything_default=0,
+            trainer_defaults={"use_distributed_sampler": False},  # our samplers know the processes
+            parser_class=FaceParser,
+            parser_kwargs={"description": "Keys of a task, a data module or a part: --model.help=JointNet."},
+            args=list(args),
+            run=run,
+        )
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """A parser whose ``--config`` finds bundled files."""
+        parser = FaceParser(**kwargs)
+        parser.add_argument(
+            "-c", "--config", action=ConfigFile, help="YAML file, or the name of a bundled one; later ones win"
+        )
+        parser.add_argument("--recipe", help="name of a bundled recipe: size, optimiser and length of the training")
+        return parser
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """The callbacks that every run has, and what follows training."""
+        parser.add_lightning_class_args(Report, "report")
+        parser.add_lightning_class_args(Figures, "figures")
+        parser.add_lightning_class_args(PredictionWriter, "predictions")
+        parser.add_argument(
+            "--test_after_fit", type=bool, default=False, help="Score the best checkpoint on the test data."
+        )
+
+    @property
+    def settings(self) -> Namespace:
+        """The configuration of the command."""
+        settings: Namespace = self.config[self.config["subcommand"]] if "subcommand" in self.config else self.config
+        return settings
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse what was given, and what the checkpoint says beside it."""
+        words = with_recipe(args)
+        path, configs = option(words, "--ckpt_path"), merge(words)
+        training = words[:1] == ["fit"]
+        if not (training or path or configs or {"-h", "--help"} & {*words}):
+            raise ConfigurationError(NEEDS_MODEL.format(" ".join(words[:1])))
+        if path not in (None, "best", "last", "hpc"):
+            self.checkpoint = Checkpoint.read(str(path))
+            words = beside_checkpoint(words, self.checkpoint, configs, training)
+        self.config = parser.parse_args(words)
+        settings = self.settings
+        for key in ("verbose", "return_predictions"):  # Report prints the scores; kept, predictions fill the memory
+            if key in settings:
+                settings[key] = False
+        task = TASKS.get(settings.model.class_path.rpartition(".")[2], FaceTask)
+        source = self.checkpoint
+        if task.made_of is not None and source is None:
+            if training:
+                raise ConfigurationError(
+                    f"{task.__name__} has nothing to learn: `facelightning test` scores it and writes its checkpoint"
+                )
+            source = Checkpoint.read(settings.model.init_args[task.made_of][0])
+        elif source is None and not training:
+            raise ConfigurationError(NEEDS_MODEL.format(" ".join(words[:1])))
+        if source is not None:
+            self._follow_size(source, configs, words)
+
+    def _follow_size(self, source: Checkpoint, configs: Mapping[str, Any], words: Sequence[str]) -> None:
+        """Take the images' size from a checkpoint, unless the command line says another."""
+        size, data = source.facts["image_size"], self.settings.data
+        self.any_size = any(re.match(r"--data\b.*\bimage_size\b", word) for word in words)
+        if self.any_size:
+            return
+        for other in sizes(configs.get("data")):
+            if list(other) != size:
+                raise ConfigurationError(
+                    f"{source.path} was trained on images of {shown(size)}, but the configuration says "
+                    f"{shown(list(other))}: leave it out, or pass --data.image_size to have it so"
+                )
+        set_sizes(data, tuple(size))
+
+    def after_instantiate_classes(self) -> None:
+        """Build the task for what its checkpoint was trained on; the weights follow."""
+        if self.checkpoint is not None and self.model.facts is None:
+            self.model.build(DataFacts.of(self.checkpoint.facts))
+        self.model.any_size = getattr(self, "any_size", False)
+
+    def after_fit(self) -> None:
+        """Test the best checkpoint, if the configuration asks for it."""
+        if self.settings["test_after_fit"]:
+            best = getattr(self.trainer.checkpoint_callback, "best_model_path", "")  # none in a very short training
+            self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=best or None, verbose=False)
+
+    def after_test(self) -> None:
+        """What was assembled is written as one checkpoint."""
+        folder = RunFolder.of(self.trainer)
+        if self.model.made_of is not None and self.checkpoint is None and folder is not None:
+            self.trainer.save_checkpoint(folder.best)

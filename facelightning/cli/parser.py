@@ -1,0 +1,72 @@
+"""The argument parser of every command: finds configurations, and answers a mistake with a suggestion."""
+
+import difflib
+import inspect
+import re
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]  # not marked as exported
+from jsonargparse import Path as ConfigPath  # type: ignore[attr-defined]
+from lightning.pytorch.cli import LightningArgumentParser
+
+import facelightning.data.joint  # imported so that configurations can name data modules without a path
+import facelightning.models  # and parts of networks
+from facelightning.configs import chain, find_config
+from facelightning.tasks import TASKS
+
+
+class ConfigFile(ActionConfigFile):
+    """``--config``: finds bundled files by name, and lets a file say ``extends: base.yaml``."""
+
+    def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
+        if values.startswith("{"):  # what a checkpoint says
+            super().__call__(parser, cfg, values)  # type: ignore[no-untyped-call]  # not typed
+            return
+        for path, content in chain(find_config(values, Path.cwd())):
+            with ConfigPath(str(path), mode="fr").relative_path_context():
+                super().__call__(parser, cfg, yaml.safe_dump(content))  # type: ignore[no-untyped-call]  # not typed
+
+
+class FaceParser(LightningArgumentParser):
+    """An argument parser that takes no abbreviations and reports an error in few lines, with a suggestion."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs["allow_abbrev"] = False  # else --trainer.max_epoch silently means max_epochs
+        super().__init__(*args, **kwargs)
+
+    def error(self, message: str, ex: Exception | None = None) -> None:  # type: ignore[override]
+        """Exit with status 2 and the message."""
+        unknown = re.findall(r"ption '([\w.+-]+)' is not accepted|accept option '([\w.+-]+)'|: --([\w.+-]+)", message)
+        classes = re.findall(r"(?:path string: |Given value: |got: )(\w+)$", message, re.MULTILINE)
+        hint = ""
+        if classes and not unknown:
+            message = f"no class is named {classes[-1]}"
+        if unknown or classes:
+            name = next(group for group in unknown[-1] if group).rsplit(".", 1)[-1] if unknown else classes[-1]
+            close = difflib.get_close_matches(name, self._known_names(message) if unknown else _class_names(), 1)
+            hint = f"\n  did you mean {close[0]}?" if close else ""
+        self.exit(2, f"facelightning: error: {message}{hint}\n")
+
+    def _known_names(self, message: str) -> list[str]:
+        parsers: list[Any] = [self]
+        for action in self._actions:
+            parsers += getattr(action, "_name_parser_map", {}).values()
+        names = {action.dest.rsplit(".", 1)[-1] for parser in parsers for action in parser._actions}
+        for path in re.findall(r"class_path '([\w.]+)'", message):
+            module, _, name = path.rpartition(".")
+            found = getattr(import_module(module), name, None)
+            names |= {name for base in inspect.getmro(found) for name in _arguments(base)} if found else set()
+        return sorted(names)
+
+
+def _arguments(part: type) -> set[str]:
+    return set(inspect.signature(part).parameters) if part is not object else set()
+
+
+def _class_names() -> list[str]:
+    """Everything of ours that a configuration may name."""
+    data_modules = {name for name in facelightning.data.__all__ if name.endswith("DataModule")}
+    return sorted({*facelightning.models.__all__} | TASKS.keys() | data_modules)

@@ -1,0 +1,270 @@
+"""From images to feature maps: the paper's encoder, and torchvision's backbones, behind one contract."""
+
+import difflib
+from collections.abc import Callable
+from typing import cast
+
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from facelightning.errors import ConfigurationError
+from facelightning.models.blocks import ConvBlock, Normalize, conv_stage, evaluating, max_pool
+from facelightning.models.gating import Gate
+from facelightning.models.regions import Regions
+
+
+class Input(nn.Module):
+    """What the first layer sees; a part of the encoder.
+
+    Args:
+        num_regions: N, where it shows regions too.
+    """
+
+    channels = 3
+    needs_regions = False
+
+    def __init__(self, num_regions: int = 0) -> None:
+        super().__init__()
+
+    def forward(self, images: Tensor, regions: Regions | None) -> Tensor:
+        """Images ``(B, 3, H, W)``, uint8, or float in [0, 1], to ``(B, channels, H, W)``, float, channels-last."""
+        raise NotImplementedError
+
+
+class PlainInput(Input):
+    """The normalised image."""
+
+    def __init__(self, num_regions: int = 0) -> None:
+        super().__init__(num_regions)
+        self.normalize = Normalize()
+
+    def forward(self, images: Tensor, regions: Regions | None = None) -> Tensor:
+        return cast(Tensor, self.normalize(images))
+
+
+class MaskedInput(Input):
+    """RGB and the region masks as one input, normalised by BatchNorm ("Naive Approach") [1]_.
+
+    Args:
+        num_regions: N.
+
+    Shape:
+        - images: ``(B, 3, H, W)``, uint8, or float in [0, 1].
+        - return: ``(B, 3 + N, H, W)``, float, channels-last.
+
+    .. [1] Kalayeh, Gong, Shah, "Improving Facial Attribute Prediction using Semantic Segmentation", CVPR 2017, §4.3.
+    """
+
+    needs_regions = True
+
+    def __init__(self, num_regions: int) -> None:
+        super().__init__(num_regions)
+        self.channels = 3 + num_regions
+        self.norm = nn.BatchNorm2d(self.channels)
+
+    def forward(self, images: Tensor, regions: Regions | None) -> Tensor:
+        assert regions is not None
+        masks = regions.at(1).to(self.norm.weight.dtype)
+        scaled = images.to(masks.dtype) / 255 if images.dtype == torch.uint8 else images
+        stacked = torch.cat([scaled, masks], dim=1).contiguous(memory_format=torch.channels_last)
+        return cast(Tensor, self.norm(stacked))
+
+
+class Tail(nn.Sequential):
+    """The layers behind an encoder that attributes alone have.
+
+    Args:
+        layers: None, if the encoder's last map is the one to pool.
+        channels: Of the map that they make.
+        stride: Of that map.
+    """
+
+    def __init__(self, *layers: nn.Module, channels: int, stride: int) -> None:
+        super().__init__(*layers)
+        self.channels, self.stride = channels, stride
+
+
+class Encoder(nn.Module):
+    """The contract of all encoders: images to maps, fine to coarse.
+
+    A map of stride s has ⌈H/s⌉×⌈W/s⌉ cells. ``forward(images, regions)`` takes images ``(B, 3, H, W)``, uint8, or
+    float in [0, 1]; regions are for the input and the gate that need them.
+    """
+
+    channels: tuple[int, ...]
+    """Of each map."""
+    strides: tuple[int, ...]
+    """Of each map: how many pixels wide and high a cell is."""
+
+    def add_gate(self, gate: Callable[[int, int, int, bool], Gate], num_regions: int) -> None:
+        """Put a gate into the encoder: what gates is made with (channels, regions, stride, whether it pools)."""
+        raise NotImplementedError
+
+    def tail(self) -> Tail:
+        """New layers 9 to 12, or what this encoder has in their place."""
+        raise NotImplementedError
+
+    def forward(self, images: Tensor, regions: Regions | None = None) -> list[Tensor]:
+        raise NotImplementedError
+
+
+EncoderFactory = Callable[[Input], Encoder]
+
+
+def make_encoder(encoder: EncoderFactory | None, width: int, image_input: Input | None = None) -> Encoder:
+    """An encoder with its input; the paper's, of the given width, if none is asked for."""
+    image_input = image_input or PlainInput()
+    return PaperEncoder(image_input, width) if encoder is None else encoder(image_input)
+
+
+class PaperEncoder(Encoder):
+    """The first eight layers of every network of the paper, Conv11 to Conv42 (Kalayeh et al., Table 1).
+
+    Args:
+        image_input: What Conv11 sees.
+        width: Filters of the first layer (64 in the paper); the others are 2, 4, 8 times as many.
+
+    Example:
+        >>> [tuple(x.shape[1:]) for x in PaperEncoder(PlainInput(), width=4)(torch.rand(1, 3, 218, 178))]
+        [(4, 218, 178), (8, 109, 89), (16, 55, 45), (32, 28, 23)]
+    """
+
+    strides = (1, 2, 4, 8)
+
+    def __init__(self, image_input: Input, width: int = 64) -> None:
+        super().__init__()
+        self.channels = (width, 2 * width, 4 * width, 8 * width)
+        self.input = image_input
+        self.conv1 = conv_stage(image_input.channels, width)
+        self.conv2 = conv_stage(width, 2 * width)
+        self.conv3 = conv_stage(2 * width, 4 * width)
+        self.conv4 = conv_stage(4 * width, 8 * width)
+        self.pool = max_pool()
+        self.gate: Gate | None = None
+
+    def add_gate(self, gate: Callable[[int, int, int, bool], Gate], num_regions: int) -> None:
+        """In place of Conv32 and the pooling behind it (§5)."""
+        _, inner, outer, _ = self.channels
+        self.conv3 = nn.Sequential(ConvBlock(inner, outer))  # Conv31
+        self.gate = gate(outer, num_regions, self.strides[2], True)
+
+    def tail(self) -> Tail:
+        """Layers 9 to 12: 512, 512, pool, 1024, 1024 filters (§3.1.1).
+
+        A pool stands before each increase of filters, so none between the encoder's 512 and these.
+        """
+        channels = self.channels[-1]
+        return Tail(
+            ConvBlock(channels, channels),
+            ConvBlock(channels, channels),
+            max_pool(),
+            ConvBlock(channels, 2 * channels),
+            ConvBlock(2 * channels, 2 * channels),
+            channels=2 * channels,
+            stride=2 * self.strides[-1],
+        )
+
+    def forward(self, images: Tensor, regions: Regions | None = None) -> list[Tensor]:
+        first = self.conv1(self.input(images, regions))  # 218×178
+        second = self.conv2(self.pool(first))  # 109×89
+        third = self.conv3(self.pool(second))  # 55×45
+        fourth = self.conv4(self.pool(third) if self.gate is None else self.gate(third, regions))  # 28×23
+        return [first, second, third, fourth]
+
+
+FAMILIES = ("resnet", "convnext", "efficientnet", "mobilenet")
+"""The backbones of torchvision that :class:`TorchvisionEncoder` takes: names begin so."""
+
+
+class TorchvisionEncoder(Encoder):
+    """A classification network of torchvision without its classifier: one map for each resolution.
+
+    Args:
+        image_input: What its first convolution sees.
+        name: As ``torchvision.models.list_models`` spells it: a ResNet, ConvNeXt, EfficientNet or MobileNet.
+        weights: To begin with, by torchvision's names, such as ``IMAGENET1K_V1`` or ``DEFAULT``, which are then
+            downloaded; random if not given. A checkpoint holds its own.
+
+    Raises:
+        ConfigurationError: If there is no such network or weights, or weights meet an input of other channels.
+
+    Example:
+        >>> encoder = TorchvisionEncoder(PlainInput(), "resnet18")
+        >>> encoder.strides, encoder.channels
+        ((2, 4, 8, 16, 32), (64, 64, 128, 256, 512))
+        >>> [tuple(x.shape[2:]) for x in encoder(torch.rand(1, 3, 109, 89))]
+        [(55, 45), (28, 23), (14, 12), (7, 6), (4, 3)]
+    """
+
+    def __init__(self, image_input: Input, name: str, weights: str | None = None) -> None:
+        super().__init__()
+        known = [model for model in torchvision.models.list_models(torchvision.models) if model.startswith(FAMILIES)]
+        if name not in known:
+            close = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {close[0]}?" if close else f"it takes {', '.join(known)}"
+            raise ConfigurationError(f"TorchvisionEncoder: no backbone is named {name!r}; {hint}")
+        if weights is not None and image_input.channels != 3:
+            raise ConfigurationError(f"TorchvisionEncoder: weights {weights} see RGB alone, not masks beside it")
+        try:
+            model = torchvision.models.get_model(name, weights=weights)
+        except (KeyError, ValueError, OSError) as error:
+            raise ConfigurationError(f"TorchvisionEncoder: no weights {weights} for {name}: {error}") from None
+        layers = model.features if hasattr(model, "features") else nn.Sequential(*list(model.children())[:-2])
+        _see(layers, image_input.channels)
+        self.input = image_input
+        self.stages, self.channels, self.strides = _stages(layers, image_input.channels)
+        self.gates = nn.ModuleDict()
+
+    def add_gate(self, gate: Callable[[int, int, int, bool], Gate], num_regions: int) -> None:
+        """Behind the stage of stride 4; the next stage's convolution does what pooling would."""
+        self.gates["4"] = gate(self.channels[self.strides.index(4)], num_regions, 4, False)
+
+    def tail(self) -> Tail:
+        """Nothing: a backbone's last stage is deep enough."""
+        return Tail(channels=self.channels[-1], stride=self.strides[-1])
+
+    def forward(self, images: Tensor, regions: Regions | None = None) -> list[Tensor]:
+        x, before, maps = self.input(images, regions), 1, []
+        for stride, stage in zip(self.strides, self.stages, strict=True):
+            # backbones that halve without padding would lose a last odd row: 109 → 54
+            height, width = x.shape[-2:]
+            step = stride // before
+            x = stage(pad(x, (0, -width % step, 0, -height % step)))
+            if str(stride) in self.gates:
+                x = self.gates[str(stride)](x, regions)
+            maps.append(x)
+            before = stride
+        return maps
+
+
+def _see(layers: nn.Sequential, channels: int) -> None:
+    """Let a first convolution that was made for RGB see any number of channels."""
+    if channels == 3:
+        return
+    name, old = next((name, module) for name, module in layers.named_modules() if isinstance(module, nn.Conv2d))
+    size, stride, padding = (cast(tuple[int, int], x) for x in (old.kernel_size, old.stride, old.padding))
+    new = nn.Conv2d(channels, old.out_channels, size, stride, padding, bias=old.bias is not None)
+    parent, _, last = name.rpartition(".")
+    setattr(layers.get_submodule(parent), last, new)
+
+
+@torch.no_grad()
+def _stages(layers: nn.Sequential, channels: int) -> tuple[nn.ModuleList, tuple[int, ...], tuple[int, ...]]:
+    """Layers that end at one resolution, together; what each stage's map has for channels and stride."""
+    size, strides, found = 64, list[int](), list[list[nn.Module]]()
+    x = torch.zeros(1, channels, size, size)
+    widths = list[int]()
+    with evaluating(layers):
+        for layer in layers:
+            x = layer(x)
+            stride = size // x.shape[-1]
+            if strides and strides[-1] == stride:
+                found[-1].append(layer)
+                widths[-1] = x.shape[1]
+            else:
+                found.append([layer])
+                strides.append(stride)
+                widths.append(x.shape[1])
+    return nn.ModuleList(nn.Sequential(*stage) for stage in found), tuple(widths), tuple(strides)

@@ -1,0 +1,77 @@
+"""From pooled features to the logits of the attributes."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from facelightning.models.pooling import Pooled
+
+
+class Head(nn.Module):
+    """Scores attributes.
+
+    Args:
+        channels: C.
+        num_places: N, of the pooling before it.
+        num_attributes: A.
+
+    Shape:
+        - pooled: vectors ``(B, N, C)``.
+        - return: ``"attributes"``: logits ``(B, A)``; and ``"region_weights"``: ``(B, N, A)``, if it weighs places.
+    """
+
+    def __init__(self, channels: int, num_places: int, num_attributes: int) -> None:
+        super().__init__()
+
+    def forward(self, pooled: Pooled) -> dict[str, Tensor]:
+        raise NotImplementedError
+
+
+HeadFactory = Callable[[int, int, int], Head]
+
+
+class LinearHead(Head):
+    """One linear classifier of all places together (Kalayeh et al., §3.1.1).
+
+    Example:
+        >>> pooled = Pooled(torch.rand(2, 5, 8), torch.ones(2, 5, 1, dtype=torch.bool))
+        >>> LinearHead(8, 5, 40)(pooled)["attributes"].shape
+        torch.Size([2, 40])
+    """
+
+    def __init__(self, channels: int, num_places: int, num_attributes: int) -> None:
+        super().__init__(channels, num_places, num_attributes)
+        self.classifier = nn.Linear(num_places * channels, num_attributes)
+
+    def forward(self, pooled: Pooled) -> dict[str, Tensor]:
+        return {"attributes": self.classifier(pooled.vectors.flatten(1))}
+
+
+class LocalizationHead(Head):
+    """Each attribute chooses its place (SSP) [1]_.
+
+    Two linear maps that all places share: recognition scores an attribute; localization, after a softmax over places,
+    says how much each counts. An absent place counts for nothing.
+
+    Example:
+        >>> pooled = Pooled(torch.rand(2, 7, 8), torch.ones(2, 7, 1, dtype=torch.bool))
+        >>> LocalizationHead(8, 7, 40)(pooled)["region_weights"].shape
+        torch.Size([2, 7, 40])
+
+    .. [1] Kalayeh, Gong, Shah, "Improving Facial Attribute Prediction using Semantic Segmentation", CVPR 2017, §3.1.2.
+    """
+
+    def __init__(self, channels: int, num_places: int, num_attributes: int) -> None:
+        super().__init__(channels, num_places, num_attributes)
+        self.recognition = nn.Linear(channels, num_attributes)
+        # no bias: one constant for all places would cancel in the softmax over them
+        self.localization = nn.Linear(channels, num_attributes, bias=False)
+
+    def forward(self, pooled: Pooled) -> dict[str, Tensor]:
+        evidence = self.localization(pooled.vectors)  # (B, N, A)
+        evidence = evidence.to(torch.promote_types(evidence.dtype, torch.float32))
+        evidence = evidence.masked_fill(~pooled.present, torch.finfo(evidence.dtype).min)
+        # the product matters where no place is present: the softmax is then uniform
+        weights = evidence.softmax(dim=1) * pooled.present
+        return {"attributes": (self.recognition(pooled.vectors) * weights).sum(dim=1), "region_weights": weights}

@@ -1,0 +1,117 @@
+"""Regions from a face parser: decoded as far as they are asked for, and a trained, frozen parser that finds them."""
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+from torch.nn.functional import avg_pool2d, max_pool2d
+
+from facelightning.checkpoint import describe, restore_part
+from facelightning.facts import DataFacts
+from facelightning.labels import LabelSpace
+from facelightning.models.blocks import evaluating
+from facelightning.models.regions import RegionSource
+from facelightning.models.segmentation import Decoder, SegmentationNetwork
+
+
+def pool_masks(masks: Tensor, parts: Sequence[int], factor: int) -> Tensor:
+    """Region masks at a coarser resolution, for SSP (Kalayeh et al., CVPR 2017, §5).
+
+    Small facial parts are pooled by maximum, which takes some context along, all others by average. Windows are
+    aligned with the coarser cells, a last partial one included.
+
+    Args:
+        masks: Probabilities.
+        parts: Indices of the regions that are pooled by maximum.
+        factor: Ratio of the two resolutions.
+
+    Shape:
+        - masks: ``(B, N, h, w)``.
+        - return: ``(B, N, ⌈h/factor⌉, ⌈w/factor⌉)``, in [0, 1].
+
+    Example:
+        >>> pool_masks(torch.rand(2, 7, 109, 89), parts=(3, 4, 5, 6), factor=8).shape
+        torch.Size([2, 7, 14, 12])
+    """
+    pooled = avg_pool2d(masks, factor, ceil_mode=True)
+    parts = list(parts)
+    pooled[:, parts] = max_pool2d(masks[:, parts], factor, ceil_mode=True)
+    return pooled
+
+
+class ParsedRegions:
+    """The classes that a parser sees, as masks: a softmax of its prediction.
+
+    Down to 1/8 of the images' size a mask is the parser's own prediction there; coarser ones are pooled from its
+    prediction at half size, as in the paper. It teaches the parser nothing: no gradient, running statistics.
+
+    Args:
+        decoder: Of the parser.
+        features: What it decodes: the encoder's coarsest map.
+        image_size: Height and width of the images.
+        label_space: The classes; those of its ``parts`` are pooled by maximum.
+        predictions: Logits that are known already, coarse to fine.
+    """
+
+    finest_pooled = 2
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        features: Tensor,
+        image_size: Sequence[int],
+        label_space: LabelSpace,
+        predictions: Sequence[Tensor] = (),
+    ) -> None:
+        self._decoder, self._features, self._image_size = decoder, features, image_size
+        self._parts = label_space.part_indices
+        self._predictions = list(predictions)
+
+    @torch.no_grad()
+    def at(self, stride: int) -> Tensor:
+        """Probabilities ``(B, K, ⌈H/stride⌉, ⌈W/stride⌉)``, float32 at least."""
+        source = stride if stride <= 8 else self.finest_pooled
+        index = self._decoder.strides.index(source)
+        with evaluating(self._decoder):
+            while len(self._predictions) <= index:
+                known = len(self._predictions)
+                self._features, logits = self._decoder.step(known, self._features, self._image_size)
+                self._predictions.append(logits)
+        logits = self._predictions[index]
+        masks = logits.to(torch.promote_types(logits.dtype, torch.float32)).softmax(dim=1)
+        return masks if source == stride else pool_masks(masks, self._parts, stride // source)
+
+
+class ParserRegions(RegionSource):
+    """The classes that a trained :class:`~facelightning.tasks.SegNet` sees; frozen, and always in evaluation mode.
+
+    Args:
+        checkpoint: Its file; or what a checkpoint says of itself, for a parser whose weights follow.
+
+    Raises:
+        CheckpointError: If the file is missing, broken, or of another task.
+    """
+
+    def __init__(self, checkpoint: str | dict[str, Any]) -> None:
+        super().__init__()
+        description, weights = describe(checkpoint, "SegNet", "ParserRegions")
+        self.settings = {"checkpoint": description}
+        space = DataFacts.of(description["facts"]).label_space
+        assert space is not None
+        self.label_space, self.names = space, space.classes
+        width, encoder = (description["settings"][key] for key in ("width", "encoder"))
+        self.network = SegmentationNetwork(len(space), width, restore_part(encoder))
+        if weights is not None:
+            weights.load_into(self.network, "network.")
+        self.requires_grad_(False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> Self:
+        """Stay in evaluation mode: BatchNorm must keep the statistics the parser was trained with."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(self, images: Tensor, landmarks: Tensor | None = None) -> ParsedRegions:
+        features = self.network.encoder(images)[-1]
+        return ParsedRegions(self.network.decoder, features, images.shape[-2:], self.label_space)

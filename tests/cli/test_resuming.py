@@ -1,0 +1,90 @@
+"""A training that goes on from its last checkpoint."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from facelightning.checkpoint import Checkpoint
+from tests.cli.conftest import TINY
+from tests.test_configs import small_overlay
+
+LAST = "runs/avg/version_0/checkpoints/last.ckpt"
+
+
+def read(path: str) -> dict[str, Any]:
+    content: dict[str, Any] = torch.load(path, weights_only=True)
+    return content
+
+
+def test_the_last_checkpoint_is_the_last(command: Callable[..., None], faces: Path, tmp_path: Path) -> None:
+    """Whatever the best one is; and a resumed run goes on from there."""
+    small = small_overlay("avg.yaml", faces, tmp_path)
+    arguments = ("--config", "avg.yaml", "--config", small, "--trainer.limit_train_batches=5")
+    command("fit", *arguments, "--trainer.max_steps=8")  # inside the second epoch: no validation follows
+    assert read(LAST)["global_step"] == 8
+    command("fit", *arguments, "--trainer.max_steps=12", "--ckpt_path", LAST)
+    assert read("runs/avg/version_1/checkpoints/last.ckpt")["global_step"] == 12
+
+
+def test_without_a_configuration_it_is_that_of_the_run(command: Callable[..., None], runs: Path) -> None:
+    """All of it, but for what the command line changes; and the result is that of a run with the configuration."""
+    command("fit", f"--ckpt_path={LAST}", "--trainer.max_steps=4")
+    command("fit", "--config=runs/avg/version_0/config.yaml", f"--ckpt_path={LAST}", "--trainer.max_steps=4")
+    before, *after = (yaml.safe_load(Path(f"runs/avg/version_{number}/config.yaml").read_text()) for number in range(3))
+    before["ckpt_path"] = LAST
+    before["trainer"]["max_steps"] = 4
+    assert after == [before, before]
+    alone, with_config = (read(f"runs/avg/version_{number}/checkpoints/last.ckpt") for number in (1, 2))
+    assert alone["global_step"] == with_config["global_step"] == 4
+    for key, value in alone["state_dict"].items():
+        assert torch.equal(value, with_config["state_dict"][key])
+    assert any((value != read(LAST)["state_dict"][key]).any() for key, value in alone["state_dict"].items())
+
+
+@pytest.mark.parametrize("config", [[], ["--config=tiny.yaml", "--config=small.yaml"]], ids=["alone", "with config"])
+@pytest.mark.parametrize(
+    ("flag", "words"),
+    [
+        ("--model.width=3", ["width 2 (here 3)"]),
+        ("--model.pooling=PyramidPooling", ["pooling AveragePooling (here PyramidPooling)"]),
+    ],
+    ids=["width", "pooling"],
+)
+def test_another_network_is_one_sentence(
+    flag: str, words: list[str], config: list[str], refused: Callable[..., str], runs: Path, faces: Path, tmp_path: Path
+) -> None:
+    Path("tiny.yaml").write_text(TINY)
+    Path(small_overlay("avg.yaml", faces, tmp_path)).rename("small.yaml")
+    message = refused("fit", f"--ckpt_path={LAST}", *config, "--trainer.max_steps=4", flag)
+    for word in words:
+        assert word in message
+    assert not list(Path("runs/avg").glob("version_*/checkpoints/last-*"))
+
+
+def test_another_task_is_one_sentence(refused: Callable[..., str], runs: Path, faces: Path, tmp_path: Path) -> None:
+    small = small_overlay("segnet.yaml", faces, tmp_path)
+    message = refused("fit", f"--ckpt_path={LAST}", "--config=segnet.yaml", f"--config={small}")
+    assert "AttributeNet" in message
+    assert "SegNet" in message
+
+
+def test_how_it_is_trained_may_change(command: Callable[..., None], runs: Path) -> None:
+    command("fit", f"--ckpt_path={LAST}", "--trainer.max_steps=4", "--model.learning_rate=0.01")
+    assert Checkpoint.read("runs/avg/version_1/checkpoints/last.ckpt").settings["learning_rate"] == 0.01
+
+
+def test_a_configuration_of_another_size_is_refused(refused: Callable[..., str], runs: Path, faces: Path) -> None:
+    Path("tiny.yaml").write_text(TINY)
+    message = refused("fit", "--config=tiny.yaml", f"--ckpt_path={LAST}", f"--data.root={faces / 'celeba'}")
+    assert f"{LAST} was trained on images of 40×32, but the configuration says 218×178" in message
+
+
+def test_a_training_that_goes_on_at_another_size_says_so_in_its_checkpoint(
+    command: Callable[..., None], runs: Path
+) -> None:
+    command("fit", f"--ckpt_path={LAST}", "--trainer.max_steps=4", "--data.image_size=[64,48]")
+    assert Checkpoint.read("runs/avg/version_1/checkpoints/last.ckpt").facts["image_size"] == [64, 48]

@@ -1,0 +1,175 @@
+"""Data modules: options that are written once, and facts that a task reads; data sets do without either."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import pytest
+from jsonargparse import ArgumentParser
+
+from facelightning.data import (
+    CelebA,
+    CelebADataModule,
+    FaceDataModule,
+    FolderDataModule,
+    HelenDataModule,
+    JointDataModule,
+    LFWADataModule,
+    SyntheticDataModule,
+)
+from facelightning.errors import ConfigurationError
+from facelightning.facts import DataFacts
+from facelightning.labels import ATTRIBUTES, HELEN7, HELEN11
+from tests.conftest import SIZE, write_lfwa
+
+SMALL: dict[str, Any] = {"image_size": SIZE, "batch_size": 4, "num_workers": 0}
+MODULES = [CelebADataModule, LFWADataModule, HelenDataModule, FolderDataModule, SyntheticDataModule]
+
+
+@pytest.mark.parametrize(
+    ("name", "folder", "key"),
+    [("CelebA", "celeba", "attributes"), ("Helen", "helen", "mask"), ("Folder", "helen/images", "name")],
+)
+def test_a_data_set_is_read_without_lightning(name: str, folder: str, key: str, faces: Path) -> None:
+    code = f"""
+import sys
+from facelightning.data import {name}
+assert len({name}({str(faces / folder)!r})[0][{key!r}]) > 0
+assert not {{"lightning", "albumentations"}} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def celeba(faces: Path, **options: Any) -> CelebADataModule:
+    return CelebADataModule(str(faces / "celeba"), **SMALL | options)
+
+
+def helen(faces: Path, **options: Any) -> HelenDataModule:
+    return HelenDataModule(str(faces / "helen"), **SMALL | options)
+
+
+def synthetic(faces: Path) -> SyntheticDataModule:
+    return SyntheticDataModule(str(faces), faces=(21, 11, 13), masks=(9, 5, 7), **SMALL)
+
+
+@pytest.mark.parametrize(
+    ("make", "before"),
+    [
+        (celeba, DataFacts(SIZE, attributes=ATTRIBUTES)),
+        (helen, DataFacts(SIZE, HELEN7)),
+        (lambda faces: helen(faces, label_space="helen11"), DataFacts(SIZE, HELEN11)),
+        (lambda faces: JointDataModule(helen(faces), celeba(faces)), DataFacts(SIZE, HELEN7, ATTRIBUTES)),
+        (synthetic, DataFacts(SIZE, HELEN7, ATTRIBUTES)),
+    ],
+    ids=["CelebA", "Helen", "Helen, eleven labels", "joint", "synthetic"],
+)
+def test_facts(make: Callable[[Path], Any], before: DataFacts, faces: Path) -> None:
+    assert make(Path("nowhere")).facts == before
+    data = make(faces)
+    data.setup("test")
+    assert data.facts == before
+    data.setup("fit")
+    found = data.facts
+    if before.attributes is not None:
+        train = CelebA(faces / "celeba")
+        assert found.positive_rates == pytest.approx(train.attributes.mean(axis=0), abs=1e-6)
+        assert found.identities == 6 == len(np.unique(train.identities))  # type: ignore[arg-type]
+    assert DataFacts(found.image_size, found.label_space, found.attributes) == before
+
+
+def test_facts_of_lfwa_and_photographs(tmp_path: Path, faces: Path) -> None:
+    write_lfwa(tmp_path)
+    data = LFWADataModule(str(tmp_path), **SMALL)
+    assert data.facts == DataFacts(SIZE, attributes=ATTRIBUTES)
+    data.setup("fit")
+    rates, identities = data.facts.positive_rates, data.facts.identities
+    assert rates is not None and len(rates) == 40
+    assert identities == len({name.partition("/")[0] for name in data.records("train").names.tolist()})
+    photographs = FolderDataModule(str(faces / "helen" / "images"), **SMALL)
+    photographs.setup("predict")
+    assert photographs.facts == DataFacts(SIZE)
+
+
+def test_identities_may_be_unknown(faces: Path, tmp_path: Path) -> None:
+    root = tmp_path / "anonymous"
+    for path in (faces / "celeba").rglob("*.txt"):
+        if path.name != "identity_CelebA.txt":
+            (root / path.parent.name).mkdir(parents=True, exist_ok=True)
+            (root / path.parent.name / path.name).symlink_to(path)
+    (root / "Img").symlink_to(faces / "celeba" / "Img")
+    data = CelebADataModule(str(root), **SMALL)
+    data.setup("fit")
+    assert data.facts.identities is None and data.facts.positive_rates is not None
+
+
+def test_joint_parts_of_two_sizes_are_refused(faces: Path) -> None:
+    data = JointDataModule(helen(faces), celeba(faces, image_size=(20, 16)))
+    with pytest.raises(ConfigurationError, match=r"parsing has image_size \(40, 32\) and attributes \(20, 16\)"):
+        _ = data.facts
+    with pytest.raises(ConfigurationError, match="image_size"):
+        data.setup("fit")
+
+
+def test_a_joint_batch_names_its_parts(faces: Path) -> None:
+    data = synthetic(faces)
+    data.setup("fit")
+    batches = {name: next(iter(loader)) for name, loader in data.train_dataloader().items()}
+    assert {"image", "mask"} <= set(batches["parsing_batch"])
+    assert {"image", "attributes", "identity", "landmarks"} <= set(batches["attribute_batch"])
+    assert (len(batches["parsing_batch"]["name"]), len(batches["attribute_batch"]["name"])) == (8, 4)
+
+
+@pytest.mark.parametrize("module", MODULES)
+@pytest.mark.parametrize("option", [{"image_size": (0, 32)}, {"batch_size": 0}, {"num_workers": -1}, {"seed": -1}])
+def test_impossible_options_are_refused(module: type[FaceDataModule], option: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match=rf"{module.__name__}: .*{next(iter(option))}"):
+        module(**option)
+
+
+@pytest.fixture
+def parser() -> ArgumentParser:
+    made = ArgumentParser(exit_on_error=False)
+    made.add_argument("--config", action="config")
+    made.add_subclass_arguments(L.LightningDataModule, "data")
+    return made
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_shared_options_are_options_of_every_data_module(module: type[FaceDataModule], parser: ArgumentParser) -> None:
+    flip = "[{class_path: albumentations.VerticalFlip, init_args: {p: 1.0}}]"
+    given = ["--data.image_size=[40, 32]", "--data.batch_size=4", "--data.seed=3", f"--data.augmentations={flip}"]
+    config = parser.parse_args([f"--data={module.__name__}", *given])
+    assert config.data.class_path.endswith(f".{module.__name__}")
+    assert {"image_size", "batch_size", "num_workers", "augmentations", "seed"} <= set(vars(config.data.init_args))
+    assert config.data.init_args.num_workers == 2  # a default, in what is printed and saved
+    data = parser.instantiate_classes(config).data
+    assert isinstance(data, module)
+    assert (data.image_size, data.batch_size, data.seed) == (SIZE, 4, 3)
+    assert [type(transform).__name__ for transform in data.augmentations or []] == ["VerticalFlip"]
+    for wrong in ("batchsize=4", "batch_size=four"):
+        with pytest.raises(Exception, match=wrong.split("=")[0]):
+            parser.parse_args([f"--data={module.__name__}", f"--data.{wrong}"])
+    with pytest.raises(TypeError, match="batchsize"):
+        module(batchsize=4)  # type: ignore[call-arg]
+
+
+def test_parts_of_a_joint_data_module_in_a_file_and_behind_it(parser: ArgumentParser, tmp_path: Path) -> None:
+    (tmp_path / "joint.yaml").write_text("""
+data:
+  class_path: JointDataModule
+  init_args:
+    parsing: {class_path: HelenDataModule, init_args: {root: masks, batch_size: 3}}
+    attributes: {class_path: CelebADataModule, init_args: {batch_size: 4}}
+""")
+    file = f"--config={tmp_path / 'joint.yaml'}"
+    config = parser.parse_args([file, "--data.attributes.root=faces", "--data.parsing.label_space=helen11"])
+    data = parser.instantiate_classes(config).data
+    parsing, attributes = data.parts["parsing_batch"], data.parts["attribute_batch"]
+    assert (parsing.root, parsing.label_space, parsing.batch_size) == ("masks", "helen11", 3)
+    assert (attributes.root, attributes.batch_size) == ("faces", 4)
+    with pytest.raises(Exception, match="'rot' is not accepted"):
+        parser.parse_args([file, "--data.parsing.rot=masks"])
