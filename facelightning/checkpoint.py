@@ -3,6 +3,7 @@
 A file may come from anywhere: nothing in it is executed.
 """
 
+import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -100,19 +101,19 @@ class Checkpoint:
             ) from None
 
 
-def describe(source: str | dict[str, Any], task: str, purpose: str) -> tuple[dict[str, Any], Checkpoint | None]:
+def describe(source: str, task: str, purpose: str) -> tuple[dict[str, Any], Checkpoint | None]:
     """What a trained task that another is made of says of itself, and its file, if that is at hand.
 
     Args:
-        source: A file, or a description, which is returned as it is.
+        source: A file; or a description as JSON, as checkpoints keep it of the tasks that they are made of.
         task: Name of the class it must have.
         purpose: Who asks, for messages.
 
     Raises:
         CheckpointError: If the file is missing, broken, or of another task.
     """
-    if isinstance(source, dict):
-        return source, None
+    if source.startswith("{"):
+        return json.loads(source), None
     remedy = f"train one with: facelightning fit --config {'segnet' if task == 'SegNet' else 'avg'}.yaml"
     try:
         checkpoint = Checkpoint.read(source)

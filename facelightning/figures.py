@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,10 +14,13 @@ from matplotlib.patches import Patch
 from facelightning.labels import IGNORE_INDEX, LabelSpace
 
 Image = npt.NDArray[np.uint8]
+Masks = npt.NDArray[np.integer]
+Floats = npt.NDArray[np.floating]
 
-_WHITE, _FRAME = 255, 160
-_LETTER = 0.062  # inches that a letter of 8 points takes, with some to spare
 _FONT_SIZE = 8
+_LETTER = 0.062  # inches that a letter of this size takes, with some to spare
+_SPACING: dict[str, Any] = {"borderpad": 0, "borderaxespad": 0, "columnspacing": 1.2, "fontsize": _FONT_SIZE}
+_LEGEND: dict[str, Any] = {"frameon": False, "handlelength": 1, "handleheight": 1, "handletextpad": 0.4, **_SPACING}
 
 
 def save_image(path: Path, image: Image) -> None:
@@ -25,7 +29,7 @@ def save_image(path: Path, image: Image) -> None:
     path.write_bytes(cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes())
 
 
-def color_mask(mask: npt.NDArray[np.integer], labels: LabelSpace) -> Image:
+def color_mask(mask: Masks, labels: LabelSpace) -> Image:
     """Paint class indices in the label space's colours; ignored pixels are white.
 
     Shape:
@@ -43,15 +47,12 @@ def color_mask(mask: npt.NDArray[np.integer], labels: LabelSpace) -> Image:
     unknown = mask[((mask < 0) | (mask >= len(labels))) & (mask != IGNORE_INDEX)]
     if unknown.size:
         raise ValueError(f"class indices of {labels.name} lie in 0...{len(labels) - 1}; the mask holds {unknown[0]}")
-    palette = np.full((256, 3), _WHITE, np.uint8)
+    palette = np.full((256, 3), 255, np.uint8)
     palette[: len(labels)] = labels.colors
-    painted: Image = palette[mask]
-    return painted
+    return palette.take(mask, axis=0)
 
 
-def parsing_panels(
-    images: Image, truth: npt.NDArray[np.integer], predicted: npt.NDArray[np.integer], labels: LabelSpace
-) -> Image:
+def parsing_panels(images: Image, truth: Masks, predicted: Masks, labels: LabelSpace) -> Image:
     """Image, truth and prediction of each image side by side, with a legend (Kalayeh et al., CVPR 2017, Fig. 3).
 
     Two images a row; a panel has the same size however many there are, and its pixels are whole squares.
@@ -73,23 +74,21 @@ def parsing_panels(
     count, _, height, width = images.shape
     if count == 0 or truth.shape != (count, height, width) or predicted.shape != truth.shape:
         raise ValueError(
-            f"images {images.shape} need at least one image, and truth {truth.shape} and predicted "
-            f"{predicted.shape} of ({count}, {height}, {width})"
+            f"images {images.shape} need at least one image, and truth {truth.shape} and predicted {predicted.shape} "
+            f"of ({count}, {height}, {width})"
         )
     if images.dtype != np.uint8:
         raise ValueError(f"images must be uint8, in 0...255; found {images.dtype}")
-    panels = np.stack([images.transpose(0, 2, 3, 1), color_mask(truth, labels), color_mask(predicted, labels)], axis=1)
-    zoom = max(1, round(330 / max(height, width)))
-    panels = panels.repeat(zoom, axis=2).repeat(zoom, axis=3)  # (B, 3, zoom H, zoom W, 3)
-    inch = round(max(panels.shape[2:4]) / 1.65)  # print size, and so the letters' size beside it, is always the same
-    panels = np.pad(panels, ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0)), constant_values=_FRAME)
-    height, width = panels.shape[2:4]
+    triples = np.stack([images.transpose(0, 2, 3, 1), color_mask(truth, labels), color_mask(predicted, labels)], axis=1)
+    panels = _enlarged(triples.reshape(-1, height, width, 3), 330)
+    inch = round(max(panels.shape[1:3]) / 1.65)  # print size, and so the letters' size beside it, is always the same
+    panels = np.pad(panels, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=160)  # a grey frame
+    height, width = panels.shape[1:3]
 
-    columns = min(count, 2)
-    rows = -(-count // columns)
+    columns = 3 * min(count, 2)
     gap, margin, header = round(0.03 * inch), round(0.12 * inch), round(0.25 * inch)
-    lefts = [margin + (c // 3) * (3 * width + 2 * gap + margin) + (c % 3) * (width + gap) for c in range(3 * columns)]
-    tops = [header + row * (height + gap) for row in range(rows)]
+    lefts = [margin + column * (width + gap) + column // 3 * (margin - gap) for column in range(columns)]
+    tops = [header + row * (height + gap) for row in range(-(-len(panels) // columns))]
 
     names = [name.replace("_", " ") for name in labels.classes]
     colors = [f"#{bytes(color).hex()}" for color in labels.colors]
@@ -102,36 +101,20 @@ def parsing_panels(
 
     # half a pixel more: matplotlib cuts the size to whole pixels instead of rounding it
     figure = Figure(figsize=((page_width + 0.5) / inch, (page_height + 0.5) / inch), dpi=inch)
-    for column, left in enumerate(lefts):
-        title = ("image", "truth", "prediction")[column % 3]
+    for left, title in zip(lefts, 2 * ("image", "truth", "prediction"), strict=False):
         middle = (left + width / 2) / page_width
         figure.text(middle, 1 - 0.55 * header / page_height, title, ha="center", va="center", fontsize=_FONT_SIZE)
-    figure.legend(
-        [Patch(facecolor=color, edgecolor="gray", linewidth=0.5) for color in colors],
-        names,
-        loc="lower center",
-        bbox_to_anchor=(0.5, 0.03 * inch / page_height),
-        ncols=-(-len(names) // legend_rows),
-        fontsize=_FONT_SIZE,
-        frameon=False,
-        borderpad=0,
-        borderaxespad=0,
-        handlelength=1,
-        handleheight=1,
-        handletextpad=0.4,
-        columnspacing=1.2,
-    )
+    patches = [Patch(facecolor=color, edgecolor="gray", linewidth=0.5) for color in colors]
+    place, ncols = (0.5, 0.03 * inch / page_height), -(-len(names) // legend_rows)
+    figure.legend(patches, names, loc="lower center", bbox_to_anchor=place, ncols=ncols, **_LEGEND)
     page = _render(figure)
-    for index, triple in enumerate(panels):
-        row, column = divmod(index, columns)
-        for panel, left in zip(triple, lefts[3 * column :], strict=False):
-            page[tops[row] : tops[row] + height, left : left + width] = panel
+    for index, panel in enumerate(panels):
+        top, left = tops[index // columns], lefts[index % columns]
+        page[top : top + height, left : left + width] = panel
     return page
 
 
-def region_weights_figure(
-    weights: npt.NDArray[np.floating], attributes: Sequence[str], regions: Sequence[str]
-) -> Image:
+def region_weights_figure(weights: Floats, attributes: Sequence[str], regions: Sequence[str]) -> Image:
     """How much each region counts for each attribute, as a heat map (Kalayeh et al., CVPR 2017, Fig. 4).
 
     A row for each attribute, a column for each region; a dot marks the largest weight of a row. The colours
@@ -155,8 +138,8 @@ def region_weights_figure(
     # a layout in inches: matplotlib's own takes several times as long as all of the drawing
     left = max(map(len, attributes)) * _LETTER + 0.1
     top = max(map(len, regions)) * _LETTER * 0.71 + 0.15  # region names are slanted by 45 degrees
-    width, height, bottom = 0.32 * len(regions), 0.16 * len(attributes), 0.55
     right = max(0.71 * _LETTER * len(name) - 0.32 * i for i, name in enumerate(reversed(regions))) + 0.05
+    width, height, bottom = 0.32 * len(regions), 0.16 * len(attributes), 0.55
     page_width, page_height = left + width + right, top + height + bottom
 
     figure = Figure(figsize=(page_width, page_height), dpi=200)
@@ -179,7 +162,7 @@ def region_weights_figure(
     return _render(figure)
 
 
-def strongest_channels(maps: npt.NDArray[np.floating], count: int = 50) -> npt.NDArray[np.floating]:
+def strongest_channels(maps: Floats, count: int = 50) -> Floats:
     """The channels of largest mean activation, the strongest first; of equal ones the first.
 
     Shape:
@@ -193,7 +176,7 @@ def strongest_channels(maps: npt.NDArray[np.floating], count: int = 50) -> npt.N
     return maps[np.argsort(-maps.mean(axis=(1, 2)), kind="stable")[:count]]
 
 
-def channels_figure(maps: Mapping[str, npt.NDArray[np.floating]], count: int = 50) -> Image:
+def channels_figure(maps: Mapping[str, Floats], count: int = 50) -> Image:
     """The strongest channels of a feature map, one block for each network (Kalayeh et al., CVPR 2017, Fig. 5).
 
     Ten channels a row, the strongest first; the colours of a block have one scale, which ends at its largest value,
@@ -224,27 +207,23 @@ def channels_figure(maps: Mapping[str, npt.NDArray[np.floating]], count: int = 5
             raise ValueError(f"{title}: maps are (C, H, W) with at least one value; found {channels.shape}")
         if not (np.isfinite(channels) & (channels >= 0)).all():
             raise ValueError(f"{title}: activations are finite and not negative; found {channels.min()}")
-        blocks.append((title, _mosaic(strongest_channels(channels, count), gap)))
+        header = line * (title.count("\n") + 1) + gap
+        blocks.append((title, header, _mosaic(strongest_channels(channels, count), gap)))
 
     title_width = max(len(text) for title in maps for text in title.split("\n")) * _LETTER * dpi
-    page_width = 2 * margin + round(max(title_width, max(mosaic.shape[1] for _, mosaic in blocks) + bar))
-    headers = [line * (title.count("\n") + 1) + gap for title in maps]
-    page_height = sum(header + len(mosaic) + margin for header, (_, mosaic) in zip(headers, blocks, strict=True))
-    page_height += margin // 2
-
+    page_width = 2 * margin + round(max(title_width, max(mosaic.shape[1] for *_, mosaic in blocks) + bar))
+    page_height = margin // 2 + sum(header + len(mosaic) + margin for _, header, mosaic in blocks)
     # half a pixel more: matplotlib cuts the size to whole pixels instead of rounding it
     figure = Figure(figsize=((page_width + 0.5) / dpi, (page_height + 0.5) / dpi), dpi=dpi)
     top = margin // 2
-    for header, (title, mosaic) in zip(headers, blocks, strict=True):
+    for title, header, mosaic in blocks:
         height, width = mosaic.shape
         figure.text(margin / page_width, 1 - top / page_height, title, va="top", fontsize=_FONT_SIZE)
-        bottom = page_height - top - header - height
-        image = figure.figimage(
-            mosaic, margin, bottom, cmap="YlGnBu", vmin=0, vmax=np.nanmax(mosaic) or 1, origin="upper"
-        )
+        bottom, end = page_height - top - header - height, np.nanmax(mosaic) or 1
+        image = figure.figimage(mosaic, margin, bottom, cmap="YlGnBu", vmin=0, vmax=end, origin="upper")
         place = (margin + width + 2 * gap, bottom, round(0.08 * dpi), height)
         axes = figure.add_axes(tuple(np.divide(place, (page_width, page_height) * 2)))
-        figure.colorbar(image, cax=axes, format="%.3g", ticks=[0, image.norm.vmax])
+        figure.colorbar(image, cax=axes, format="%.3g", ticks=[0, end])
         axes.tick_params(length=2, pad=1, labelsize=7)
         if height > dpi:  # else there is no room between the labels of the two ticks
             axes.text(2.2, 0.5, "activation", rotation=90, va="center", fontsize=_FONT_SIZE, transform=axes.transAxes)
@@ -252,17 +231,19 @@ def channels_figure(maps: Mapping[str, npt.NDArray[np.floating]], count: int = 5
     return _render(figure)
 
 
-def _mosaic(maps: npt.NDArray[np.floating], gap: int) -> npt.NDArray[np.floating]:
+def _enlarged(maps: npt.NDArray[Any], side: int) -> npt.NDArray[Any]:
+    """Maps ``(n, H, W, …)`` of about ``side`` pixels, whose own pixels are whole squares."""
+    zoom = max(1, round(side / max(maps.shape[1:3])))
+    return maps.repeat(zoom, axis=1).repeat(zoom, axis=2)
+
+
+def _mosaic(maps: Floats, gap: int) -> npt.NDArray[np.float64]:
     """Maps ``(C, H, W)`` enlarged, ten a row, NaN between them."""
-    zoom = max(1, round(140 / max(maps.shape[1:])))
-    tiles = maps.repeat(zoom, axis=1).repeat(zoom, axis=2)
-    count, height, width = tiles.shape
-    columns = min(count, 10)
-    rows = -(-count // columns)
-    cells = np.full((rows * columns, height + gap, width + gap), np.nan)
-    cells[:count, :height, :width] = tiles
-    page = cells.reshape(rows, columns, height + gap, width + gap).swapaxes(1, 2)
-    return page.reshape(rows * (height + gap), -1)[:-gap, :-gap]
+    columns = min(len(maps), 10)
+    padding = ((0, -len(maps) % columns), (0, gap), (0, gap))
+    tiles = np.pad(_enlarged(maps, 140).astype(np.float64), padding, constant_values=np.nan)
+    rows = [np.hstack(list(tiles[first : first + columns])) for first in range(0, len(tiles), columns)]
+    return np.vstack(rows)[:-gap, :-gap]
 
 
 def _render(figure: Figure) -> Image:

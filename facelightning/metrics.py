@@ -4,6 +4,7 @@ Every score is computed once from integer counts over the whole set, so that it 
 order of samples, nor on the number of processes. All results are Python floats in percent.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,10 +24,10 @@ class ParsingScores(Metric):
     means; one that is predicted but never true scores 0.
 
     - ``iou``: class → intersection over union.
-    - ``mean_iou``: over all classes, background included [1]_.
+    - ``mean_iou``: over all classes, background included (Kalayeh et al., CVPR 2017, Table 4).
     - ``f1``: class → F1.
     - ``mean_f1``: over the classes other than background.
-    - ``overall_f1``: F1 of all ``labels.parts`` (eyes, brows, nose, mouth) merged into one class [2]_.
+    - ``overall_f1``: F1 of all ``labels.parts`` (eyes, brows, nose, mouth) merged into one (Smith et al., CVPR 2013).
 
     Args:
         labels: The label space of truth and prediction.
@@ -42,12 +43,8 @@ class ParsingScores(Metric):
         >>> from facelightning.labels import HELEN7
         >>> scores = ParsingScores(HELEN7)
         >>> scores.update(torch.tensor([[[0, 1], [2, 2]]]), torch.tensor([[[0, 2], [2, 255]]]))
-        >>> result = scores.compute()
-        >>> result["iou"]["background"], result["iou"]["face_skin"], result["iou"]["hair"], result["mean_iou"]
-        (100.0, 50.0, 0.0, 50.0)
-
-    .. [1] Kalayeh, Gong, Shah, "Improving Facial Attribute Prediction using Semantic Segmentation", CVPR 2017, Table 4.
-    .. [2] Smith, Zhang, Brandt, Lin, Yang, "Exemplar-Based Face Parsing", CVPR 2013.
+        >>> scores.compute()["iou"]
+        {'background': 100.0, 'hair': 0.0, 'face_skin': 50.0, 'eyes': nan, 'eyebrows': nan, 'mouth': nan, 'nose': nan}
     """
 
     full_state_update = False
@@ -56,8 +53,8 @@ class ParsingScores(Metric):
     def __init__(self, labels: LabelSpace) -> None:
         super().__init__()
         self.labels = labels
-        size = (len(labels), len(labels))  # truth x prediction
-        self.add_state("confusion", torch.zeros(size, dtype=torch.int64), dist_reduce_fx="sum")
+        confusion = torch.zeros(len(labels), len(labels), dtype=torch.int64)  # truth x prediction
+        self.add_state("confusion", confusion, dist_reduce_fx="sum")
 
     def update(self, prediction: Tensor, mask: Tensor) -> None:
         """Count the pixels of a batch."""
@@ -100,7 +97,7 @@ class ParsingScores(Metric):
 
 
 class AttributeScores(Metric):
-    """Error, average precision and balanced accuracy per attribute and in the mean [1]_.
+    """Error, average precision, balanced accuracy per attribute and in the mean (Kalayeh et al., CVPR 2017, §4.2).
 
     An entry is predicted positive where its logit is above 0; unknown entries do not count. An attribute without a
     positive has no average precision, one that lacks positives or negatives has no balanced accuracy, one of which
@@ -110,10 +107,8 @@ class AttributeScores(Metric):
     - ``per_attribute``: name → ``error``, ``ap``, ``balanced_accuracy``.
     - ``undefined``: names of the attributes that miss a score.
 
-    Logits and targets are kept in float32: 320 bytes a sample of 40 attributes.
-
     Args:
-        names: The attributes in the order of the columns.
+        names: The attributes in the order of the columns; each takes 8 bytes a sample.
 
     Shape:
         - logits: ``(B, A)``, of any floating type.
@@ -131,8 +126,6 @@ class AttributeScores(Metric):
         (25.0, 100.0, ['Smiling', 'Bald'])
         >>> result["per_attribute"]["Smiling"]
         {'error': 50.0, 'ap': 100.0, 'balanced_accuracy': nan}
-
-    .. [1] Kalayeh, Gong, Shah, "Improving Facial Attribute Prediction using Semantic Segmentation", CVPR 2017, §4.2.
     """
 
     full_state_update = False
@@ -163,30 +156,24 @@ class AttributeScores(Metric):
 
     def compute(self) -> dict[str, Any]:
         """``error``, ``mean_ap``, ``balanced_accuracy``, ``per_attribute``, ``undefined``; scores in percent."""
-        logits, targets = (
-            (dim_zero_cat(kept) if len(kept) else torch.empty(0)).cpu().view(-1, len(self.names))
-            for kept in (self.logits, self.targets)
-        )
-        ap = average_precision(logits, targets)  # (A,), as are all below
+        kept = (self.logits, self.targets)
+        flat = (dim_zero_cat(entries) if len(entries) else torch.empty(0) for entries in kept)
+        logits, targets = (entries.cpu().view(-1, len(self.names)) for entries in flat)
         true, false, positive = targets == 1, targets == 0, logits > 0
-        num_true, num_false = true.sum(0), false.sum(0)
-        hits, correct_rejections = (true & positive).sum(0), (false & ~positive).sum(0)
-        known = num_true + num_false
-        columns = {
-            "error": (known - hits - correct_rejections).double() / known,  # 0 / 0 is NaN: nothing is known
-            "ap": ap,
-            "balanced_accuracy": (hits.double() / num_true + correct_rejections.double() / num_false) / 2,
+        num_true, num_false, known = true.sum(0), false.sum(0), (true | false).sum(0)  # (A,), as are all below
+        hits, rejections = (true & positive).sum(0).double(), (false & ~positive).sum(0).double()
+        scores = {
+            "error": 100 * ((known - hits - rejections) / known),  # 0 / 0 is NaN: nothing is known
+            "ap": 100 * average_precision(logits, targets),
+            "balanced_accuracy": 50 * (hits / num_true + rejections / num_false),
         }
-        scores = {key: 100 * column for key, column in columns.items()}
-        rows = torch.stack(list(scores.values()), dim=1)  # (A, 3)
+        rows = dict(zip(self.names, torch.stack(list(scores.values()), dim=1).tolist(), strict=True))
         return {
             "error": scores["error"].nanmean().item(),
             "mean_ap": scores["ap"].nanmean().item(),
             "balanced_accuracy": scores["balanced_accuracy"].nanmean().item(),
-            "per_attribute": {
-                name: dict(zip(scores, row, strict=True)) for name, row in zip(self.names, rows.tolist(), strict=True)
-            },
-            "undefined": [name for name, row in zip(self.names, rows, strict=True) if row.isnan().any()],
+            "per_attribute": {name: dict(zip(scores, row, strict=True)) for name, row in rows.items()},
+            "undefined": [name for name, row in rows.items() if any(map(math.isnan, row))],
         }
 
 
@@ -197,12 +184,11 @@ def average_precision(scores: Tensor, targets: Tensor) -> Tensor:
     ``average_precision_score`` is the same.
 
     Args:
-        scores: Larger means more likely positive.
-        targets: 0, 1, or NaN where unknown; such an entry does not count.
+        scores: Larger means more likely positive; ``(n,)``, or ``(n, A)`` for A columns at once.
+        targets: As many: 0, 1, or NaN where unknown; such an entry does not count.
 
-    Shape:
-        - scores, targets: ``(n,)``, or ``(n, A)`` for A columns at once.
-        - return: ``()`` or ``(A,)``, float64 in [0, 1]; NaN for a column without a positive.
+    Returns:
+        ``()`` or ``(A,)``, float64 in [0, 1]; NaN for a column without a positive.
 
     Raises:
         ValueError: If the shapes differ, a target is other than 0, 1 and NaN, or a score is NaN.

@@ -5,10 +5,13 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+
 
 def bootstrap_differences(
-    pairs: Sequence[tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]],
-    truth: npt.NDArray[np.bool_],
+    pairs: Sequence[tuple[Floats, Floats]],
+    truth: Bools,
     resamples: int = 1000,
     identities: npt.NDArray[np.int64] | None = None,
 ) -> dict[str, list[float]]:
@@ -21,15 +24,10 @@ def bootstrap_differences(
     the trainings.
 
     Args:
-        pairs: Probabilities of the method and of the baseline, a pair for each seed.
-        truth: The labels.
+        pairs: Probabilities ``(n, A)`` of the method and of the baseline, a pair for each seed.
+        truth: The labels, ``(n, A)``.
         resamples: How often is drawn.
-        identities: Whom each image shows; if that is unknown, each another.
-
-    Shape:
-        - pairs: each ``(n, A)``.
-        - truth: ``(n, A)``.
-        - identities: ``(n,)``.
+        identities: Whom each image shows, ``(n,)``; if that is unknown, each another.
 
     Returns:
         For ``error`` and ``mean_ap`` the difference in percentage points and the ends of its 95 % interval.
@@ -40,35 +38,27 @@ def bootstrap_differences(
         >>> bootstrap_differences([(perfect, useless)], truth)["error"][0]
         -50.0
     """
-    names = np.arange(len(truth)) if identities is None else identities
-    _, identity = np.unique(names, return_inverse=True)
+    _, identity = np.unique(np.arange(len(truth)) if identities is None else identities, return_inverse=True)
     number = int(identity.max()) + 1
     draws = np.random.default_rng(0).multinomial(number, np.full(number, 1 / number), size=resamples)
     weights = np.vstack([np.ones((1, len(truth))), draws[:, identity]])  # the first is the test set itself
-    differences = []
-    for ours, theirs in pairs:
-        scores = [np.stack([_errors(p, truth, weights), _mean_aps(p, truth, weights)]) for p in (ours, theirs)]
-        differences.append(scores[0] - scores[1])
-    average = np.mean(differences, axis=0)  # (2, 1 + resamples)
     result = {}
-    for name, values in zip(("error", "mean_ap"), average, strict=True):
-        low, high = 2 * values[0] - np.quantile(values[1:], (0.975, 0.025))
-        result[name] = [float(values[0]), float(low), float(high)]
+    for name, score in (("error", _errors), ("mean_ap", _mean_aps)):
+        differences = [score(ours, truth, weights) - score(theirs, truth, weights) for ours, theirs in pairs]
+        value, *resampled = np.mean(differences, axis=0)
+        low, high = 2 * value - np.quantile(resampled, (0.975, 0.025))
+        result[name] = [float(value), float(low), float(high)]
     return result
 
 
-def _errors(
-    probabilities: npt.NDArray[np.float64], truth: npt.NDArray[np.bool_], weights: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float64]:
+def _errors(probabilities: Floats, truth: Bools, weights: Floats) -> Floats:
     """Error in percent for each weighting of the images, ``(R, n)`` to ``(R,)``."""
     wrong = ((probabilities > 0.5) != truth).mean(axis=1)
-    errors: npt.NDArray[np.float64] = 100 * (weights @ wrong) / weights.sum(axis=1)
+    errors: Floats = 100 * (weights @ wrong) / weights.sum(axis=1)
     return errors
 
 
-def _mean_aps(
-    probabilities: npt.NDArray[np.float64], truth: npt.NDArray[np.bool_], weights: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float64]:
+def _mean_aps(probabilities: Floats, truth: Bools, weights: Floats) -> Floats:
     """Mean average precision in percent for each weighting of the images, ``(R, n)`` to ``(R,)``."""
     total, defined = np.zeros(len(weights)), np.zeros(len(weights))
     for scores, labels in zip(probabilities.T, truth.T, strict=True):

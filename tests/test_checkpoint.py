@@ -21,7 +21,7 @@ from facelightning.models.parser import ParserRegions
 from facelightning.models.pooling import SemanticPooling
 from facelightning.models.regions import LandmarkBoxes
 from facelightning.tasks import AttributeNet, EnsembleNet, SegNet, load_model
-from tests.tasks.tiny import FACTS, QUIET, SSP, VARIANTS, predictions, save
+from tests.tasks.tiny import FACTS, QUIET, SSP, VARIANTS, save
 
 pytestmark = QUIET
 
@@ -175,7 +175,9 @@ OTHER_MODEL = (
     changed(ABOUT, "settings", "encoder", to={"class_path": "os.system", "init_args": {"command": "touch owned"}}),
     changed(ABOUT, "settings", "encoder", to={"class_path": "torch.nn.Flatten", "init_args": {"start_dim": 1}}),
     changed(ABOUT, "settings", "encoder", to={"class_path": None, "init_args": {}}),
-    changed(ABOUT, "settings", "encoder", to={"class_path": "facelightning.models.encoders.PaperEncoder", "init_args": []}),
+    changed(
+        ABOUT, "settings", "encoder", to={"class_path": "facelightning.models.encoders.PaperEncoder", "init_args": []}
+    ),
     changed(ABOUT, "facts", to=[36, 28]),
     changed(ABOUT, "facts", to={}),
     changed(ABOUT, "facts", "image_size", to=36),
@@ -254,7 +256,9 @@ class TestRead:
         assert checkpoint is not None
         assert checkpoint.description == description
         assert describe(description, "SegNet", "somebody") == (description, None)
-        with pytest.raises(CheckpointError, match=r"somebody: .*segnet\.ckpt holds a SegNet, not a AttributeNet; train one"):
+        with pytest.raises(
+            CheckpointError, match=r"somebody: .*segnet\.ckpt holds a SegNet, not a AttributeNet; train one"
+        ):
             describe(str(segnet), "AttributeNet", "somebody")
 
 
@@ -351,7 +355,9 @@ def test_no_other_class_is_a_part(path: str, deep: bool) -> None:
 def test_a_part_of_a_module_that_nobody_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is not imported for a file's sake, but may be used once the user has."""
     owned = tmp_path / "owned"
-    source = f"from pathlib import Path\nfrom torch import nn\nPath({str(owned)!r}).touch()\nclass Part(nn.Module): pass\n"
+    source = (
+        f"from pathlib import Path\nfrom torch import nn\nPath({str(owned)!r}).touch()\nclass Part(nn.Module): pass\n"
+    )
     (tmp_path / "somebodys_parts.py").write_text(source)
     monkeypatch.syspath_prepend(str(tmp_path))
     part = {"class_path": "somebodys_parts.Part", "init_args": {}}

@@ -10,8 +10,8 @@ def test_a_short_training_learns_both_tasks(command: Callable[..., None]) -> Non
     command(
         "fit",
         "--config=quickstart.yaml",
-        "--data.init_args.faces=[640,20,200]",
-        "--data.init_args.masks=[160,12,60]",
+        "--data.faces=[640,20,200]",
+        "--data.masks=[160,12,60]",
         "--trainer.max_epochs=2",
         "--trainer.accelerator=cpu",
         "--trainer.enable_progress_bar=false",

@@ -14,7 +14,7 @@ from facelightning.facts import DataFacts
 from facelightning.labels import HELEN7
 from facelightning.models.encoders import TorchvisionEncoder
 from facelightning.models.gating import SemanticGating
-from facelightning.models.heads import LocalizationHead
+from facelightning.models.heads import LinearHead, LocalizationHead
 from facelightning.models.parser import ParserRegions
 from facelightning.models.pooling import SemanticPooling
 from facelightning.tasks import AttributeNet, FaceTask, JointNet, SegNet
@@ -39,7 +39,7 @@ def make(kind: str, faces: Path, workers: int, parser: Path | None = None) -> tu
             str(faces / "celeba"), image_size=SIZE, batch_size=4, num_workers=workers, augmentations=augmentations
         )
         if kind != "ssg":
-            return AttributeNet(width=2, **({"head": DeepHead} if kind == "dropout" else {})), attributes
+            return AttributeNet(width=2, head=DeepHead if kind == "dropout" else LinearHead), attributes
         regions = partial(ParserRegions, checkpoint=str(parser))
         return AttributeNet(width=2, gate=SemanticGating, regions=regions, balanced=True), attributes
     both = SyntheticDataModule(
@@ -53,8 +53,9 @@ def make(kind: str, faces: Path, workers: int, parser: Path | None = None) -> tu
         augmentations=augmentations,
     )
     encoder = partial(TorchvisionEncoder, name=kind) if kind != "joint" else None
-    parts = {"encoder": encoder, "pooling": SemanticPooling, "head": LocalizationHead}
-    return JointNet(width=2, **parts, optimizer="adamw", schedule="one_cycle"), both
+    pooling, head = SemanticPooling, LocalizationHead
+    task = JointNet(2, encoder, pooling, head, optimizer="adamw", schedule="one_cycle")
+    return task, both
 
 
 def train(

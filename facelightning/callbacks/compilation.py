@@ -1,12 +1,8 @@
 """Training that is compiled."""
 
-from collections.abc import Callable
-from typing import Any
-
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
-from torch import nn
 
 from facelightning.errors import ConfigurationError
 from facelightning.tasks import FaceTask
@@ -37,17 +33,13 @@ class Compile(Callback):
                 f"torch.compile does not work on this machine ({reason}): it needs a C++ compiler, and Triton for a "
                 "GPU; install them, or train without the callback Compile"
             ) from None
-        network = pl_module.network
-        network.forward = _compiled_in_training(network, network.forward)
+        network, eager = pl_module.network, pl_module.network.forward
+        # static shapes: else what is compiled for a last, smaller batch would serve all later ones, but none that
+        # follows an interruption, and rounding would tell the two apart
+        compiled = torch.compile(eager, dynamic=False)
+        network.forward = lambda *args, **kwargs: (compiled if network.training else eager)(*args, **kwargs)
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Leave the network as it was."""
         if isinstance(pl_module, FaceTask):
             vars(pl_module.network).pop("forward", None)
-
-
-def _compiled_in_training(network: nn.Module, eager: Callable[..., Any]) -> Callable[..., Any]:
-    # static shapes: else what is compiled for a last, smaller batch would serve all later ones, but none that follows
-    # an interruption, and rounding would tell the two apart
-    compiled = torch.compile(eager, dynamic=False)
-    return lambda *args, **kwargs: (compiled if network.training else eager)(*args, **kwargs)

@@ -1,5 +1,6 @@
 """Figures of the current model after each validation."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import lightning as L
@@ -11,6 +12,17 @@ from torch import Tensor
 from facelightning.figures import Image, parsing_panels, region_weights_figure, save_image
 from facelightning.runs import RunFolder
 from facelightning.tasks import FaceTask
+
+
+@torch.no_grad()
+def draw_parsing(task: FaceTask, faces: Sequence[tuple[Tensor, Tensor]]) -> Image:
+    """What a task parses of a few images ``(3, H, W)`` beside their masks ``(H, W)``."""
+    images, masks = (torch.stack(part) for part in zip(*faces, strict=True))
+    output, _ = task.predict_batch({"image": images.to(task.device), "mask": masks})
+    predicted = task.objectives["parsing"].predict(output)
+    assert task.facts is not None and task.facts.label_space is not None
+    image, truth, parsing = (tensor.cpu().numpy() for tensor in (images, masks, predicted))
+    return parsing_panels(image, truth, parsing, task.facts.label_space)
 
 
 class Figures(Callback):
@@ -35,13 +47,7 @@ class Figures(Callback):
         self._images, self._weights = [], []
 
     def on_validation_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, *_: int
     ) -> None:
         """Keep images with masks, and the weights of regions on images with attributes, until there are enough."""
         if trainer.sanity_checking or not trainer.is_global_zero or not isinstance(pl_module, FaceTask):
@@ -58,10 +64,10 @@ class Figures(Callback):
             return
         figures: dict[str, Image] = {}
         if self._images and self.num_images > 0:
-            figures["parsing"] = self._draw_parsing(pl_module)
+            step = max(1, len(self._images) // self.num_images)
+            figures["parsing"] = draw_parsing(pl_module, self._images[::step][: self.num_images])
         if self._weights:
-            weights = torch.stack(self._weights).mean(dim=0).T.cpu().numpy()
-            names = pl_module.facts.attributes or ()
+            weights, names = torch.stack(self._weights).mean(dim=0).T.cpu().numpy(), pl_module.facts.attributes or ()
             figures["region_weights"] = region_weights_figure(weights, names, pl_module.places)
         self._images, self._weights = [], []
         for name, image in figures.items():
@@ -71,12 +77,3 @@ class Figures(Callback):
                 if isinstance(logger, WandbLogger):
                     # Lightning files a validation's scores under the step before: the figures belong beside them
                     logger.log_image(f"figures/{name}", [image], step=max(trainer.global_step - 1, 0))
-
-    def _draw_parsing(self, task: FaceTask) -> Image:
-        step = max(1, len(self._images) // self.num_images)
-        images, masks = (torch.stack(part) for part in zip(*self._images[::step][: self.num_images], strict=True))
-        output, _ = task.predict_batch({"image": images, "mask": masks})
-        predicted = task.objectives["parsing"].predict(output)
-        image, truth, parsing = (tensor.cpu().numpy() for tensor in (images, masks, predicted))
-        assert task.facts is not None and task.facts.label_space is not None
-        return parsing_panels(image, truth, parsing, task.facts.label_space)

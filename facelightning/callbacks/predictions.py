@@ -3,7 +3,6 @@
 import csv
 import re
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO, cast
 
@@ -60,16 +59,7 @@ class PredictionWriter(BasePredictionWriter):
             raise ConfigurationError(f"{self._folder} holds predictions already; delete it, or write to another run")
         self._folder.mkdir(parents=True, exist_ok=True)
 
-    def write_on_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        prediction: Any,
-        batch_indices: Sequence[int] | None,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int,
-    ) -> None:
+    def write_on_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, prediction: Any, *_: Any) -> None:
         """Write one batch; each process has tables of its own."""
         assert isinstance(pl_module, FaceTask)
         for key, objective in pl_module.objectives.items():
@@ -88,8 +78,8 @@ class PredictionWriter(BasePredictionWriter):
         assert isinstance(pl_module, FaceTask)
         trainer.strategy.barrier()
         for key, objective in pl_module.objectives.items():
-            names = [f"{key}_{rank}.csv" for rank in range(trainer.world_size)]
-            parts = [name for name in names if (self._folder / name).exists()]
+            parts = [f"{key}_{rank}.csv" for rank in range(trainer.world_size)]
+            parts = [name for name in parts if (self._folder / name).exists()]
             if parts and trainer.is_global_zero:
                 with self._open(f"{key}.csv", "w") as file:
                     csv.writer(file).writerow(["name", *objective.columns])

@@ -30,9 +30,8 @@ def score_table(title: str, task: FaceTask, results: Mapping[str, Mapping[str, A
           attributes   error 8.33 %   mean AP 81.02 %   balanced accuracy 88.24 %
                        left out of a mean, for want of positives or negatives: Bald
     """
-    return "\n".join(
-        [title, *(line for key, scores in results.items() for line in task.objectives[key].report(scores))]
-    )
+    lines = (line for key, scores in results.items() for line in task.objectives[key].report(scores))
+    return "\n".join([title, *lines])
 
 
 class Report(Callback):
@@ -63,11 +62,10 @@ class Report(Callback):
         folder = RunFolder.of(trainer)
         self._print("test scores", "test", pl_module)
         if folder is not None and trainer.is_global_zero and isinstance(pl_module, FaceTask):
-            path = folder.results
-            path.parent.mkdir(parents=True, exist_ok=True)
-            results = _without_nan(pl_module.results["test"])
-            path.write_text(json.dumps(results, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-            rank_zero_info(f"written: {path}")
+            folder.path.mkdir(parents=True, exist_ok=True)
+            results = json.dumps(_without_nan(pl_module.results["test"]), indent=2, allow_nan=False)
+            folder.results.write_text(results + "\n", encoding="utf-8")
+            rank_zero_info(f"written: {folder.results}")
 
     def _print(self, title: str, name: str, pl_module: L.LightningModule) -> None:
         if isinstance(pl_module, FaceTask) and name in pl_module.results:

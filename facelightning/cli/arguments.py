@@ -4,7 +4,6 @@ import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,55 +16,46 @@ from facelightning.runs import RunFolder
 from facelightning.tasks import TASKS
 from facelightning.tasks.base import TRAINING
 
-
 TRUSTED = ("facelightning", "lightning", "albumentations")
 """Whose classes a checkpoint, which may come from anywhere, may name."""
 
 
-def option(words: Sequence[str], name: str) -> str | None:
-    """The value of an option, given as ``--name value`` or ``--name=value``; of several the last.
+def options(words: Sequence[str], *names: str) -> list[tuple[int, int, str]]:
+    """The values of an option, given as ``--name value`` or ``--name=value``, each with where it starts and ends.
 
     Example:
-        >>> option(["fit", "--config", "avg.yaml", "--seed_everything=3"], "--config")
-        'avg.yaml'
+        >>> options(["fit", "--config", "avg.yaml", "--config=overlays/cpu.yaml"], "--config", "-c")
+        [(1, 3, 'avg.yaml'), (3, 4, 'overlays/cpu.yaml')]
     """
-    values = [word.partition("=")[2] for word in words if word.startswith(f"{name}=")]
-    values += [value for word, value in pairwise(words) if word == name]
-    return values[-1] if values else None
-
-
-def configurations(words: Sequence[str]) -> list[tuple[int, str]]:
-    """The configurations that a command line names, each with the place of the word behind it."""
     found = []
     for place, word in enumerate(words):
-        if word in ("--config", "-c") and place + 1 < len(words):
-            found.append((place + 2, words[place + 1]))
-        elif word.startswith(("--config=", "-c=")):
-            found.append((place + 1, word.partition("=")[2]))
+        name, equals, value = word.partition("=")
+        if name in names and (equals or place + 1 < len(words)):
+            found.append((place, place + 1, value) if equals else (place, place + 2, words[place + 1]))
     return found
 
 
 def with_recipe(words: Sequence[str]) -> list[str]:
     """A command line whose ``--recipe`` has become a configuration behind the first one, which it is for."""
-    recipe = option(words, "--recipe")
-    if recipe is None:
+    recipes = options(words, "--recipe")
+    if not recipes:
         return list(words)
-    named = configurations(words)
+    start, end, recipe = recipes[-1]
+    words = [*words[:start], *words[end:]]
+    named = options(words, "--config", "-c")
     if not named:
         raise ConfigurationError(f"--recipe={recipe} changes a configuration: name one with --config before it")
-    place, name = named[0]
+    _, behind, name = named[0]
     path = find_recipe(recipe, find_config(name, Path.cwd()))
     if path is None:
         raise ConfigurationError(f"recipe {recipe} has nothing for {name}")
-    words = [*words[:place], f"--config={path}", *words[place:]]
-    kept = [word for before, word in zip(["", *words], words, strict=False) if before != "--recipe"]
-    return [word for word in kept if word != "--recipe" and not word.startswith("--recipe=")]
+    return [*words[:behind], f"--config={path}", *words[behind:]]
 
 
 def merge(words: Sequence[str]) -> dict[str, Any]:
     """All configurations that a command line names as one; later ones win."""
     merged: dict[str, Any] = {}
-    for _, name in configurations(words):
+    for _, _, name in options(words, "--config", "-c"):
         for _, content in chain(find_config(name, Path.cwd())):
             merged = _merged(merged, content)
     return merged

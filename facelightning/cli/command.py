@@ -13,7 +13,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 
 from facelightning.callbacks import Figures, PredictionWriter, Report
 from facelightning.checkpoint import Checkpoint
-from facelightning.cli.arguments import beside_checkpoint, merge, option, set_sizes, sizes, with_recipe
+from facelightning.cli.arguments import beside_checkpoint, merge, options, set_sizes, sizes, with_recipe
 from facelightning.cli.parser import ConfigFile, FaceParser
 from facelightning.errors import ConfigurationError
 from facelightning.facts import DataFacts
@@ -117,7 +117,7 @@ class FaceCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse what was given, and what the checkpoint says beside it."""
         words = with_recipe(args)
-        path, configs = option(words, "--ckpt_path"), merge(words)
+        path, configs = next((path for *_, path in options(words, "--ckpt_path")), None), merge(words)
         training = words[:1] == ["fit"]
         if not (training or path or configs or {"-h", "--help"} & {*words}):
             raise ConfigurationError(NEEDS_MODEL.format(" ".join(words[:1])))

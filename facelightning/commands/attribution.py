@@ -1,7 +1,7 @@
 """``facelightning attribution``: does a model look where an attribute is? On drawn faces, where that is known."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -19,7 +19,7 @@ from facelightning.cli import FaceParser
 from facelightning.data.files import Record
 from facelightning.data.helen import GROUPS, merge_masks
 from facelightning.data.synthetic import draw_face, sample_attributes
-from facelightning.data.transforms import FaceTransform, Sample
+from facelightning.data.transforms import FaceTransform
 from facelightning.errors import ConfigurationError
 from facelightning.labels import ATTRIBUTE_REGIONS, ATTRIBUTES, HELEN7
 from facelightning.tasks import FaceTask, load_model
@@ -27,11 +27,6 @@ from facelightning.tasks import FaceTask, load_model
 PAIRS = 16
 """For how many people, at most, each attribute is drawn with and without; also the faces that go through at once."""
 
-_FIRST_PERSON = 10**15  # SyntheticDataModule counts people from 2·10⁷ times its seed, so it would need a seed of 5·10⁷
-_PEOPLE_PER_SEED = 10**7
-_PEOPLE_PER_ATTRIBUTE = 10**5
-_VISIBLE = 8  # of 255, over the three channels: more than rounding, and hardly to be seen
-_REACH = 2  # pixels: two 3×3 convolutions, the first resolution of every network, see an edge from so far
 _BEARDS = ("5_o_Clock_Shadow", "Goatee", "Mustache", "Sideburns")
 
 
@@ -41,10 +36,9 @@ def attribution_scores(
     """How far a model looks in the right place, on synthetic faces that no synthetic data set holds.
 
     A model's evidence for an attribute is the magnitude of the gradient of its logit with respect to the picture,
-    summed over colours: this needs nothing of a model but that it predicts. (Gradient times input would see no
-    evidence in black hair.) It is measured on pairs of pictures of one face, with the attribute and without, that are
-    equal in all else: where the two differ, there, and only there, is the attribute. Two pixels around count too,
-    for a network's first resolution sees an edge from so far.
+    summed over colours: it needs nothing of a model but that it predicts, and sees evidence in black hair too. It is
+    measured on pairs of pictures of one face, with the attribute and without, that are equal in all else: where they
+    differ, and two pixels around, which a network's first resolution sees, there alone is the attribute.
 
     The scores are means over attributes, and those in percent except for ``response``:
 
@@ -74,19 +68,18 @@ def attribution_scores(
             f"faces {faces} and image_size {image_size} must be positive, seed {seed} not negative"
         )
     task.eval()
-    transform, first = FaceTransform(image_size), _FIRST_PERSON + seed * _PEOPLE_PER_SEED
+    transform = FaceTransform(image_size)
+    first = 10**15 + seed * 10**7  # beyond SyntheticDataModule's people, from 2·10⁷ times its seed on
     regions = _weighed_most(task, range(first, first + faces), transform)
     per_attribute: dict[str, dict[str, Any]] = {}
     for name in tqdm(ATTRIBUTES, desc="switching attributes", unit="attribute"):
-        first += _PEOPLE_PER_ATTRIBUTE
-        people = range(first, first + min(faces, PAIRS))
-        per_attribute[name] = {"region": regions.get(name), **_pair_scores(task, name, people, transform)}
+        first += 10**5  # other people for each attribute
+        scores = _pair_scores(task, name, range(first, first + min(faces, PAIRS)), transform)
+        per_attribute[name] = {"region": regions.get(name), **scores}
 
     right = [regions[name] in ATTRIBUTE_REGIONS[name] for name in regions if ATTRIBUTE_REGIONS[name]]
-    scores: dict[str, Any] = {"region_preference": 100 * mean(right) if right else None}
-    for key in list(per_attribute[ATTRIBUTES[0]])[1:]:
-        scores[key] = mean(values[key] for values in per_attribute.values() if values[key] is not None)
-    return {**scores, "per_attribute": per_attribute}
+    means = {key: mean(values[key] for values in per_attribute.values() if values[key] is not None) for key in scores}
+    return {"region_preference": 100 * mean(right) if right else None, **means, "per_attribute": per_attribute}
 
 
 def attribution(
@@ -118,47 +111,40 @@ def attribution(
 
 def main(args: Sequence[str]) -> None:
     """The command line of :func:`attribution`."""
-    auto_cli(
-        attribution, args=list(args), as_positional=False, parser_class=FaceParser, prog="facelightning attribution"
-    )
+    prog = "facelightning attribution"
+    auto_cli(attribution, args=list(args), as_positional=False, parser_class=FaceParser, prog=prog)
 
 
-def _face(attributes: NDArray[np.bool_], person: int, transform: FaceTransform) -> Sample:
-    """A drawn face as a data set in evaluation gives it, with the seven classes for a mask."""
-    face = draw_face(attributes, identity=person, seed=person)
-    record = Record(
-        image=face.image,
-        mask=merge_masks(list(face.masks), GROUPS[HELEN7.name]),
-        attributes=attributes.astype(np.float32),
-        landmarks=face.landmarks,
-    )
-    return transform(record, seed=0)
+def _draw(
+    faces: Iterable[tuple[NDArray[np.bool_], int]], task: FaceTask, transform: FaceTransform
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Attributes and persons as a batch in evaluation, its images as floats in [0, 1], which have gradients.
 
-
-def _batch(samples: list[Sample], task: FaceTask) -> dict[str, Tensor]:
-    """A batch on the task's device; its pictures as floats in [0, 1], which have gradients."""
+    The masks of the seven classes lie apart: in a batch they would have a task parse.
+    """
+    samples = []
+    for attributes, person in faces:
+        face = draw_face(attributes, identity=person, seed=person)
+        mask, truth = merge_masks(list(face.masks), GROUPS[HELEN7.name]), attributes.astype(np.float32)
+        record = Record(image=face.image, mask=mask, attributes=truth, landmarks=face.landmarks)
+        samples.append(transform(record, seed=0))
     batch = {key: value.to(task.device) for key, value in default_collate(samples).items()}
-    return {**batch, "image": batch["image"].float() / 255}
-
-
-def _seen(batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What is shown to the task: without the mask, which would have it parse."""
-    return {key: batch[key] for key in ("image", "landmarks", "attributes")}
+    batch["image"] = batch["image"].float() / 255
+    mask = batch.pop("mask")
+    return batch, mask
 
 
 def _random(person: int) -> np.random.Generator:
-    """What a person's attributes are drawn from; the drawing itself takes 0 and 1."""
-    return np.random.default_rng([person, 2])
+    return np.random.default_rng([person, 2])  # for a person's attributes; the drawing itself takes 0 and 1
 
 
 @torch.no_grad()
 def _weighed_most(task: FaceTask, people: range, transform: FaceTransform) -> dict[str, str]:
     """For each attribute the region of the largest mean weight; empty if the task does not weigh the seven classes."""
     weights = []
-    for start in tqdm(people[::PAIRS], desc="weighing regions", unit="batch"):
-        some = range(start, min(start + PAIRS, people.stop))
-        faces = [_face(sample_attributes(_random(person)), person, transform) for person in some]
-        output, _ = task.predict_batch(_seen(_batch(faces, task)))
+    for start in tqdm(range(0, len(people), PAIRS), desc="weighing regions", unit="batch"):
+        faces = ((sample_attributes(_random(person)), person) for person in people[start : start + PAIRS])
+        output, _ = task.predict_batch(_draw(faces, task, transform)[0])
         if "region_weights" not in output or task.places != HELEN7.classes:
             return {}
         weights.append(output["region_weights"])  # (B, 7, 40)
@@ -181,28 +167,20 @@ def _with_and_without(name: str, rng: np.random.Generator) -> tuple[NDArray[np.b
 def _evidence(task: FaceTask, batch: dict[str, Tensor], attribute: int) -> tuple[Tensor, Tensor]:
     """The logits ``(B,)`` of one attribute, and where in the pictures they come from, ``(B, H, W)``, summing to 1."""
     images = batch["image"].requires_grad_()
-    logits = task.predict_batch(_seen({**batch, "image": images}))[0]["attributes"][:, attribute]
+    logits = task.predict_batch(batch)[0]["attributes"][:, attribute]
     (gradient,) = torch.autograd.grad(logits.sum(), images)  # in evaluation mode no picture acts on another's logit
     magnitude = gradient.abs().sum(dim=1)
     total = magnitude.sum(dim=(1, 2), keepdim=True)
     return logits.detach(), magnitude / total.clamp(min=torch.finfo(total.dtype).tiny)  # without a gradient: nowhere
 
 
-def _changed(first: Tensor, second: Tensor) -> Tensor:
-    """Where two pictures ``(B, 3, H, W)`` differ visibly, and what is near enough to see it: ``(B, H, W)``, bool."""
-    changed = (255 * (first - second)).round().abs().sum(dim=1) > _VISIBLE
-    return max_pool2d(changed.float(), 2 * _REACH + 1, stride=1, padding=_REACH) > 0
-
-
 def _pair_scores(task: FaceTask, name: str, people: range, transform: FaceTransform) -> dict[str, float | None]:
     """What the model makes of one attribute on pairs of pictures, with it and without it."""
-    attributes = [_with_and_without(name, _random(person)) for person in people]
-    batches = [
-        _batch([_face(pair[side], person, transform) for pair, person in zip(attributes, people, strict=True)], task)
-        for side in (0, 1)
-    ]
+    sides = zip(*(_with_and_without(name, _random(person)) for person in people), strict=True)
+    drawn = (_draw(zip(side, people, strict=True), task, transform) for side in sides)
+    (first, first_mask), (second, second_mask) = drawn
     index = ATTRIBUTES.index(name)
-    (higher, evidence_with), (lower, evidence_without) = (_evidence(task, batch, index) for batch in batches)
+    (higher, evidence_with), (lower, evidence_without) = (_evidence(task, batch, index) for batch in (first, second))
     evidence = (evidence_with + evidence_without) / 2
 
     def share(where: Tensor) -> tuple[float, float]:
@@ -213,8 +191,11 @@ def _pair_scores(task: FaceTask, name: str, people: range, transform: FaceTransf
     if ATTRIBUTE_REGIONS[name]:
         classes = torch.tensor([HELEN7.index(region) for region in ATTRIBUTE_REGIONS[name]], device=task.device)
         # of either picture: a bald head has no hair, and its attribute lives where hair would be
-        inside = share(torch.isin(batches[0]["mask"], classes) | torch.isin(batches[1]["mask"], classes))
-    on_change = share(_changed(batches[0]["image"].detach(), batches[1]["image"].detach()))
+        inside = share(torch.isin(first_mask, classes) | torch.isin(second_mask, classes))
+    difference = (255 * (first["image"] - second["image"]).detach()).round().abs().sum(dim=1)
+    visible = (difference > 8).float()  # of 255, over the three channels: more than rounding, and hardly to be seen
+    # two 3×3 convolutions, the first resolution of every network, see an edge from two pixels away
+    on_change = share(max_pool2d(visible, 5, stride=1, padding=2) > 0)
     return {
         "evidence_inside": inside[0],
         "chance": inside[1],
@@ -227,17 +208,15 @@ def _pair_scores(task: FaceTask, name: str, people: range, transform: FaceTransf
 
 def _table(scores: dict[str, Any]) -> str:
     """The scores as lines of text, an attribute each, and the summary."""
-    lines = [
-        f"{'in %':20}   {'weighed most':14} {'inside (chance)':>16} {'on change (chance)':>20} {'logit rises':>13}"
-    ]
+    row = "{:20}   {:14} {:>16} {:>20} {:>13}"
+    lines = [row.format("in %", "weighed most", "inside (chance)", "on change (chance)", "logit rises")]
     for name, values in {**scores["per_attribute"], "mean": scores}.items():
-        region = values.get("region") or "–"
-        wrong = ATTRIBUTE_REGIONS.get(name) and values.get("region") not in (None, *ATTRIBUTE_REGIONS[name])
+        region, right = values.get("region") or "–", ATTRIBUTE_REGIONS.get(name)
+        wrong = right and region not in ("–", *right)
         inside = "–" if values["chance"] is None else f"{values['evidence_inside']:.1f} ({values['chance']:5.1f})"
         on_change = f"{values['evidence_on_change']:.1f} ({values['chance_on_change']:5.1f})"
-        rises = values["switch_accuracy"]
-        lines.append(f"{name:20}   {region + ' ✗' * bool(wrong):14} {inside:>16} {on_change:>20} {rises:>13.1f}")
-    preference = scores["region_preference"]
-    if preference is not None:
+        rises = f"{values['switch_accuracy']:.1f}"
+        lines.append(row.format(name, region + " ✗" * bool(wrong), inside, on_change, rises))
+    if (preference := scores["region_preference"]) is not None:
         lines.append(f"the region weighed most is right for {preference:.1f} % of the local attributes (✗: wrong)")
     return "\n".join(lines)

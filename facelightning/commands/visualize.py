@@ -6,32 +6,23 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.cli import LightningArgumentParser
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
+from torch.special import entr
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from facelightning.callbacks.figures import draw_parsing
 from facelightning.cli import FaceCLI
 from facelightning.data import FaceDataModule, JointDataModule
-from facelightning.data.datamodule import FaceDataset
 from facelightning.errors import ConfigurationError
-from facelightning.figures import (
-    Image,
-    channels_figure,
-    parsing_panels,
-    region_weights_figure,
-    save_image,
-    strongest_channels,
-)
+from facelightning.figures import Floats, Image, channels_figure, region_weights_figure, save_image, strongest_channels
 from facelightning.runs import RunFolder
 from facelightning.tasks import FaceTask, load_model
 from facelightning.tasks.base import shown
-
-Array = npt.NDArray[np.floating]
 
 
 def visualize(
@@ -62,46 +53,48 @@ def visualize(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     tasks = {path: load_model(path).to(device) for path in (against, ckpt_path) if path is not None}
     task = tasks[ckpt_path]
-    describing = {path: task for path, task in tasks.items() if hasattr(task.network, "tail")}
+    describing = {path: each for path, each in tasks.items() if hasattr(each.network, "tail")}
     if against is not None and len(describing) < len(tasks):
-        found = " and ".join(f"{type(task).__name__} ({path})" for path, task in tasks.items())
+        found = " and ".join(f"{type(each).__name__} ({path})" for path, each in tasks.items())
         raise ConfigurationError(f"--against compares channels of AttributeNet and JointNet, but these are {found}")
-    for path, other in tasks.items():
-        size, seen = other.facts.plain()["image_size"], list(data[0].image_size)  # type: ignore[union-attr]  # loaded
-        if size != seen and path == against:
+    if against is not None:
+        size, seen = tasks[against].facts.plain()["image_size"], list(data[0].image_size)  # type: ignore[union-attr]  # built
+        if size != seen:
             raise ConfigurationError(
-                f"--against compares networks of one image size, but {path} sees {shown(size)}, not {shown(seen)}"
+                f"--against compares networks of one image size, but {against} sees {shown(size)}, not {shown(seen)}"
             )
-
-    run = RunFolder.of_checkpoint(ckpt_path)
-    folder = Path(output) if output is not None else (run.figures if run is not None else Path("figures"))
-    masks, attributes = (
-        next((module for module in data if getattr(module.facts, key) is not None), None)
-        for key in ("label_space", "attributes")
-    )
-    drawn = False
-    if masks is not None and "parsing" in task.objectives:
-        write(folder / "parsing.png", draw_parsing(task, masks.dataset(split)))
-        drawn = True
-    if attributes is not None and ckpt_path in describing:
-        loader = attributes.val_dataloader() if split == "val" else attributes.test_dataloader()
-        means = mean_over_faces(describing, loader, faces)
-        if "region_weights" in means:
-            names = attributes.facts.attributes or ()
-            write(folder / "region_weights.png", region_weights_figure(means["region_weights"].T, names, task.places))
-        channels = {}
-        for path, network in describing.items():
-            strongest = strongest_channels(means[f"channels of {path}"])
-            title = f"{title_of(network)}: {path}\n{describe_locality(strongest, means.get('face'))}"
-            print(title)
-            channels[title] = strongest
-        write(folder / "channels.png", channels_figure(channels))
-        drawn = True
-    if not drawn:
+    task.any_size = True  # the command line has followed the checkpoint, or was told another
+    for module in data:
+        task.check(module.facts, "the data")
+    with_masks = [module for module in data if module.facts.label_space and "parsing" in task.objectives]
+    with_attributes = [module for module in data if module.facts.attributes and ckpt_path in describing]
+    if not with_masks and not with_attributes:
         raise ConfigurationError(
             f"nothing to draw for {type(task).__name__} ({ckpt_path}): SegNet and JointNet need data with masks, "
             "AttributeNet and JointNet data with attributes; of EnsembleNet draw the members"
         )
+
+    run = RunFolder.of_checkpoint(ckpt_path)
+    folder = Path(output) if output is not None else (run.figures if run is not None else Path("figures"))
+    if with_masks:
+        dataset = with_masks[0].dataset(split)
+        spread = range(0, len(dataset), max(1, len(dataset) // 6))[:6]
+        samples = [dataset[index, 0] for index in spread]
+        write(folder / "parsing.png", draw_parsing(task, [(sample["image"], sample["mask"]) for sample in samples]))
+    if with_attributes:
+        module = with_attributes[0]
+        loader = module.val_dataloader() if split == "val" else module.test_dataloader()
+        means = mean_over_faces(describing, loader, faces)
+        if "region_weights" in means:
+            names = module.facts.attributes or ()
+            write(folder / "region_weights.png", region_weights_figure(means["region_weights"].T, names, task.places))
+        channels = {}
+        for path, each in describing.items():
+            strongest = strongest_channels(means[f"channels of {path}"])
+            title = f"{title_of(each)}: {path}\n{describe_locality(strongest, means.get('face'))}"
+            print(title)
+            channels[title] = strongest
+        write(folder / "channels.png", channels_figure(channels))
 
 
 class VisualizeCLI(FaceCLI):
@@ -131,19 +124,7 @@ def write(path: Path, image: Image) -> None:
 
 
 @torch.inference_mode()
-def draw_parsing(task: FaceTask, faces: FaceDataset, count: int = 6) -> Image:
-    """Image, truth and prediction of a few images, spread evenly over a data set."""
-    step = max(1, len(faces) // count)
-    samples = [faces[index, 0] for index in range(0, len(faces), step)[:count]]
-    images, masks = (torch.stack([sample[key] for sample in samples]) for key in ("image", "mask"))
-    output, _ = task.predict_batch({"image": images.to(task.device), "mask": masks})
-    predicted = task.objectives["parsing"].predict(output).cpu()
-    assert task.facts is not None and task.facts.label_space is not None
-    return parsing_panels(images.numpy(), masks.numpy(), predicted.numpy(), task.facts.label_space)
-
-
-@torch.inference_mode()
-def mean_over_faces(networks: Mapping[str, FaceTask], loader: DataLoader[Any], faces: int) -> dict[str, Array]:
+def mean_over_faces(networks: Mapping[str, FaceTask], loader: DataLoader[Any], faces: int) -> dict[str, Floats]:
     """What networks see, as a mean over the first faces.
 
     Activations below 0, which PReLU leaves, are set to 0 face by face: a channel that says "no" on one face takes
@@ -159,8 +140,7 @@ def mean_over_faces(networks: Mapping[str, FaceTask], loader: DataLoader[Any], f
         - ``region_weights``: ``(N, A)`` of the main network, if it weighs regions.
         - ``face``: ``(h, w)`` in [0, 1], how much of each cell is not background, of the last network that parses.
     """
-    tasks = list(networks.values())
-    sums: dict[str, Tensor] = {}
+    tasks, sums = list(networks.values()), dict[str, Tensor]()
     count, total = 0, min(faces, len(loader.dataset))  # type: ignore[arg-type]  # a sized data set
     with tqdm(total=total, desc="looking at faces", unit="face") as progress:
         for batch in loader:
@@ -168,13 +148,13 @@ def mean_over_faces(networks: Mapping[str, FaceTask], loader: DataLoader[Any], f
             batch = move_data_to_device(batch, tasks[-1].device)
             outputs = {name: task.predict_batch(batch)[0] for name, task in networks.items()}
             seen = {f"channels of {name}": output["features"].clamp(min=0) for name, output in outputs.items()}
-            main_output = list(outputs.values())[-1]
+            *_, main_output = outputs.values()
             if "region_weights" in main_output:
                 seen["region_weights"] = main_output["region_weights"]
             parsed = (parse(task, batch["image"]) for task in reversed(tasks))
             masks = next((masks for masks in parsed if masks is not None), None)
             if masks is not None:
-                cell = -(-masks.shape[-1] // seen[f"channels of {list(outputs)[-1]}"].shape[-1])
+                cell = -(-masks.shape[-1] // main_output["features"].shape[-1])
                 seen["face"] = avg_pool2d(1 - masks[:, :1], cell, ceil_mode=True).squeeze(1)
             sums = {key: sums.get(key, 0) + value.double().sum(dim=0) for key, value in seen.items()}
             count += len(batch["image"])
@@ -206,12 +186,8 @@ def title_of(task: FaceTask) -> str:
     return ", ".join([type(task).__name__, *names])
 
 
-def describe_locality(maps: Array, face: Array | None) -> str:
-    """How local channels are, in words.
-
-    Shape:
-        - maps: ``(C, H, W)``, non-negative.
-        - face: ``(H, W)`` in [0, 1].
+def describe_locality(maps: Floats, face: Floats | None) -> str:
+    """How local channels ``(C, H, W)`` are, in words; ``face``, ``(H, W)`` in [0, 1], is where face and hair are.
 
     Example:
         >>> print(describe_locality(np.array([[[3.0, 1.0]], [[0.0, 4.0]]]), np.array([[1.0, 0.5]])))
@@ -224,7 +200,7 @@ def describe_locality(maps: Array, face: Array | None) -> str:
     return f"{text}; {share:.0f} % of the activation on face and hair ({area:.0f} % of the image)"
 
 
-def activation_entropy(maps: Array) -> float:
+def activation_entropy(maps: Floats) -> float:
     """The mean entropy in bits of channels whose values, divided by their sum, are taken as a distribution over space.
 
     0 for channels that are active in one place alone, log₂(H·W) for uniform ones. A channel that is zero everywhere
@@ -237,15 +213,12 @@ def activation_entropy(maps: Array) -> float:
         >>> activation_entropy(np.array([[[1.0, 1.0]], [[5.0, 0.0]]]))
         0.5
     """
-    active = maps[maps.any(axis=(1, 2))].astype(np.float64)
-    if not len(active):
-        return math.nan
-    shares = active / active.sum(axis=(1, 2), keepdims=True)
-    logarithms = np.log2(shares, where=shares > 0, out=np.zeros_like(shares))
-    return float(-(shares * logarithms).sum(axis=(1, 2)).mean())
+    active = torch.from_numpy(maps[maps.any(axis=(1, 2))]).double()
+    nats = entr(active / active.sum(dim=(1, 2), keepdim=True)).sum(dim=(1, 2))
+    return float(nats.mean() / math.log(2))
 
 
-def share_inside(maps: Array, mask: Array) -> float:
+def share_inside(maps: Floats, mask: Floats) -> float:
     """The share of all channels' activation that lies within a mask; NaN if there is no activation.
 
     Shape:

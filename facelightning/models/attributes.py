@@ -62,13 +62,7 @@ class AttributeNetwork(nn.Module):
         self.pooling = pooling(self.tail.stride)
         self.places = self.pooling.places(names)
         self.head = head(self.tail.channels, len(self.places), num_attributes)
-        users = [type(part).__name__ for part in self.modules() if getattr(part, "needs_regions", False)]
-        if users and self.regions is None:
-            raise ConfigurationError(
-                f"{users[0]} needs regions: set `regions` to ParserRegions with the checkpoint of a SegNet "
-                "(train one with: facelightning fit --config segnet.yaml), or to LandmarkBoxes"
-            )
-        if self.regions is not None and not users:
+        if self.regions is not None and not any(getattr(part, "needs_regions", False) for part in self.modules()):
             raise ConfigurationError(
                 f"no part of this network needs regions, but `regions` is {type(self.regions).__name__}"
             )

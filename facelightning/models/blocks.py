@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class Normalize(nn.Module):
-    """Turn pictures into zero-centred floats; a part of the network, so that no caller can forget it.
+    """Turn images into zero-centred floats; a part of the network, so that no caller can forget it.
 
     Mean and deviation are ImageNet's; the first BatchNorm makes the exact numbers unimportant.
 

@@ -12,7 +12,7 @@ from torch.nn.functional import pad
 from facelightning.errors import ConfigurationError
 from facelightning.models.blocks import ConvBlock, Normalize, conv_stage, evaluating, max_pool
 from facelightning.models.gating import Gate
-from facelightning.models.regions import Regions
+from facelightning.models.regions import Regions, need_regions
 
 
 class Input(nn.Module):
@@ -61,6 +61,7 @@ class MaskedInput(Input):
 
     def __init__(self, num_regions: int) -> None:
         super().__init__(num_regions)
+        need_regions(self, num_regions)
         self.channels = 3 + num_regions
         self.norm = nn.BatchNorm2d(self.channels)
 
@@ -210,11 +211,14 @@ class TorchvisionEncoder(Encoder):
         try:
             model = torchvision.models.get_model(name, weights=weights)
         except (KeyError, ValueError, OSError) as error:
-            raise ConfigurationError(f"TorchvisionEncoder: no weights {weights} for {name}: {error}") from None
+            raise ConfigurationError(
+                f"TorchvisionEncoder: no weights {weights} for {name} ({error}); torchvision has "
+                f"{', '.join(model.name for model in torchvision.models.get_model_weights(name))}"
+            ) from None
         layers = model.features if hasattr(model, "features") else nn.Sequential(*list(model.children())[:-2])
         _see(layers, image_input.channels)
         self.input = image_input
-        self.stages, self.channels, self.strides = _stages(layers, image_input.channels)
+        self.stages, self.channels, self.strides, self.pads = _stages(layers, image_input.channels)
         self.gates = nn.ModuleDict()
 
     def add_gate(self, gate: Callable[[int, int, int, bool], Gate], num_regions: int) -> None:
@@ -228,10 +232,10 @@ class TorchvisionEncoder(Encoder):
     def forward(self, images: Tensor, regions: Regions | None = None) -> list[Tensor]:
         x, before, maps = self.input(images, regions), 1, []
         for stride, stage in zip(self.strides, self.stages, strict=True):
-            # backbones that halve without padding would lose a last odd row: 109 → 54
-            height, width = x.shape[-2:]
-            step = stride // before
-            x = stage(pad(x, (0, -width % step, 0, -height % step)))
+            if self.pads:
+                step, (height, width) = stride // before, x.shape[-2:]
+                x = pad(x, (0, -width % step, 0, -height % step))
+            x = stage(x)
             if str(stride) in self.gates:
                 x = self.gates[str(stride)](x, regions)
             maps.append(x)
@@ -251,20 +255,21 @@ def _see(layers: nn.Sequential, channels: int) -> None:
 
 
 @torch.no_grad()
-def _stages(layers: nn.Sequential, channels: int) -> tuple[nn.ModuleList, tuple[int, ...], tuple[int, ...]]:
-    """Layers that end at one resolution, together; what each stage's map has for channels and stride."""
-    size, strides, found = 64, list[int](), list[list[nn.Module]]()
-    x = torch.zeros(1, channels, size, size)
-    widths = list[int]()
+def _stages(layers: nn.Sequential, channels: int) -> tuple[nn.ModuleList, tuple[int, ...], tuple[int, ...], bool]:
+    """Layers that end at one resolution, together; what each stage's map has for channels and stride; and whether maps
+    must be padded, for a backbone that halves without padding would lose a last odd row: 109 → 54."""
+    size, strides, found, widths = 64, list[int](), list[list[nn.Module]](), list[int]()
     with evaluating(layers):
+        x = torch.zeros(1, channels, size, size)
         for layer in layers:
             x = layer(x)
             stride = size // x.shape[-1]
-            if strides and strides[-1] == stride:
-                found[-1].append(layer)
-                widths[-1] = x.shape[1]
-            else:
-                found.append([layer])
+            if not strides or strides[-1] != stride:
+                found.append([])
                 strides.append(stride)
-                widths.append(x.shape[1])
-    return nn.ModuleList(nn.Sequential(*stage) for stage in found), tuple(widths), tuple(strides)
+                widths.append(0)
+            found[-1].append(layer)
+            widths[-1] = x.shape[1]
+        odd = layers(torch.zeros(1, channels, size + 1, size + 1)).shape[-1]
+    stages = nn.ModuleList(nn.Sequential(*stage) for stage in found)
+    return stages, tuple(widths), tuple(strides), odd < -(-(size + 1) // strides[-1])

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from facelightning.models.blocks import max_pool
-from facelightning.models.regions import Regions
+from facelightning.models.regions import Regions, need_regions
 
 
 def gate_masks(masks: Tensor) -> Tensor:
@@ -49,6 +49,7 @@ class Gate(nn.Module):
 
     def __init__(self, channels: int, num_regions: int, stride: int = 4, pool: bool = True) -> None:
         super().__init__()
+        need_regions(self, num_regions)
         self.stride = stride
         self.pool = max_pool() if pool else nn.Identity()
 

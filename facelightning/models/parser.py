@@ -1,7 +1,8 @@
 """Regions from a face parser: decoded as far as they are asked for, and a trained, frozen parser that finds them."""
 
+import json
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -51,7 +52,7 @@ class ParsedRegions:
         features: What it decodes: the encoder's coarsest map.
         image_size: Height and width of the images.
         label_space: The classes; those of its ``parts`` are pooled by maximum.
-        predictions: Logits that are known already, coarse to fine.
+        predictions: Logits at all strides, coarse to fine, if they are known already.
     """
 
     finest_pooled = 2
@@ -93,10 +94,10 @@ class ParserRegions(RegionSource):
         CheckpointError: If the file is missing, broken, or of another task.
     """
 
-    def __init__(self, checkpoint: str | dict[str, Any]) -> None:
+    def __init__(self, checkpoint: str) -> None:
         super().__init__()
         description, weights = describe(checkpoint, "SegNet", "ParserRegions")
-        self.settings = {"checkpoint": description}
+        self.settings = {"checkpoint": json.dumps(description)}
         space = DataFacts.of(description["facts"]).label_space
         assert space is not None
         self.label_space, self.names = space, space.classes

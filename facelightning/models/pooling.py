@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
-from facelightning.models.regions import Regions
+from facelightning.models.regions import Regions, need_regions
 
 
 class Pooled(NamedTuple):
@@ -94,6 +94,7 @@ class SemanticPooling(Pooling):
     needs_regions = True
 
     def places(self, regions: tuple[str, ...]) -> tuple[str, ...]:
+        need_regions(self, len(regions))
         return regions
 
     def forward(self, features: Tensor, regions: Regions | None) -> Pooled:

@@ -18,6 +18,15 @@ BOXES = (*(f"{name} {h}:{w}" for name in LANDMARKS for h, w in _ASPECTS), "image
 """Names of the sixteen regions of "BBox": aspect ratios are height : width."""
 
 
+def need_regions(part: nn.Module, num_regions: int) -> None:
+    """Refuse to make a part of a network that works on regions where there are none."""
+    if num_regions == 0:
+        raise ConfigurationError(
+            f"{type(part).__name__} needs regions: set `regions` to ParserRegions with the checkpoint of a SegNet "
+            "(train one with: facelightning fit --config segnet.yaml), or to LandmarkBoxes"
+        )
+
+
 class Regions(Protocol):
     """The N regions of a batch of images, at any resolution."""
 

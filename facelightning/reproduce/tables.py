@@ -22,20 +22,7 @@ ATTRIBUTION = {
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a table.
-
-    Args:
-        title: As the paper prints it.
-        config: The configurations that train it.
-        data: The data set of each key of ``--data``.
-        predicts: Part of the results that its predictions are compared in; ``None`` if none are written.
-        name: Of the folder of its runs; ``None`` if it cannot be trained.
-        starts_from: The row, or rows, whose checkpoint each key of ``--model`` is given.
-        flags: Other keys of ``--model``.
-        assembled: Whether it is made of checkpoints as they are, and tested without a training.
-        published: The paper's number in each column.
-        original: The same on images that are not pre-cropped.
-    """
+    """One row of a table; ``published/kalayeh2017.yaml`` says what its keys mean."""
 
     title: str
     config: Sequence[str]
@@ -56,18 +43,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """One table.
-
-    Args:
-        name: In files.
-        title: As the paper prints it.
-        source: Where it is from.
-        part: Of the test results: ``attributes`` or ``parsing``.
-        data: Of rows that say none.
-        baseline: Name of the row that others are compared with.
-        columns: Names of scores, and how they are headed.
-        rows: As they are printed.
-    """
+    """One table; likewise."""
 
     name: str
     title: str

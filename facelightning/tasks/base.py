@@ -142,7 +142,7 @@ class FaceTask(L.LightningModule):
         if self.facts is None:
             self.build(cast(DataFacts, facts))
         elif facts is not None:
-            self._check(facts, "the data")
+            self.check(facts, "the data")
 
     def on_fit_start(self) -> None:
         """Leave the evaluation mode of :func:`facelightning.load_model`; let objectives see the training data."""
@@ -215,14 +215,14 @@ class FaceTask(L.LightningModule):
         if keys:
             values = " and ".join(f"{key} {theirs.get(key)} (here {ours[key]})" for key in keys)
             raise CheckpointError(f"the checkpoint was trained with {values}: take its settings")
-        self._check(DataFacts.of(found.facts), "the checkpoint")
+        self.check(DataFacts.of(found.facts), "the checkpoint")
 
     def _facts_of_data(self) -> DataFacts | None:
         """``None`` without a data module, or with somebody else's."""
         facts: DataFacts | None = getattr(getattr(self.trainer, "datamodule", None), "facts", None)
         return facts
 
-    def _check(self, facts: DataFacts, whose: str) -> None:
+    def check(self, facts: DataFacts, whose: str) -> None:
         """Refuse facts that contradict those that the network is built for."""
         assert self.facts is not None
         ours, theirs = self.facts.plain(), facts.plain()

@@ -1,6 +1,7 @@
 """Several trained attribute networks as one: the paper's "SSP + SSG"."""
 
-from typing import Any, cast
+import json
+from typing import cast
 
 from facelightning.checkpoint import describe, restore_part
 from facelightning.errors import ConfigurationError
@@ -34,12 +35,12 @@ class EnsembleNet(FaceTask):
 
     made_of = "members"
 
-    def __init__(self, members: list[str | dict[str, Any]]) -> None:
+    def __init__(self, members: list[str]) -> None:
         if not members:
             raise ConfigurationError("EnsembleNet: `members` must name checkpoints of trained AttributeNets")
         found = [describe(member, "AttributeNet", "EnsembleNet's member") for member in members]
         descriptions = [description for description, _ in found]
-        super().__init__({"members": descriptions})
+        super().__init__({"members": [json.dumps(description) for description in descriptions]})
         facts = [DataFacts.of(description["facts"]) for description in descriptions]
         settings = [{k: restore_part(v) for k, v in each["settings"].items()} for each in descriptions]
         tasks = [AttributeNet(**each).build(fact) for each, fact in zip(settings, facts, strict=True)]
@@ -49,7 +50,7 @@ class EnsembleNet(FaceTask):
         self._members = tasks
         self.build(facts[0])
         for other in facts[1:]:
-            self._check(other, "another member")
+            self.check(other, "another member")
 
     def make(self, facts: DataFacts) -> tuple[EnsembleNetwork, list[Objective]]:
         """The members, for the attributes that they know."""

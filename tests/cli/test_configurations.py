@@ -12,6 +12,7 @@ import yaml
 from facelightning.__main__ import main
 from facelightning.configs import config_folder, find_config
 from facelightning.errors import ConfigurationError
+from tests.cli.conftest import AVG
 from tests.test_configs import small_overlay
 
 Printed = Callable[..., dict[str, Any]]
@@ -116,6 +117,13 @@ def test_the_saved_configuration_repeats_the_run(command: Callable[..., None], f
     for file in ("best.ckpt", "last.ckpt"):
         inside = torch.load(folders[0] / "checkpoints" / file, weights_only=True)["facelightning_config"]
         assert inside == written
+
+
+def test_the_saved_configuration_repeats_a_test(command: Callable[..., None], runs: Path) -> None:
+    command("test", f"--ckpt_path={AVG}")
+    command("test", "--config", "runs/avg/version_1/config.yaml")
+    first, second = (Path(f"runs/avg/version_{n}/test_results.json").read_text() for n in (1, 2))
+    assert first == second
 
 
 def test_an_installed_wheel_has_the_configurations(tmp_path: Path) -> None:

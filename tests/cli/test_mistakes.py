@@ -10,8 +10,8 @@ from tests.cli.conftest import AVG, SEGNET
 from tests.test_configs import small_overlay
 
 FIT = ("fit", "--config", "avg.yaml")
-SSP = ("fit", "--config", "ssp.yaml", "--data.root=FACES/celeba")
-DATA = ("--data.root=FACES/celeba", "--data.num_workers=0")
+DATA = ("--data.root=FACES/celeba", "--data.num_workers=0", "--trainer.max_steps=1")
+SSP = ("fit", "--config", "ssp.yaml", *DATA)
 
 
 @pytest.mark.parametrize(

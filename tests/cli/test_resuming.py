@@ -9,7 +9,7 @@ import torch
 import yaml
 
 from facelightning.checkpoint import Checkpoint
-from tests.cli.conftest import TINY
+from tests.cli.conftest import SEGNET, TINY
 from tests.test_configs import small_overlay
 
 LAST = "runs/avg/version_0/checkpoints/last.ckpt"
@@ -72,6 +72,15 @@ def test_another_task_is_one_sentence(refused: Callable[..., str], runs: Path, f
     assert "SegNet" in message
 
 
+def test_a_network_with_a_parser_inside_goes_on(
+    command: Callable[..., None], runs: Path, faces: Path, tmp_path: Path
+) -> None:
+    small = small_overlay("ssp.yaml", faces, tmp_path)
+    command("fit", "--config=ssp.yaml", f"--config={small}", f"--model.regions.checkpoint={SEGNET}")
+    command("fit", "--ckpt_path=runs/ssp/version_0/checkpoints/last.ckpt", "--trainer.max_steps=4")
+    assert read("runs/ssp/version_1/checkpoints/last.ckpt")["global_step"] == 4
+
+
 def test_how_it_is_trained_may_change(command: Callable[..., None], runs: Path) -> None:
     command("fit", f"--ckpt_path={LAST}", "--trainer.max_steps=4", "--model.learning_rate=0.01")
     assert Checkpoint.read("runs/avg/version_1/checkpoints/last.ckpt").settings["learning_rate"] == 0.01
@@ -79,7 +88,8 @@ def test_how_it_is_trained_may_change(command: Callable[..., None], runs: Path) 
 
 def test_a_configuration_of_another_size_is_refused(refused: Callable[..., str], runs: Path, faces: Path) -> None:
     Path("tiny.yaml").write_text(TINY)
-    message = refused("fit", "--config=tiny.yaml", f"--ckpt_path={LAST}", f"--data.root={faces / 'celeba'}")
+    data = (f"--data.root={faces / 'celeba'}", "--data.num_workers=0", "--trainer.max_steps=3")
+    message = refused("fit", "--config=tiny.yaml", f"--ckpt_path={LAST}", *data)
     assert f"{LAST} was trained on images of 40×32, but the configuration says 218×178" in message
 
 

@@ -1,5 +1,6 @@
 """What the tests of several networks share: regions that are known, a parser, statistics as after training."""
 
+import json
 from typing import Any
 
 import torch
@@ -41,7 +42,7 @@ def make_parser(label_space: LabelSpace = HELEN7) -> ParserRegions:
     """A small frozen parser whose regions differ."""
     facts = DataFacts(SIZE, label_space).plain()
     settings = {"width": 2, "encoder": None}
-    parser = ParserRegions({"format": FORMAT, "task": "SegNet", "settings": settings, "facts": facts})
+    parser = ParserRegions(json.dumps({"format": FORMAT, "task": "SegNet", "settings": settings, "facts": facts}))
     settle(parser.network, torch.rand(3, 3, *SIZE))
     return parser.eval()
 

@@ -175,6 +175,22 @@ def test_masks_in_the_input(encoder: EncoderFactory) -> None:
     assert dead(masked) == []
 
 
+@pytest.mark.parametrize("encoder", ENCODERS.values(), ids=ENCODERS)
+def test_masks_change_nothing_but_the_channels_of_the_first_convolution(encoder: EncoderFactory) -> None:
+    with torch.device("meta"):
+        plain, masked = encoder(PlainInput()), encoder(MaskedInput(7))
+    shapes = [
+        {name: tuple(p.shape) for name, p in e.named_parameters() if "input." not in name} for e in (plain, masked)
+    ]
+    assert shapes[0].keys() == shapes[1].keys()
+    changed = {name for name in shapes[0] if shapes[0][name] != shapes[1][name]}
+    assert len(changed) == 1
+    (name,) = changed
+    assert shapes[1][name] == (shapes[0][name][0], 10, *shapes[0][name][2:])
+    old, new = (e.get_submodule(name.removesuffix(".weight")) for e in (plain, masked))
+    assert (old.stride, old.padding) == (new.stride, new.padding)
+
+
 class TestInput:
     def test_masked_input_is_normalised_channel_by_channel(self) -> None:
         torch.manual_seed(0)
@@ -228,8 +244,16 @@ class TestPaperEncoder:
 
 
 class TestTorchvisionEncoder:
-    @pytest.mark.parametrize("name", BACKBONES)
-    def test_is_the_backbone(self, name: str) -> None:
+    @pytest.mark.parametrize(
+        ("name", "size"),
+        [
+            (name, size)
+            for name in BACKBONES
+            for size in ((64, 96), (109, 89))
+            if size[0] == 64 or "convnext" not in name
+        ],
+    )
+    def test_is_the_backbone(self, name: str, size: tuple[int, int]) -> None:
         """With the same weights, the last map is that of torchvision's own network before its pooling."""
         torch.manual_seed(0)
         model = torchvision.models.get_model(name)
@@ -241,7 +265,7 @@ class TestTorchvisionEncoder:
         encoder = TorchvisionEncoder(PlainInput(), name).eval()
         flat = nn.Sequential(*(layer for stage in encoder.stages for layer in stage.children()))
         flat.load_state_dict(layers.state_dict())
-        images = torch.rand(1, 3, 64, 96)
+        images = torch.rand(1, 3, *size)
         with torch.no_grad():
             torch.testing.assert_close(encoder(images)[-1], layers.eval()(encoder.input(images)))
 
@@ -286,7 +310,10 @@ class TestTorchvisionEncoder:
         monkeypatch.setattr("torch.hub.urlopen", no_network)
         TorchvisionEncoder(PlainInput(), name)
         assert not list(tmp_path.rglob("*.pth"))
-        with pytest.raises(ConfigurationError, match=rf"no weights DEFAULT for {name}: .*no network in this test"):
+        with pytest.raises(
+            ConfigurationError,
+            match=rf"no weights DEFAULT for {name} \(.*no network in this test.*torchvision has IMAGENET1K_V1",
+        ):
             TorchvisionEncoder(PlainInput(), name, "DEFAULT")
 
     @pytest.mark.parametrize(("name", "close"), [("resnet19", "resnet18"), ("convnext_tini", "convnext_tiny")])

@@ -1,5 +1,6 @@
 """Regions from a parser: what they are at each stride, how far it decodes for them, and that it stays as it is."""
 
+import json
 from functools import partial
 from pathlib import Path
 
@@ -198,7 +199,7 @@ class TestParserRegions:
         encoder = plain(partial(TorchvisionEncoder, name="mobilenet_v3_small"))
         settings = {"width": 2, "encoder": encoder}
         facts = DataFacts(SIZE, HELEN7).plain()
-        parser = ParserRegions({"format": FORMAT, "task": "SegNet", "settings": settings, "facts": facts})
+        parser = ParserRegions(json.dumps({"format": FORMAT, "task": "SegNet", "settings": settings, "facts": facts}))
         assert isinstance(parser.network.encoder, TorchvisionEncoder)
         assert parser.network.decoder.strides == (32, 16, 8, 4, 2, 1)
         for stride in (1, 4, 16, 32):

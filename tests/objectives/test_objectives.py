@@ -87,7 +87,7 @@ def part(values: dict[str, Any], chosen: slice) -> dict[str, Any]:
     }
 
 
-@pytest.fixture(params=CASES.values(), ids=CASES)
+@pytest.fixture(params=list(CASES.values()), ids=list(CASES))
 def case(request: pytest.FixtureRequest) -> Case:
     found: Case = request.param
     return found

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-import torchvision  # type: ignore[import-untyped]  # has no types
+import torchvision
 
 from facelightning.checkpoint import FORMAT, Checkpoint
 from facelightning.errors import CheckpointError, ConfigurationError
@@ -113,7 +113,9 @@ class TestCheckpoint:
         trained(loaded)
         after = [p for p in loaded.network.parameters() if p.requires_grad]
         assert not any(torch.equal(a, b) for a, b in zip(before, after, strict=True))
-        still = {name for name, value in loaded.network.named_buffers() if torch.equal(value, statistics.get(name, value))}
+        still = {
+            name for name, value in loaded.network.named_buffers() if torch.equal(value, statistics.get(name, value))
+        }
         assert {name for name in still & statistics.keys() if not name.startswith("regions.")} == set()
 
     @pytest.mark.parametrize("kind", KINDS)
@@ -124,7 +126,9 @@ class TestCheckpoint:
         make_trainer().validate(other, loader(samples("mask", "attributes")), ckpt_path=path, verbose=False)
         assert_equal(predictions(other), predictions(task))
 
-    def test_weights_to_begin_with_are_of_no_account_later(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_weights_to_begin_with_are_of_no_account_later(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """A backbone that began with others' weights is the same network as one that began with random ones."""
         make = torchvision.models.get_model
         monkeypatch.setattr(torchvision.models, "get_model", lambda name, weights: make(name))  # nothing to download
@@ -146,7 +150,9 @@ class TestCheckpoint:
         torch.manual_seed(7)
         other = make_task("attributenet-ssp", save(SegNet(width=2).build(FACTS), tmp_path / "other.ckpt"))
         theirs = parser_of(other).network.encoder.state_dict()
-        assert not all(torch.equal(theirs[name], value) for name, value in parser_of(task).network.encoder.state_dict().items())
+        assert not all(
+            torch.equal(theirs[name], value) for name, value in parser_of(task).network.encoder.state_dict().items()
+        )
         make_trainer().validate(other, loader(samples("attributes")), ckpt_path=path, verbose=False)
         assert_equal(predictions(other), predictions(task))
 
@@ -267,7 +273,9 @@ class TestMismatch:
     def test_older_and_newer_files(self, parser: Path, tmp_path: Path) -> None:
         content = torch.load(parser, weights_only=True)
         newer = content | {"facelightning": content["facelightning"] | {"format": FORMAT + 1}}
-        older = {key: value for key, value in content.items() if key != "facelightning"} | {"facelightning_task": "SegNet"}
+        older = {key: value for key, value in content.items() if key != "facelightning"} | {
+            "facelightning_task": "SegNet"
+        }
         for changed, words in ((newer, f"has format {FORMAT + 1}.*reads format {FORMAT}"), (older, "older version")):
             path = tmp_path / "changed.ckpt"
             torch.save(changed, path)

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from facelightning.data import CelebADataModule, FolderDataModule
-from facelightning.errors import CheckpointError, ConfigurationError
+from facelightning.errors import CheckpointError, ConfigurationError, FacelightningError
+from facelightning.facts import DataFacts
 from facelightning.labels import ATTRIBUTES
 from facelightning.objectives import Attributes
 from facelightning.tasks import AttributeNet, EnsembleNet, FaceTask, load_model
@@ -54,6 +55,17 @@ class TestFineTuning:
         with pytest.raises(CheckpointError, match=r"trained\.ckpt"):
             AttributeNet(width=3, weights=str(path)).build(FACTS)
 
+    def test_other_attributes_are_refused(self, tmp_path: Path) -> None:
+        """As many in another order, too: each column would start with another one's weights."""
+        facts = DataFacts(SIZE, attributes=("Bald", "Male", "Young"))
+        trainer = make_trainer()
+        trainer.fit(AttributeNet(width=2).build(facts), loader(samples("attributes", attributes=3)))
+        trainer.save_checkpoint(tmp_path / "trained.ckpt")
+        for names in (("Bald", "Male"), ("Bald", "Young", "Male")):
+            with pytest.raises(FacelightningError, match=r"trained\.ckpt|weights"):
+                task = AttributeNet(width=2, weights=str(tmp_path / "trained.ckpt"))
+                task.build(DataFacts(SIZE, attributes=names))
+
     def test_other_tasks_are_refused(self, parser: Path) -> None:
         with pytest.raises(CheckpointError, match=r"weights: .*parser\.ckpt holds a SegNet, not a AttributeNet"):
             AttributeNet(width=2, weights=str(parser)).build(FACTS)
@@ -81,7 +93,7 @@ def rates_of(task: FaceTask) -> torch.Tensor:
 class TestBalanced:
     @pytest.fixture
     def data(self, faces: Path) -> CelebADataModule:
-        return CelebADataModule(str(faces / "celeba"), image_size=SIZE, batch_size=8, num_workers=0)
+        return CelebADataModule(str(faces / "celeba"), image_size=SIZE, batch_size=8, num_workers=0, seed=0)
 
     def test_training_is_by_the_rates_of_its_data(self, data: CelebADataModule, tmp_path: Path) -> None:
         """The first step's loss, against a float64 loop with rates counted by hand."""

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 
 from facelightning.callbacks.report import score_table
-from facelightning.errors import CheckpointError
+from facelightning.errors import CheckpointError, ConfigurationError
 from facelightning.facts import DataFacts
+from facelightning.models.attributes import AttributeNetwork
 from facelightning.models.blocks import ConvBlock
 from facelightning.models.encoders import Encoder, Input, Tail
 from facelightning.models.heads import Head, LinearHead
@@ -21,7 +22,6 @@ from facelightning.models.pooling import Pooled, Pooling
 from facelightning.models.regions import Regions
 from facelightning.objectives import Batch, Objective, Output
 from facelightning.tasks import AttributeNet, JointNet, SegNet, load_model
-from facelightning.tasks.attributenet import AttributeNetwork
 from tests.tasks.tiny import (
     FACTS,
     QUIET,
@@ -145,8 +145,21 @@ def test_an_own_encoder_in_a_parser(tmp_path: Path) -> None:
 def test_an_own_part_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = save(AttributeNet(width=2, pooling=MaxPooling).build(FACTS), tmp_path / "own.ckpt")
     monkeypatch.delattr(f"{__name__}.MaxPooling")
-    with pytest.raises(CheckpointError, match=r"a part .*test_own_parts\.MaxPooling, which is not known: import it first"):
+    with pytest.raises(
+        CheckpointError, match=r"a part .*test_own_parts\.MaxPooling, which is not known: import it first"
+    ):
         load_model(path)
+
+
+def make_pooling(stride: int) -> Pooling:
+    return MaxPooling(stride)
+
+
+@pytest.mark.parametrize("part", [make_pooling, lambda stride: MaxPooling(stride), partial(make_pooling), MaxPooling()])
+def test_what_no_checkpoint_could_name_is_refused_before_training(part: Any) -> None:
+    """A part is a class, or a partial of one: else nobody could load what was trained."""
+    with pytest.raises(ConfigurationError, match="pooling"):
+        AttributeNet(width=2, pooling=part).build(FACTS)
 
 
 class Spread(MeanMetric):

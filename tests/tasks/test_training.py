@@ -101,7 +101,9 @@ def test_a_misspelt_choice_is_an_error(task: Any, settings: dict[str, str]) -> N
 
 
 class TestRegions:
-    @pytest.mark.parametrize(("parts", "named"), [(SSP, "SemanticPooling"), ({"gate": SemanticGating}, "SemanticGating")])
+    @pytest.mark.parametrize(
+        ("parts", "named"), [(SSP, "SemanticPooling"), ({"gate": SemanticGating}, "SemanticGating")]
+    )
     def test_parts_that_need_them(self, parts: dict[str, Any], named: str) -> None:
         with pytest.raises(ConfigurationError, match=rf"{named} needs regions.*ParserRegions.*LandmarkBoxes"):
             AttributeNet(width=2, **parts).build(FACTS)
@@ -192,7 +194,9 @@ class TestFacts:
         other = DataFacts(self.SIZE, attributes=("Bald", "Young", "Male"))
         with pytest.raises(ConfigurationError) as caught:
             make_trainer().fit(task, datamodule=Data(other, "attributes", attributes=3))
-        ours, theirs = str(caught.value).removeprefix("AttributeNet is built for attributes ").split(", but the data has ")
+        ours, theirs = (
+            str(caught.value).removeprefix("AttributeNet is built for attributes ").split(", but the data has ")
+        )
         assert ours != theirs.removesuffix("; give both one")
 
     def test_data_may_have_less(self) -> None:

@@ -67,10 +67,9 @@ def samples(*keys: str, count: int = 4, classes: int = 7, attributes: int = 40) 
         truth = torch.randint(2, (attributes,), generator=generator).float()
         truth[number % attributes] = float("nan")
         points = torch.tensor([[9, 14], [19, 14], [14, 20], [10, 27], [18, 27]]).float() + number
-        everything = {
-            "image": image.to(torch.uint8), "mask": mask, "attributes": truth, "landmarks": points, "name": f"{number}.jpg"
-        }  # fmt: skip
-        made.append({key: everything[key] for key in ("image", *keys, "landmarks", "name")})
+        everything = {"mask": mask, "attributes": truth, "landmarks": points, "name": f"{number}.jpg"}
+        chosen = {key: everything[key] for key in (*keys, "landmarks", "name")}
+        made.append({"image": image.to(torch.uint8), **chosen})
     return made
 
 
