@@ -5,7 +5,8 @@ A file may come from anywhere: nothing in it is executed.
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -94,7 +95,7 @@ class Checkpoint:
             module.load_state_dict(
                 {key.removeprefix(prefix): value for key, value in self.weights.items() if key.startswith(prefix)}
             )
-        except RuntimeError:
+        except Exception:  # whatever weights that are none provoke
             raise CheckpointError(
                 f"the weights in {self.path} do not fit its settings: it is damaged or of another version of "
                 "facelightning"
@@ -112,16 +113,30 @@ def describe(source: str, task: str, purpose: str) -> tuple[dict[str, Any], Chec
     Raises:
         CheckpointError: If the file is missing, broken, or of another task.
     """
-    if source.startswith("{"):
-        return json.loads(source), None
     remedy = f"train one with: facelightning fit --config {'segnet' if task == 'SegNet' else 'avg'}.yaml"
+    is_file = not source.startswith("{")
     try:
-        checkpoint = Checkpoint.read(source)
+        about = None if is_file else {"facelightning": json.loads(source), "state_dict": {}}
+        found = Checkpoint.read(source) if about is None else Checkpoint.of(about)
     except CheckpointError as error:
         raise CheckpointError(f"{purpose}: {error}; {remedy}") from None
-    if checkpoint.task != task:
-        raise CheckpointError(f"{purpose}: {source} holds a {checkpoint.task}, not a {task}; {remedy}")
-    return checkpoint.description, checkpoint
+    if found.task != task:
+        raise CheckpointError(f"{purpose}: {found.path} holds a {found.task}, not a {task}; {remedy}")
+    return found.description, found if is_file else None
+
+
+@contextmanager
+def built_from(path: str | Path) -> Iterator[None]:
+    """Turn whatever settings provoke that are not of this version, or were changed, into one sentence on their file."""
+    try:
+        yield
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        if isinstance(error, CheckpointError) and str(path) in reason:
+            raise
+        raise CheckpointError(
+            f"the settings in {path} are not those of this version of facelightning: {reason or type(error).__name__}"
+        ) from None
 
 
 def plain(value: Any) -> Any:
@@ -137,8 +152,9 @@ def plain(value: Any) -> Any:
     if isinstance(value, partial):  # the command line's own hold the class as their first argument
         part = next(found for found in (value.func, *value.args) if isinstance(found, type))
         defaults = {name: argument.default for name, argument in signature(part).parameters.items()}
-        given = {name: item for name, item in value.keywords.items() if item != defaults[name]}
-        return plain(part) | {"init_args": plain(given)}
+        arguments = dict(zip(defaults, value.args if value.func is part else (), strict=False)) | value.keywords
+        given = {name: plain(item) for name, item in arguments.items() if name != "weights" and item != defaults[name]}
+        return plain(part) | {"init_args": given}
     if isinstance(value, type):
         return {"class_path": f"{value.__module__}.{value.__qualname__}", "init_args": {}}
     if isinstance(value, Mapping):

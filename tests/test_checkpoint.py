@@ -1,5 +1,6 @@
 """Files from anywhere: a sentence that names the file for any that is no good, and nothing in them is executed."""
 
+import json
 import pickle
 import sys
 from collections.abc import Callable
@@ -221,6 +222,26 @@ def test_ensemble_refuses(write: Any, attributenet: Path, tmp_path: Path) -> Non
     check_refused(write, attributenet, tmp_path, lambda path: EnsembleNet([str(attributenet), str(path)]))
 
 
+@pytest.mark.parametrize(
+    "description",
+    [
+        "{",
+        "{}",
+        "{'format': 2}",
+        json.dumps({"format": FORMAT, "task": "SegNet", "settings": {}, "facts": {}}),
+        json.dumps({"format": FORMAT, "task": "AttributeNet", "settings": {"width": 2}, "facts": FACTS.plain()}),
+        json.dumps({"format": FORMAT + 1, "task": "SegNet", "settings": {}, "facts": FACTS.plain()}),
+        ["{}"],
+    ],
+)
+def test_a_description_within_that_is_none(description: Any, segnet: Path, tmp_path: Path) -> None:
+    """What a checkpoint says of its parser comes from anywhere, too."""
+    regions = partial(ParserRegions, checkpoint=str(segnet))
+    good = save(AttributeNet(width=2, **SSP, regions=regions).build(FACTS), tmp_path / "good.ckpt")
+    write = changed(ABOUT, "settings", "regions", "init_args", to={"checkpoint": description})
+    check_refused(write, good, tmp_path, load_model)
+
+
 @pytest.mark.parametrize("write", [*NO_CHECKPOINT, write_fewer_weights, write_other_shapes])
 def test_fine_tuning_refuses(write: Any, attributenet: Path, tmp_path: Path) -> None:
     def load(path: Path) -> object:
@@ -252,10 +273,10 @@ class TestRead:
             Checkpoint.read(segnet).load_into(fresh.network.encoder, "network.decoder.")
 
     def test_describes_once(self, segnet: Path) -> None:
-        description, checkpoint = describe(segnet, "SegNet", "somebody")  # type: ignore[arg-type]
+        description, checkpoint = describe(str(segnet), "SegNet", "somebody")
         assert checkpoint is not None
         assert checkpoint.description == description
-        assert describe(description, "SegNet", "somebody") == (description, None)
+        assert describe(json.dumps(description), "SegNet", "somebody") == (description, None)
         with pytest.raises(
             CheckpointError, match=r"somebody: .*segnet\.ckpt holds a SegNet, not a AttributeNet; train one"
         ):

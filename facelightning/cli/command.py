@@ -12,7 +12,7 @@ from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from facelightning.callbacks import Figures, PredictionWriter, Report
-from facelightning.checkpoint import Checkpoint
+from facelightning.checkpoint import Checkpoint, built_from
 from facelightning.cli.arguments import beside_checkpoint, merge, options, set_sizes, sizes, with_recipe
 from facelightning.cli.parser import ConfigFile, FaceParser
 from facelightning.errors import ConfigurationError
@@ -144,7 +144,8 @@ class FaceCLI(LightningCLI):
 
     def _follow_size(self, source: Checkpoint, configs: Mapping[str, Any], words: Sequence[str]) -> None:
         """Take the images' size from a checkpoint, unless the command line says another."""
-        size, data = source.facts["image_size"], self.settings.data
+        with built_from(source.path):
+            size, data = DataFacts.of(source.facts).plain()["image_size"], self.settings.data
         self.any_size = any(re.match(r"--data\b.*\bimage_size\b", word) for word in words)
         if self.any_size:
             return
@@ -159,7 +160,8 @@ class FaceCLI(LightningCLI):
     def after_instantiate_classes(self) -> None:
         """Build the task for what its checkpoint was trained on; the weights follow."""
         if self.checkpoint is not None and self.model.facts is None:
-            self.model.build(DataFacts.of(self.checkpoint.facts))
+            with built_from(self.checkpoint.path):
+                self.model.build(DataFacts.of(self.checkpoint.facts))
         self.model.any_size = getattr(self, "any_size", False)
 
     def after_fit(self) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, max_pool2d
 
-from facelightning.checkpoint import describe, restore_part
+from facelightning.checkpoint import built_from, describe, restore_part
 from facelightning.facts import DataFacts
 from facelightning.labels import LabelSpace
 from facelightning.models.blocks import evaluating
@@ -96,15 +96,16 @@ class ParserRegions(RegionSource):
 
     def __init__(self, checkpoint: str) -> None:
         super().__init__()
-        description, weights = describe(checkpoint, "SegNet", "ParserRegions")
+        description, trained = describe(checkpoint, "SegNet", "ParserRegions")
         self.settings = {"checkpoint": json.dumps(description)}
-        space = DataFacts.of(description["facts"]).label_space
-        assert space is not None
+        with built_from(checkpoint):
+            space = DataFacts.of(description["facts"]).label_space
+            assert space is not None, "a parser without a label space"
+            width, encoder = (description["settings"][key] for key in ("width", "encoder"))
+            self.network = SegmentationNetwork(len(space), width, restore_part(encoder))
         self.label_space, self.names = space, space.classes
-        width, encoder = (description["settings"][key] for key in ("width", "encoder"))
-        self.network = SegmentationNetwork(len(space), width, restore_part(encoder))
-        if weights is not None:
-            weights.load_into(self.network, "network.")
+        if trained is not None:
+            trained.load_into(self.network, "network.")
         self.requires_grad_(False)
         self.eval()
 

@@ -120,8 +120,9 @@ def _overview(plan: Plan) -> str:
         ]
         times += [estimate and estimate[0] for run in runs if run.finished() is None and obstacle is None]
     known = [time for time in times if time is not None]
-    unknown = f", and {len(times) - len(known)} that were not measured" if len(known) < len(times) else ""
-    lines.append(f"to do: {len(known)} runs, {duration(sum(known))} one after another{unknown}")
+    together = f", {duration(sum(known))} one after another" if known else ""
+    unknown = f"; {len(times) - len(known)} of them not measured" if len(known) < len(times) else ""
+    lines.append(f"to do: {len(times)} runs{together}{unknown}")
     return "\n".join(lines)
 
 

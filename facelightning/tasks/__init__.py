@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from facelightning.checkpoint import Checkpoint, restore_part
+from facelightning.checkpoint import Checkpoint, built_from, restore_part
 from facelightning.errors import CheckpointError
 from facelightning.facts import DataFacts
 from facelightning.tasks.attributenet import AttributeNet
@@ -33,16 +33,11 @@ def load_model(path: str | Path) -> FaceTask:
         facelightning.errors.CheckpointError: checkpoint missing.ckpt does not exist
     """
     checkpoint = Checkpoint.read(path)
-    if checkpoint.task not in TASKS:
-        raise CheckpointError(f"{path} holds a {checkpoint.task}, which this version of facelightning does not know")
-    settings = {key: restore_part(value) for key, value in checkpoint.settings.items()}
-    try:
-        task = TASKS[checkpoint.task](**settings)
-    except TypeError as error:
-        raise CheckpointError(
-            f"the settings in {path} are not those of this version's {checkpoint.task}: {error}"
-        ) from None
-    if task.facts is None:
-        task.build(DataFacts.of(checkpoint.facts))
+    with built_from(path):
+        if checkpoint.task not in TASKS:
+            raise CheckpointError(f"{path} holds a {checkpoint.task}, which this version does not know")
+        task = TASKS[checkpoint.task](**{key: restore_part(value) for key, value in checkpoint.settings.items()})
+        if task.facts is None:
+            task.build(DataFacts.of(checkpoint.facts))
     checkpoint.load_into(task)
     return task.eval()

@@ -211,7 +211,10 @@ class FaceTask(L.LightningModule):
         if found.task != type(self).__name__:
             raise CheckpointError(f"the checkpoint holds a {found.task}, not a {type(self).__name__}")
         theirs, ours = found.settings, self.settings
-        keys = [key for key in ours if key not in TRAINING and theirs.get(key) != ours[key]]
+        free = set(TRAINING)
+        if self._trainer is not None and self.trainer.training:  # what they have seen is of no use to others
+            free -= {"optimizer", "schedule"}
+        keys = [key for key in ours if key not in free and theirs.get(key) != ours[key]]
         if keys:
             values = " and ".join(f"{key} {theirs.get(key)} (here {ours[key]})" for key in keys)
             raise CheckpointError(f"the checkpoint was trained with {values}: take its settings")

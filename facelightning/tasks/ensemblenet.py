@@ -3,7 +3,7 @@
 import json
 from typing import cast
 
-from facelightning.checkpoint import describe, restore_part
+from facelightning.checkpoint import built_from, describe, restore_part
 from facelightning.errors import ConfigurationError
 from facelightning.facts import DataFacts
 from facelightning.models.attributes import AttributeNetwork
@@ -41,13 +41,15 @@ class EnsembleNet(FaceTask):
         found = [describe(member, "AttributeNet", "EnsembleNet's member") for member in members]
         descriptions = [description for description, _ in found]
         super().__init__({"members": [json.dumps(description) for description in descriptions]})
+        self._members = []
+        for member, (description, trained) in zip(members, found, strict=True):
+            with built_from(member):
+                settings = {key: restore_part(value) for key, value in description["settings"].items()}
+                task = AttributeNet(**settings).build(DataFacts.of(description["facts"]))
+            if trained is not None:
+                trained.load_into(task)
+            self._members.append(task)
         facts = [DataFacts.of(description["facts"]) for description in descriptions]
-        settings = [{k: restore_part(v) for k, v in each["settings"].items()} for each in descriptions]
-        tasks = [AttributeNet(**each).build(fact) for each, fact in zip(settings, facts, strict=True)]
-        for task, (_, checkpoint) in zip(tasks, found, strict=True):
-            if checkpoint is not None:
-                checkpoint.load_into(task)
-        self._members = tasks
         self.build(facts[0])
         for other in facts[1:]:
             self.check(other, "another member")
@@ -63,6 +65,6 @@ class EnsembleNet(FaceTask):
         """Describe the images of a batch."""
         return self.network(batch["image"], batch.get("landmarks")), batch
 
-    def on_fit_start(self) -> None:
+    def configure_optimizers(self) -> None:
         """There is nothing to learn."""
         raise ConfigurationError("EnsembleNet has nothing to learn: `facelightning test` writes its checkpoint")

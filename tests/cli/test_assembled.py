@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from facelightning.data import CelebADataModule
 from facelightning.tasks import load_model
@@ -29,26 +30,37 @@ def data(faces: Path) -> list[str]:
     return [f"--data.root={faces / 'celeba'}", "--data.num_workers=0"]
 
 
-def test_it_is_tested_without_training(
-    command: Callable[..., None], refused: Callable[..., str], runs: Path, data: list[str], faces: Path
-) -> None:
-    """At the size of its members' images; with the mean of their probabilities; its checkpoint needs nothing else."""
+def mean_of_members(faces: Path) -> tuple[dict[str, Any], Tensor]:
+    """The test images as one batch, and the mean of both members' probabilities, ``(B, 40)``."""
+    module = CelebADataModule(str(faces / "celeba"), image_size=SIZE, batch_size=20, num_workers=0)
+    (batch,) = module.test_dataloader()
+    with torch.no_grad():
+        outputs = [load_model(path).network(batch["image"], batch["landmarks"]) for path in (AVG, BBOX)]
+    return batch, torch.stack([output["attributes"].double().sigmoid() for output in outputs]).mean(dim=0)
+
+
+def test_it_is_tested_without_training(command: Callable[..., None], runs: Path, data: list[str], faces: Path) -> None:
+    """At the size of its members' images, and written as one checkpoint that holds them."""
     command("test", *MEMBERS, *data)
     files = {path.relative_to("runs/ssp_ssg/version_0").as_posix() for path in Path("runs/ssp_ssg").rglob("*.*")}
     assert {"config.yaml", "test_results.json", "checkpoints/best.ckpt"} <= files
 
-    module = CelebADataModule(str(faces / "celeba"), image_size=SIZE, batch_size=20, num_workers=0)
-    (batch,) = module.test_dataloader()
-    with torch.no_grad():
-        networks = [load_model(path).network for path in (AVG, BBOX)]
-        probabilities = [
-            network(batch["image"], batch["landmarks"])["attributes"].double().sigmoid() for network in networks
-        ]
-    mean = torch.stack(probabilities).mean(dim=0)
+    batch, mean = mean_of_members(faces)
     wrong = (mean > 0.5) != (batch["attributes"] > 0.5)
     assert results(0)["error"] == pytest.approx(100 * float(wrong.double().mean()))
+    for path in (AVG, BBOX):
+        Path(path).unlink()
+    with torch.no_grad():
+        output, _ = load_model(ENSEMBLE).predict_batch(batch)
+    torch.testing.assert_close(output["attributes"].double().sigmoid(), mean, rtol=1e-4, atol=1e-6)
 
-    for path in (AVG, BBOX):  # they are inside
+
+def test_its_checkpoint_needs_nothing_else(
+    command: Callable[..., None], runs: Path, data: list[str], faces: Path
+) -> None:
+    command("test", *MEMBERS, *data)
+    batch, mean = mean_of_members(faces)
+    for path in (AVG, BBOX):
         Path(path).unlink()
     command("predict", f"--ckpt_path={ENSEMBLE}")
     lines = Path("runs/ssp_ssg/version_1/predictions/attributes.csv").read_text().splitlines()[1:]

@@ -11,8 +11,8 @@ import pytest
 import torch
 import yaml
 
+from facelightning.checkpoint import FORMAT
 from facelightning.data import CelebADataModule
-from facelightning.facts import DataFacts
 from facelightning.tasks import AttributeNet, load_model
 from tests.cli.conftest import AVG, BBOX, JOINT, SEGNET, TINY
 from tests.conftest import SIZE
@@ -308,24 +308,32 @@ class TestForeignFiles:
         assert "nonsense.ckpt" in refused("test", "--ckpt_path=nonsense.ckpt")
 
     @pytest.mark.parametrize("place", ["encoder", "encoder of the parser", "data", "augmentations"])
-    def test_nothing_in_a_checkpoint_is_executed(
-        self, place: str, refused: Refused, runs: Path, tmp_path: Path
-    ) -> None:
-        """A class that it names, and that is none of the library's, is not made: this one would open a file."""
+    def test_no_class_in_a_checkpoint_is_made(self, place: str, refused: Refused, runs: Path, tmp_path: Path) -> None:
+        """One that is none of the library's: this one would open a file."""
         trap = {"class_path": "logging.FileHandler", "init_args": {"filename": str(tmp_path / "trap")}}
         content = torch.load(AVG, weights_only=True)
         settings, config = content["facelightning"]["settings"], content["facelightning_config"]
         if place == "encoder":
             settings["encoder"] = trap
         elif place == "encoder of the parser":
-            facts = DataFacts.of({**content["facelightning"]["facts"], "label_space": "helen7"}).plain()
-            parser = {"format": 2, "task": "SegNet", "settings": {"width": 2, "encoder": trap}, "facts": facts}
-            parts = "facelightning.models.parser.ParserRegions"
-            settings["regions"] = {"class_path": parts, "init_args": {"checkpoint": parser}}
+            facts = {**content["facelightning"]["facts"], "label_space": "helen7"}
+            parser = {"format": FORMAT, "task": "SegNet", "settings": {"width": 2, "encoder": trap}, "facts": facts}
+            path = "facelightning.models.parser.ParserRegions"
+            settings["regions"] = {"class_path": path, "init_args": {"checkpoint": json.dumps(parser)}}
         elif place == "data":
             config["data"] = trap
         else:
             config["data"]["init_args"]["augmentations"] = [trap]
         torch.save(content, "trap.ckpt")
-        refused("test", "--ckpt_path=trap.ckpt")
-        assert not (tmp_path / "trap").exists()
+        for stage in ("test", "predict", "visualize", "fit"):
+            refused(stage, "--ckpt_path=trap.ckpt")
+            assert not (tmp_path / "trap").exists()
+
+    def test_no_function_in_a_checkpoint_is_called(self, refused: Refused, runs: Path) -> None:
+        """A training that goes on without a configuration takes the file's own, whose callbacks may name any."""
+        content = torch.load(AVG, weights_only=True)
+        path = "lightning.pytorch.callbacks.LambdaCallback"
+        callback = {"class_path": path, "init_args": {"on_fit_start": "builtins.print"}}
+        content["facelightning_config"]["trainer"]["callbacks"] = [callback]
+        torch.save(content, "trap.ckpt")
+        refused("fit", "--ckpt_path=trap.ckpt", "--trainer.max_steps=3")

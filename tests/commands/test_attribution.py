@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from facelightning.checkpoint import FORMAT
 from facelightning.commands.attribution import _with_and_without, attribution_scores, main
 from facelightning.data.synthetic import draw_face
 from facelightning.errors import ConfigurationError
@@ -178,15 +179,21 @@ def test_the_seed_decides() -> None:
     assert first["response"] != other["response"]
 
 
+def description(task: FaceTask) -> str:
+    """What a checkpoint keeps of a task that another is made of."""
+    about = {"format": FORMAT, "task": type(task).__name__, "settings": task.settings, "facts": FACTS.plain()}
+    return json.dumps(about)
+
+
 def with_parser(**parts: Any) -> AttributeNet:
     """One with a parser inside."""
-    parser = {"settings": SegNet(width=2).settings, "facts": FACTS.plain()}
-    return AttributeNet(width=2, regions=partial(ParserRegions, parser), **parts).build(FACTS)
+    regions = partial(ParserRegions, description(SegNet(width=2)))
+    return AttributeNet(width=2, regions=regions, **parts).build(FACTS)
 
 
 def bbox_and_average() -> EnsembleNet:
     bbox = AttributeNet(width=2, pooling=SemanticPooling, head=LocalizationHead, regions=LandmarkBoxes)
-    return EnsembleNet([{"settings": task.settings, "facts": FACTS.plain()} for task in (bbox, AttributeNet(width=2))])
+    return EnsembleNet([description(bbox), description(AttributeNet(width=2))])
 
 
 def joint_net(facts: DataFacts) -> JointNet:

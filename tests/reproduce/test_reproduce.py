@@ -106,7 +106,7 @@ class TestCommand:
             "  data: celeba; starts from: segnet; time: 7 min a run (when the recipe was measured)",
             "  seed 0 to be trained, seed 1 to be trained",
         ]
-        assert rows.splitlines()[-1] == "to do: 10 runs, 50 min one after another, and 2 that were not measured"
+        assert rows.splitlines()[-1] == "to do: 12 runs, 50 min one after another; 2 of them not measured"
 
         for seed, row in ((0, "ssp"), (2, "segnet")):
             (tmp_path / f"out/{row}/seed_{seed}").mkdir(parents=True)
@@ -126,7 +126,7 @@ class TestCommand:
         every = capsys.readouterr().out
         assert set(re.findall(r"^(\w+): .*published", every, re.MULTILINE)) == Plan({}, None, [], tmp_path).rows.keys()
         assert "give --" not in every
-        assert every.splitlines()[-1] == "to do: 0 runs, < 1 min one after another, and 21 that were not measured"
+        assert every.splitlines()[-1] == "to do: 21 runs; 21 of them not measured"
         assert main([*arguments, f"--helen={tmp_path}", "--recipe=quickstart"]) == 0
         found = capsys.readouterr().out
         assert "  seed 0 to be trained\n" in found

@@ -1,5 +1,6 @@
 """Checkpoints of the tasks: one file is enough, and other data or another network is a sentence, never a score."""
 
+import json
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -92,7 +93,7 @@ class TestCheckpoint:
             "head": {"class_path": "facelightning.models.heads.LocalizationHead", "init_args": {}},
             "regions": {
                 "class_path": "facelightning.models.parser.ParserRegions",
-                "init_args": {"checkpoint": Checkpoint.read(parser).description},
+                "init_args": {"checkpoint": json.dumps(Checkpoint.read(parser).description)},
             },
         }
 
@@ -229,7 +230,7 @@ class TestMismatch:
     def test_another_parser(self, parser: Path, tmp_path: Path) -> None:
         path = save(make_task("attributenet-ssp", parser), tmp_path / "task.ckpt")
         wider = save(SegNet(width=3).build(FACTS), tmp_path / "wider.ckpt")
-        with pytest.raises(CheckpointError, match=r"trained with regions .*'width': 2.*here .*'width': 3"):
+        with pytest.raises(CheckpointError, match=r"trained with regions .*\"width\": 2.*here .*\"width\": 3"):
             score(make_task("attributenet-ssp", wider), FACTS, path)
         with pytest.raises(CheckpointError, match="trained with regions"):
             boxes = AttributeNet(width=2, **SSP, regions=LandmarkBoxes).build(FACTS)

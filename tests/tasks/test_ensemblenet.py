@@ -1,7 +1,7 @@
 """Trained attribute networks as one: the mean of their probabilities, in one file, with nothing to learn."""
 
+import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -32,12 +32,12 @@ pytestmark = QUIET
 
 
 @pytest.fixture
-def members(parser: Path, tmp_path: Path) -> list[Any]:
+def members(parser: Path, tmp_path: Path) -> list[str]:
     kinds = ("avg", "ssp+ssg", "bbox")
     return [str(save(make_task(f"attributenet-{kind}", parser), tmp_path / f"{kind}.ckpt")) for kind in kinds]
 
 
-def test_is_the_mean_of_its_members_probabilities(members: list[Any]) -> None:
+def test_is_the_mean_of_its_members_probabilities(members: list[str]) -> None:
     each = [predictions(load_model(path))["attributes"].double().sigmoid() for path in members]
     for count in (1, 2, 3):
         ensemble = EnsembleNet(members[:count])
@@ -46,7 +46,7 @@ def test_is_the_mean_of_its_members_probabilities(members: list[Any]) -> None:
         )
 
 
-def test_extreme_predictions_stay_finite(members: list[Any]) -> None:
+def test_extreme_predictions_stay_finite(members: list[str]) -> None:
     ensemble = EnsembleNet(members[:2])
     for number, member in enumerate(ensemble.network.members):
         classifier = next(module for module in member.modules() if isinstance(module, nn.Linear))
@@ -54,7 +54,7 @@ def test_extreme_predictions_stay_finite(members: list[Any]) -> None:
     assert predictions(ensemble)["attributes"].isfinite().all()
 
 
-def test_one_file_is_enough(members: list[Any], tmp_path: Path) -> None:
+def test_one_file_is_enough(members: list[str], tmp_path: Path) -> None:
     ensemble = EnsembleNet(members)
     expected = predictions(ensemble)
     path = save_again(ensemble, tmp_path / "ensemble.ckpt")
@@ -67,7 +67,7 @@ def test_one_file_is_enough(members: list[Any], tmp_path: Path) -> None:
     assert_equal(predictions(load_model(save_again(loaded, tmp_path / "again.ckpt"))), expected)
 
 
-def test_a_checkpoint_of_it_tests_another(members: list[Any], tmp_path: Path) -> None:
+def test_a_checkpoint_of_it_tests_another(members: list[str], tmp_path: Path) -> None:
     """With weights of the same kinds, which the checkpoint's replace."""
     path = save_again(EnsembleNet(members), tmp_path / "ensemble.ckpt")
     expected = predictions(load_model(path))
@@ -81,7 +81,7 @@ def test_a_checkpoint_of_it_tests_another(members: list[Any], tmp_path: Path) ->
         )
 
 
-def test_scores_as_any_task(members: list[Any]) -> None:
+def test_scores_as_any_task(members: list[str]) -> None:
     """Built for what its members are for, and on no other data."""
     ensemble = EnsembleNet(members)
     assert ensemble.facts is not None
@@ -92,7 +92,7 @@ def test_scores_as_any_task(members: list[Any]) -> None:
         make_trainer().test(ensemble, datamodule=Data(DataFacts((20, 18), None, ATTRIBUTES), "attributes"))
 
 
-def test_fit_is_refused(members: list[Any], tmp_path: Path) -> None:
+def test_fit_is_refused(members: list[str], tmp_path: Path) -> None:
     """In one sentence, also of a loaded one; and nothing has changed."""
     ensemble = EnsembleNet(members)
     loaded = load_model(save_again(ensemble, tmp_path / "ensemble.ckpt"))
@@ -103,7 +103,7 @@ def test_fit_is_refused(members: list[Any], tmp_path: Path) -> None:
         assert_equal(dict(task.network.state_dict()), before)
 
 
-def test_refuses_what_is_no_attributenet(parser: Path, members: list[Any]) -> None:
+def test_refuses_what_is_no_attributenet(parser: Path, members: list[str]) -> None:
     with pytest.raises(CheckpointError, match=r"member.*parser\.ckpt holds a SegNet, not a AttributeNet"):
         EnsembleNet([*members, str(parser)])
     with pytest.raises(ConfigurationError, match="members"):
@@ -117,7 +117,7 @@ def test_refuses_what_is_no_attributenet(parser: Path, members: list[Any]) -> No
         (DataFacts((HEIGHT, WIDTH), None, ATTRIBUTES[:3]), r"40 names .*, but another member has 3 names"),
     ],
 )
-def test_members_are_for_the_same_data(facts: DataFacts, values: str, members: list[Any], tmp_path: Path) -> None:
+def test_members_are_for_the_same_data(facts: DataFacts, values: str, members: list[str], tmp_path: Path) -> None:
     data = Data(facts, "attributes", attributes=len(facts.attributes or ()))
     trainer = make_trainer()
     trainer.fit(AttributeNet(width=2), datamodule=data)
@@ -126,6 +126,6 @@ def test_members_are_for_the_same_data(facts: DataFacts, values: str, members: l
         EnsembleNet([*members, str(tmp_path / "other.ckpt")])
 
 
-def test_describes_its_members(members: list[Any], tmp_path: Path) -> None:
+def test_describes_its_members(members: list[str], tmp_path: Path) -> None:
     settings = Checkpoint.read(save_again(EnsembleNet(members), tmp_path / "ensemble.ckpt")).settings
-    assert settings == {"members": [Checkpoint.read(path).description for path in members]}
+    assert settings == {"members": [json.dumps(Checkpoint.read(path).description) for path in members]}
