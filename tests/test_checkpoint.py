@@ -5,6 +5,7 @@ import pickle
 import sys
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -373,25 +374,28 @@ def test_no_other_class_is_a_part(path: str, deep: bool) -> None:
     assert f"a part {path}," in str(caught.value)
 
 
-def test_a_part_of_a_module_that_nobody_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["somebodys_parts", "facelightning_parts"])
+def test_a_part_of_a_module_that_nobody_imported(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is not imported for a file's sake, but may be used once the user has."""
     owned = tmp_path / "owned"
-    source = (
-        f"from pathlib import Path\nfrom torch import nn\nPath({str(owned)!r}).touch()\nclass Part(nn.Module): pass\n"
+    lines = (
+        "from pathlib import Path",
+        "from torch import nn",
+        f"Path({str(owned)!r}).touch()",
+        "class Part(nn.Module): pass",
     )
-    (tmp_path / "somebodys_parts.py").write_text(source)
+    (tmp_path / f"{name}.py").write_text("\n".join(lines))
     monkeypatch.syspath_prepend(str(tmp_path))
-    part = {"class_path": "somebodys_parts.Part", "init_args": {}}
-    with pytest.raises(CheckpointError, match=r"somebodys_parts\.Part, which is not known: import it first"):
+    part = {"class_path": f"{name}.Part", "init_args": {}}
+    with pytest.raises(CheckpointError, match=rf"{name}\.Part, which is not known: import it first"):
         restore_part(part)
-    assert "somebodys_parts" not in sys.modules
+    assert name not in sys.modules
     assert not owned.exists()
-
-    import somebodys_parts  # type: ignore[import-not-found]  # written above
-
-    monkeypatch.delitem(sys.modules, "somebodys_parts", raising=False)
-    monkeypatch.setitem(sys.modules, "somebodys_parts", somebodys_parts)
-    assert restore_part(part).func is somebodys_parts.Part
+    monkeypatch.setitem(sys.modules, name, None)  # so that it is forgotten after the test
+    del sys.modules[name]
+    module = import_module(name)
+    assert owned.exists()
+    assert restore_part(part).func is module.Part
 
 
 def test_no_part_is_made_before_its_settings_are_read(attributenet: Path, tmp_path: Path) -> None:
