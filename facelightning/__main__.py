@@ -13,7 +13,7 @@ COMMANDS = {
     "fit": "train a model",
     "validate": "score a checkpoint on the validation data",
     "test": "score a checkpoint on the test data and write test_results.json",
-    "predict": "write attributes and parsing of pictures",
+    "predict": "write attributes and parsing of images",
 }
 OWN = {
     "reproduce": ("reproduce", "train the rows of the paper's tables and print them beside the published numbers"),
@@ -22,7 +22,8 @@ OWN = {
 }
 """Commands with options of their own: the module of each, and what it does."""
 
-USAGE = """usage: facelightning COMMAND --config NAME.yaml [--config OVERLAY.yaml ...] [--KEY VALUE ...]
+USAGE = """usage: facelightning fit --config NAME.yaml [--recipe NAME] [--config OVERLAY.yaml ...] [--KEY VALUE ...]
+       facelightning COMMAND --ckpt_path FILE [--KEY VALUE ...]
 
 commands:
 {commands}
@@ -74,11 +75,10 @@ def main(args: Sequence[str] | None = None) -> int:
             FaceCLI(arguments)
     except Exception as error:
         mistake = users_mistake(error)
-        if mistake is None:
+        if mistake is None and type(error).__name__ != "MisconfigurationException":  # Lightning's own word for one
             raise
-        sentence = re.sub(
-            r"(?s)^Caught .*\n[\w.]+Error: ", "", str(mistake)
-        ).strip()  # a worker sends its traceback along
+        # a worker sends its traceback along
+        sentence = re.sub(r"(?s)^Caught .*\n[\w.]+Error: ", "", str(mistake or error)).strip()
         print(f"facelightning: {sentence}", file=sys.stderr)
         return 1
     except SystemExit as error:

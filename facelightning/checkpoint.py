@@ -78,6 +78,8 @@ class Checkpoint:
                 f"{path} has format {about['format']}, but this version of facelightning reads format {FORMAT}"
             )
         config = content.get("facelightning_config")
+        if not (isinstance(about["settings"], dict) and isinstance(config, dict | None)):
+            raise CheckpointError(f"{path} is damaged: its settings and configuration must hold keys and values")
         return cls(str(path), about["task"], about["settings"], about["facts"], content["state_dict"], config)
 
     @property

@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,11 @@ from facelightning.configs import chain, find_config, find_recipe
 from facelightning.errors import CheckpointError, ConfigurationError
 from facelightning.runs import RunFolder
 from facelightning.tasks import TASKS
-from facelightning.tasks.base import TRAINING
+from facelightning.tasks.base import TRAINING, shown
 
-TRUSTED = ("facelightning", "lightning", "albumentations")
-"""Whose classes a checkpoint, which may come from anywhere, may name."""
+LOGGERS = "lightning.pytorch.loggers."
+TRUSTED = ("facelightning.", LOGGERS, "lightning.pytorch.callbacks.ModelCheckpoint", "albumentations.")
+"""Whose classes a checkpoint may name."""
 
 
 def options(words: Sequence[str], *names: str) -> list[tuple[int, int, str]]:
@@ -72,61 +72,78 @@ def beside_checkpoint(
 ) -> list[str]:
     """A command line completed by what a checkpoint knows; or a clear sentence where the two contradict each other.
 
-    A training that goes on takes the whole configuration of the one before, if none is given. Other commands take the
-    task from the checkpoint, and the data module unless another is named.
+    A training that goes on takes the configuration of the one before, if none is given. Other commands take the task
+    from the checkpoint, and the data module unless another is named.
     """
-    known = checkpoint.config or {}
-    for path in _class_paths([known, checkpoint.settings]):
-        if path.split(".")[0] not in TRUSTED and path.rpartition(".")[0] not in sys.modules:
-            raise CheckpointError(f"{checkpoint.path} names a class {path}, which is not known here: pass --config")
-    if checkpoint.task not in TASKS:
-        raise CheckpointError(f"{checkpoint.path} holds a {checkpoint.task}, which this version does not know")
+    path, task, known = checkpoint.path, checkpoint.task, checkpoint.config or {}
+    if task not in TASKS:
+        raise CheckpointError(f"{path} holds a {task}, which this version does not know")
+    if training and TASKS[task].made_of is not None:
+        raise ConfigurationError(
+            f"{path} holds a {task}, which has nothing to learn: score it with `facelightning test`"
+        )
+    used = ("model", "data", "trainer", "seed_everything", "test_after_fit") if training else ("data",)
+    base = {} if training and configs else {key: known[key] for key in used if known.get(key) is not None}
+    named: list[Any] = [name for *_, name in options(words, "--data")]
+    named = named or [(configs.get("data") or {}).get("class_path")]
+    if named[-1] is not None and class_name(named[-1]) != class_name((base.get("data") or {}).get("class_path")):
+        base.pop("data", None)  # another kind of data, whose folder would be taken for the other's
+    elif not (base.get("data") or configs.get("data")):
+        what = (
+            "name the configuration" if training else "name its data, such as --data=CelebADataModule --data.root=..."
+        )
+        raise ConfigurationError(f"{path} was trained without the command line: {what}")
+    _refuse_strangers(path, [base, checkpoint.settings])
     if training:
-        return [*words[:1], *([] if configs else [f"--config={json.dumps(known)}"]), *words[1:]]
+        if "model" in base:  # a parser's own file is not needed again
+            base["model"]["init_args"] |= checkpoint.settings
+        return [*words[:1], *([f"--config={json.dumps(base)}"] if base else []), *words[1:]]
     flag = next((word for word in words if re.match(r"--model\b(?!\.help)", word)), None)
     if flag is not None:
-        raise ConfigurationError(f"the model is that of {checkpoint.path}: leave out {flag}")
+        raise ConfigurationError(f"the model is that of {path}: leave out {flag}")
     _refuse_other_model(checkpoint, configs.get("model") or {})
-    folder = RunFolder.of_checkpoint(checkpoint.path)
-    place = {"save_dir": "runs", "name": Path(checkpoint.path).stem}
+    folder = RunFolder.of_checkpoint(path)
+    place = {"save_dir": "runs", "name": Path(path).stem}
     if folder is not None:  # a new version beside the run that wrote it
         place = {"save_dir": str(folder.path.parents[1]), "name": folder.path.parent.name}
-    logger = {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": place}
-    base: dict[str, Any] = {"trainer": {"logger": logger}}
-    if known.get("data"):
-        base["data"] = known["data"]
-    model = {"class_path": f"facelightning.{checkpoint.task}", "init_args": checkpoint.settings}
-    command = words[:1] if words[:1] and not words[0].startswith("-") else []
-    rest = words[len(command) :]
-    return [*command, f"--config={json.dumps(base)}", *rest, f"--config={json.dumps({'model': model})}"]
+    base["trainer"] = {"logger": {"class_path": f"{LOGGERS}CSVLogger", "init_args": place}}
+    model = {"model": {"class_path": f"facelightning.{task}", "init_args": checkpoint.settings}}
+    command = [word for word in words[:1] if not word.startswith("-")]
+    # the model first, so that configurations may say what trains it; and last, so that they change nothing of it
+    first, last = (f"--config={json.dumps(content)}" for content in (base | model, model))
+    return [*command, first, *words[len(command) :], last]
 
 
-def _class_paths(value: Any) -> list[str]:
-    """Every class that a configuration names, however deep."""
+def class_name(path: Any) -> str:
+    """Without the module."""
+    return str(path).rpartition(".")[2]
+
+
+def _refuse_strangers(path: str, value: Any) -> None:
+    """Refuse classes that a checkpoint, which may come from anywhere, must not have made."""
     if isinstance(value, list):
-        return [path for item in value for path in _class_paths(item)]
-    if not isinstance(value, dict):
-        return []
-    own = [value["class_path"]] if isinstance(value.get("class_path"), str) else []
-    return own + _class_paths(list(value.values()))
+        for item in value:
+            _refuse_strangers(path, item)
+    if isinstance(value, dict):
+        name = str(value.get("class_path", TRUSTED[0]))
+        if not name.startswith(TRUSTED) or name.endswith("Lambda") or value.get("dirpath") is not None:
+            what = f"a class {name}" if "class_path" in value else "a folder to write to"
+            raise CheckpointError(f"{path} names {what}, which a checkpoint may not: pass --config")
+        _refuse_strangers(path, list(value.values()))
 
 
 def _refuse_other_model(checkpoint: Checkpoint, model: Mapping[str, Any]) -> None:
-    def name(value: Any) -> Any:
-        """Parts by their class alone."""
-        found = value.get("class_path") if isinstance(value, dict) else value
-        return found.rpartition(".")[2] if isinstance(found, str) else found
-
-    if model and name(model) not in (None, checkpoint.task):
-        raise CheckpointError(
-            f"{checkpoint.path} holds a {checkpoint.task}, but the configuration is of a {name(model)}; leave it out"
-        )
+    path, found = checkpoint.path, class_name(model.get("class_path", checkpoint.task))
+    if found != checkpoint.task:
+        raise CheckpointError(f"{path} holds a {checkpoint.task}, but the configuration is of a {found}; leave it out")
     for key, value in (model.get("init_args") or {}).items():
-        if key not in TRAINING and name(value) != name(checkpoint.settings.get(key)):
-            raise CheckpointError(
-                f"{checkpoint.path} was trained with {key} {name(checkpoint.settings.get(key))}, but the configuration "
-                f"says {name(value)}: leave out --config, the checkpoint knows its model"
-            )
+        theirs, ours = shown(checkpoint.settings.get(key)), shown(value)
+        if key in (*TRAINING, TASKS[checkpoint.task].made_of) or class_name(theirs) == class_name(ours):
+            continue
+        raise CheckpointError(
+            f"{path} was trained with {key} {theirs}, but the configuration says {ours}: leave out --config, the "
+            "checkpoint knows its model"
+        )
 
 
 def sizes(data: Any) -> list[Sequence[int]]:

@@ -15,13 +15,15 @@ from facelightning.callbacks import Figures, PredictionWriter, Report
 from facelightning.checkpoint import Checkpoint, built_from
 from facelightning.cli.arguments import beside_checkpoint, merge, options, set_sizes, sizes, with_recipe
 from facelightning.cli.parser import ConfigFile, FaceParser
-from facelightning.errors import ConfigurationError
+from facelightning.errors import CheckpointError, ConfigurationError
 from facelightning.facts import DataFacts
 from facelightning.runs import RunFolder
 from facelightning.tasks import TASKS, FaceTask
 from facelightning.tasks.base import shown
 
 QUIET = (
+    # a test, and a training that goes on, write into folders of their own
+    r"The dirpath has changed from",
     # a test needs no callback that chose checkpoints
     r"Be aware that when using `ckpt_path`, callbacks used to create the checkpoint",
     # the frozen parser of an attribute network is in evaluation mode on purpose
@@ -33,7 +35,7 @@ QUIET = (
 )
 
 
-NEEDS_MODEL = "{} needs a trained model: pass its file, such as --ckpt_path=runs/NAME/version_0/checkpoints/best.ckpt"
+NEEDED = "a trained model: pass its file, such as --ckpt_path=runs/NAME/version_0/checkpoints/best.ckpt"
 
 
 class SaveConfig(SaveConfigCallback):
@@ -65,15 +67,18 @@ class FaceCLI(LightningCLI):
 
     Args:
         args: The command line without the program's name.
-        run: Whether its first word is one of the four; else the command that is parsed runs nothing.
     """
 
-    def __init__(self, args: Sequence[str], run: bool = True) -> None:
+    own_command: str | None = None
+    """Of a subclass that parses a command which is none of the four."""
+
+    def __init__(self, args: Sequence[str]) -> None:
         for message in QUIET:
             warnings.filterwarnings("ignore", message)
         # Lightning advertises other products in its log, and has no switch for it
         logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda r: "Tip:" not in r.getMessage())
         self.checkpoint: Checkpoint | None = None
+        self.any_size = False
         super().__init__(
             FaceTask,
             L.LightningDataModule,
@@ -85,14 +90,14 @@ class FaceCLI(LightningCLI):
             seed_everything_default=0,
             trainer_defaults={"use_distributed_sampler": False},  # our samplers know the processes
             parser_class=FaceParser,
-            parser_kwargs={"description": "Keys of a task, a data module or a part: --model.help=JointNet."},
             args=list(args),
-            run=run,
+            run=self.own_command is None,
         )
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """A parser whose ``--config`` finds bundled files."""
-        parser = FaceParser(**kwargs)
+        epilog = "Keys of a task or of data: --model.help=JointNet, --data.help=CelebADataModule"
+        parser = FaceParser(**kwargs, epilog=epilog)
         parser.add_argument(
             "-c", "--config", action=ConfigFile, help="YAML file, or the name of a bundled one; later ones win"
         )
@@ -116,53 +121,63 @@ class FaceCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse what was given, and what the checkpoint says beside it."""
-        words = with_recipe(args)
-        path, configs = next((path for *_, path in options(words, "--ckpt_path")), None), merge(words)
-        training = words[:1] == ["fit"]
-        if not (training or path or configs or {"-h", "--help"} & {*words}):
-            raise ConfigurationError(NEEDS_MODEL.format(" ".join(words[:1])))
+        words, command = with_recipe(args), self.own_command or args[0]
+        configs, training = merge(words), command == "fit"
+        path = [configs.get("ckpt_path"), *(path for *_, path in options(words, "--ckpt_path"))][-1]
+        helps = ("--model", "--data.help", "-h", "--help", "--print_config")
         if path not in (None, "best", "last", "hpc"):
             self.checkpoint = Checkpoint.read(str(path))
             words = beside_checkpoint(words, self.checkpoint, configs, training)
+        elif not configs and not any(word.startswith(helps) for word in words):
+            what = "a configuration: --config quickstart.yaml" if training else NEEDED
+            raise ConfigurationError(f"{command} needs {what}")
         self.config = parser.parse_args(words)
         settings = self.settings
+        if settings.recipe is not None:  # from a file: --recipe itself has become a configuration
+            raise ConfigurationError(f"recipe {settings.recipe} in a configuration does nothing: pass --recipe")
+        if self.checkpoint is not None:
+            settings.ckpt_path = self.checkpoint.path
         for key in ("verbose", "return_predictions"):  # Report prints the scores; kept, predictions fill the memory
             if key in settings:
                 settings[key] = False
-        task = TASKS.get(settings.model.class_path.rpartition(".")[2], FaceTask)
-        source = self.checkpoint
-        if task.made_of is not None and source is None:
-            if training:
-                raise ConfigurationError(
-                    f"{task.__name__} has nothing to learn: `facelightning test` scores it and writes its checkpoint"
-                )
-            source = Checkpoint.read(settings.model.init_args[task.made_of][0])
+        name, source = settings.model.class_path.rpartition(".")[2], self.checkpoint
+        made_of = TASKS.get(name, FaceTask).made_of
+        if source is not None and source.task != name:
+            raise CheckpointError(f"{source.path} holds a {source.task}, not a {name}")
+        if made_of is not None and training:
+            raise ConfigurationError(f"{name} has nothing to learn: `facelightning test` writes its checkpoint")
+        if made_of is not None and source is None:
+            parts = settings.model.init_args[made_of]
+            source = Checkpoint.read(parts[0]) if parts else None
         elif source is None and not training:
-            raise ConfigurationError(NEEDS_MODEL.format(" ".join(words[:1])))
+            raise ConfigurationError(f"{command} needs {NEEDED}")
         if source is not None:
-            self._follow_size(source, configs, words)
+            self._follow_size(source, configs, words, training)
 
-    def _follow_size(self, source: Checkpoint, configs: Mapping[str, Any], words: Sequence[str]) -> None:
+    def _follow_size(
+        self, source: Checkpoint, configs: Mapping[str, Any], words: Sequence[str], training: bool
+    ) -> None:
         """Take the images' size from a checkpoint, unless the command line says another."""
         with built_from(source.path):
-            size, data = DataFacts.of(source.facts).plain()["image_size"], self.settings.data
-        self.any_size = any(re.match(r"--data\b.*\bimage_size\b", word) for word in words)
-        if self.any_size:
-            return
-        for other in sizes(configs.get("data")):
+            size = DataFacts.of(source.facts).plain()["image_size"]
+        asked, data = any(re.match(r"--data\b.*\bimage_size\b", word) for word in words), self.settings.data
+        for other in sizes(data.as_dict() if training else {} if asked else configs.get("data")):
             if list(other) != size:
+                what = "a training goes on as it began" if training else "leave it out, or pass --data.image_size"
                 raise ConfigurationError(
                     f"{source.path} was trained on images of {shown(size)}, but the configuration says "
-                    f"{shown(list(other))}: leave it out, or pass --data.image_size to have it so"
+                    f"{shown(list(other))}: {what}"
                 )
-        set_sizes(data, tuple(size))
+        self.any_size = asked and not training
+        if not asked:
+            set_sizes(data, tuple(size))
 
     def after_instantiate_classes(self) -> None:
         """Build the task for what its checkpoint was trained on; the weights follow."""
         if self.checkpoint is not None and self.model.facts is None:
             with built_from(self.checkpoint.path):
                 self.model.build(DataFacts.of(self.checkpoint.facts))
-        self.model.any_size = getattr(self, "any_size", False)
+        self.model.any_size = self.any_size
 
     def after_fit(self) -> None:
         """Test the best checkpoint, if the configuration asks for it."""

@@ -100,6 +100,8 @@ def visualize(
 class VisualizeCLI(FaceCLI):
     """The options of :func:`visualize`, and those of the data."""
 
+    own_command = "visualize"
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """The data modules are made of ``--data``."""
         parser.add_function_arguments(visualize, skip={"data"})
@@ -107,7 +109,7 @@ class VisualizeCLI(FaceCLI):
 
 def main(args: Sequence[str]) -> None:
     """The command line of :func:`visualize`."""
-    cli = VisualizeCLI(args, run=False)
+    cli = VisualizeCLI(args)
     cli.datamodule.prepare_data()
     parts = cli.datamodule.parts.values() if isinstance(cli.datamodule, JointDataModule) else [cli.datamodule]
     options = {key: cli.config[key] for key in ("ckpt_path", "against", "output", "faces", "split")}
@@ -194,7 +196,7 @@ def describe_locality(maps: Floats, face: Floats | None) -> str:
         mean entropy 0.41 of at most 1.00 bits; 69 % of the activation on face and hair (75 % of the image)
     """
     text = f"mean entropy {activation_entropy(maps):.2f} of at most {math.log2(maps[0].size):.2f} bits"
-    if face is None:
+    if face is None or face.shape != maps.shape[1:]:  # or of the other network's cells
         return text
     share, area = 100 * share_inside(maps, face), 100 * face.mean()
     return f"{text}; {share:.0f} % of the activation on face and hair ({area:.0f} % of the image)"

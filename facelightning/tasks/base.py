@@ -213,10 +213,10 @@ class FaceTask(L.LightningModule):
         theirs, ours = found.settings, self.settings
         free = set(TRAINING)
         if self._trainer is not None and self.trainer.training:  # what they have seen is of no use to others
-            free -= {"optimizer", "schedule"}
+            free -= {"optimizer", "learning_rate", "weight_decay", "schedule"}
         keys = [key for key in ours if key not in free and theirs.get(key) != ours[key]]
         if keys:
-            values = " and ".join(f"{key} {theirs.get(key)} (here {ours[key]})" for key in keys)
+            values = " and ".join(f"{key} {shown(theirs.get(key))} (here {shown(ours[key])})" for key in keys)
             raise CheckpointError(f"the checkpoint was trained with {values}: take its settings")
         self.check(DataFacts.of(found.facts), "the checkpoint")
 
@@ -276,12 +276,16 @@ class LearningTask(Training, FaceTask):
 
 
 def shown(value: Any) -> str:
-    """A fact in a message: a size as 218×178, many names as their number.
+    """A fact or a setting in a message: a size as 218×178, many names as their number, a part by its class.
 
     Example:
         >>> shown([218, 178]), shown("helen7"), shown(["Male", "Young", "Bald"])
         ('218×178', 'helen7', '3 names (Male, …)')
+        >>> shown({"class_path": "facelightning.models.heads.LinearHead", "init_args": {}})
+        'LinearHead'
     """
-    if isinstance(value, list):
+    if isinstance(value, dict) and "class_path" in value:
+        return str(value["class_path"]).rpartition(".")[2]
+    if isinstance(value, list) and value:
         return f"{len(value)} names ({value[0]}, …)" if isinstance(value[0], str) else "×".join(map(str, value))
     return str(value)

@@ -152,3 +152,13 @@ def test_a_broken_image_is_one_sentence_also_from_a_worker(refused: Callable[...
     small = small_overlay("avg.yaml", tmp_path / "faces", tmp_path)
     message = refused(*FIT, "--config", small, "--data.num_workers=1")
     assert f"facelightning: cannot decode {broken}" in message
+
+
+def test_a_recipe_in_a_file_is_refused(tmp_path: Path, refused: Callable[..., str]) -> None:
+    (tmp_path / "own.yaml").write_text("extends: avg.yaml\nrecipe: small\n")
+    assert "recipe small in a configuration does nothing: pass --recipe" in refused("fit", "--config=own.yaml")
+
+
+def test_what_lightning_refuses_is_a_sentence(refused: Callable[..., str]) -> None:
+    message = refused("fit", "--config=avg.yaml", "--trainer.accelerator=gpu", "--model.width=2")
+    assert message.startswith("facelightning: ")

@@ -151,6 +151,19 @@ class TestScoring:
         trainer.test(task, loader(samples("attributes", count=6)), verbose=False)
         assert flat(task.results["test"]) == pytest.approx(flat({"attributes": apart["attributes"]}), nan_ok=True)
 
+    def test_jointnet_computes_what_is_known_alone(self, parser: Path) -> None:
+        """Or all, where nothing is: to predict."""
+        task = make_task("jointnet-avg", parser).eval()
+        for keys, expected in (
+            (("mask",), {"parsing"}),
+            (("attributes",), {"attributes"}),
+            (("mask", "attributes"), {"parsing", "attributes"}),
+            ((), {"parsing", "attributes"}),
+        ):
+            with torch.no_grad():
+                output, _ = task.predict_batch(next(iter(loader(samples(*keys)))))
+            assert output.keys() & {"parsing", "attributes"} == expected
+
     def test_nothing_to_score_is_an_error(self) -> None:
         with pytest.raises(ConfigurationError, match="val data has nothing"):
             make_trainer().validate(SegNet(width=2).build(FACTS), loader(samples("attributes")), verbose=False)
