@@ -141,6 +141,12 @@ def built_from(path: str | Path) -> Iterator[None]:
         ) from None
 
 
+def part_class(value: Any) -> type | None:
+    """The class of a part of a network, given as it is or as a partial; of the command line's own it is an argument."""
+    candidates = (value.func, *value.args) if isinstance(value, partial) else (value,)
+    return next((found for found in candidates if isinstance(found, type)), None)
+
+
 def plain(value: Any) -> Any:
     """A setting as a checkpoint keeps it: numbers, texts, lists, dictionaries.
 
@@ -148,17 +154,17 @@ def plain(value: Any) -> Any:
     Weights to begin with are left out, for a checkpoint has its own.
 
     Example:
-        >>> plain({"part": partial(nn.Linear, 3, out_features=4), "sizes": (1, 2)})
+        >>> plain({"part": partial(nn.Linear, out_features=4), "sizes": (1, 2)})
         {'part': {'class_path': 'torch.nn.modules.linear.Linear', 'init_args': {'out_features': 4}}, 'sizes': [1, 2]}
     """
-    if isinstance(value, partial):  # the command line's own hold the class as their first argument
-        part = next(found for found in (value.func, *value.args) if isinstance(found, type))
+    part = part_class(value)
+    if isinstance(value, partial) and part is not None:
         defaults = {name: argument.default for name, argument in signature(part).parameters.items()}
         arguments = dict(zip(defaults, value.args if value.func is part else (), strict=False)) | value.keywords
         given = {name: plain(item) for name, item in arguments.items() if name != "weights" and item != defaults[name]}
         return plain(part) | {"init_args": given}
-    if isinstance(value, type):
-        return {"class_path": f"{value.__module__}.{value.__qualname__}", "init_args": {}}
+    if part is not None:
+        return {"class_path": f"{part.__module__}.{part.__qualname__}", "init_args": {}}
     if isinstance(value, Mapping):
         return {key: None if key == "weights" else plain(item) for key, item in value.items()}
     return [plain(item) for item in value] if isinstance(value, list | tuple) else value

@@ -46,3 +46,34 @@ class DataFacts:
         height, width = plain["image_size"]
         space, names = plain["label_space"], plain["attributes"]
         return cls((height, width), space and LABEL_SPACES[space], names and tuple(names))
+
+
+def shown_apart(first: Any, second: Any) -> tuple[str, str]:
+    """Two values that differ, so that one sees it: where they are first apart, if they are shown alike.
+
+    Example:
+        >>> shown_apart(["Bald", "Male", "Young"], ["Bald", "Young", "Male"])
+        ("…['Bald', 'Male', 'Young']…", "…['Bald', 'Young', 'Male']…")
+    """
+    short = shown(first), shown(second)
+    if short[0] != short[1]:
+        return short
+    whole = str(first), str(second)
+    place = max(0, next(i for i, pair in enumerate(zip(*whole, strict=False)) if pair[0] != pair[1]) - 30)
+    return f"…{whole[0][place : place + 60]}…", f"…{whole[1][place : place + 60]}…"
+
+
+def shown(value: Any) -> str:
+    """A fact or a setting in a message: a size as 218×178, many names as their number, a part by its class.
+
+    Example:
+        >>> shown([218, 178]), shown("helen7"), shown(["Male", "Young", "Bald"])
+        ('218×178', 'helen7', '3 names (Male, …)')
+        >>> shown({"class_path": "facelightning.models.heads.LinearHead", "init_args": {}})
+        'LinearHead'
+    """
+    if isinstance(value, dict) and "class_path" in value:
+        return str(value["class_path"]).rpartition(".")[2]
+    if isinstance(value, list) and value:
+        return f"{len(value)} names ({value[0]}, …)" if isinstance(value[0], str) else "×".join(map(str, value))
+    return str(value)

@@ -11,9 +11,10 @@ from jsonargparse import Namespace
 from facelightning.checkpoint import Checkpoint
 from facelightning.configs import chain, find_config, find_recipe
 from facelightning.errors import CheckpointError, ConfigurationError
+from facelightning.facts import shown
 from facelightning.runs import RunFolder
 from facelightning.tasks import TASKS
-from facelightning.tasks.base import TRAINING, shown
+from facelightning.tasks.base import TRAINING
 
 LOGGERS = "lightning.pytorch.loggers."
 TRUSTED = ("facelightning.", LOGGERS, "lightning.pytorch.callbacks.ModelCheckpoint", "albumentations.")
@@ -79,9 +80,7 @@ def beside_checkpoint(
     if task not in TASKS:
         raise CheckpointError(f"{path} holds a {task}, which this version does not know")
     if training and TASKS[task].made_of is not None:
-        raise ConfigurationError(
-            f"{path} holds a {task}, which has nothing to learn: score it with `facelightning test`"
-        )
+        raise ConfigurationError(f"{task} has nothing to learn: score {path} with `facelightning test`")
     used = ("model", "data", "trainer", "seed_everything", "test_after_fit") if training else ("data",)
     base = {} if training and configs else {key: known[key] for key in used if known.get(key) is not None}
     named: list[Any] = [name for *_, name in options(words, "--data")]

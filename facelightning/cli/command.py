@@ -16,10 +16,9 @@ from facelightning.checkpoint import Checkpoint, built_from
 from facelightning.cli.arguments import beside_checkpoint, merge, options, set_sizes, sizes, with_recipe
 from facelightning.cli.parser import ConfigFile, FaceParser
 from facelightning.errors import CheckpointError, ConfigurationError
-from facelightning.facts import DataFacts
+from facelightning.facts import DataFacts, shown
 from facelightning.runs import RunFolder
 from facelightning.tasks import TASKS, FaceTask
-from facelightning.tasks.base import shown
 
 QUIET = (
     # a test, and a training that goes on, write into folders of their own

@@ -19,10 +19,10 @@ from facelightning.callbacks.figures import draw_parsing
 from facelightning.cli import FaceCLI
 from facelightning.data import FaceDataModule, JointDataModule
 from facelightning.errors import ConfigurationError
+from facelightning.facts import shown
 from facelightning.figures import Floats, Image, channels_figure, region_weights_figure, save_image, strongest_channels
 from facelightning.runs import RunFolder
 from facelightning.tasks import FaceTask, load_model
-from facelightning.tasks.base import shown
 
 
 def visualize(

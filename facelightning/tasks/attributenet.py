@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from facelightning.checkpoint import describe
-from facelightning.errors import ConfigurationError
+from facelightning.errors import CheckpointError, ConfigurationError
 from facelightning.facts import DataFacts
 from facelightning.models.attributes import AttributeNetwork
 from facelightning.models.encoders import Encoder, Input
@@ -73,8 +73,10 @@ class AttributeNet(LearningTask):
         if network.regions is not None:
             self.settings["regions"]["init_args"] |= network.regions.settings
         if self.weights is not None:
-            _, trained = describe(self.weights, "AttributeNet", "AttributeNet's weights")
+            description, trained = describe(self.weights, "AttributeNet", "AttributeNet's weights")
             assert trained is not None
+            if description["facts"]["attributes"] != list(names):
+                raise CheckpointError(f"AttributeNet's weights: {self.weights} was trained for other attributes")
             trained.load_into(network, "network.")
         return network, [Attributes(names, balanced=self.balanced)]
 

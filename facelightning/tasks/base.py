@@ -1,61 +1,29 @@
 """What every task shares: one step for training and one for evaluation, scores, optimiser, checkpoints."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, Self, cast
 
 import lightning as L
+import numpy as np
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim import Adagrad, AdamW, Optimizer
 from torch.optim.lr_scheduler import OneCycleLR
-from torchmetrics import MeanMetric, Metric
 
-from facelightning.checkpoint import FORMAT, Checkpoint, plain
+from facelightning.checkpoint import FORMAT, Checkpoint, part_class, plain
 from facelightning.errors import CheckpointError, ConfigurationError
-from facelightning.facts import DataFacts
+from facelightning.facts import DataFacts, shown_apart
 from facelightning.objectives import Batch, Objective, Output
 from facelightning.tasks.lightning_details import forget_loaders
+from facelightning.tasks.scoring import Scoring
 
 TRAINING = ("optimizer", "learning_rate", "weight_decay", "schedule", "parsing_weight", "attribute_weight", "weights")
 """Settings that decide how a network is trained, not what it is."""
 
-
-class Scoring(nn.Module):
-    """The losses and scores of one evaluation: exact on any number of processes, whatever the batches.
-
-    Args:
-        objectives: What is scored.
-    """
-
-    def __init__(self, objectives: Mapping[str, Objective]) -> None:
-        super().__init__()
-        self.objectives = dict(objectives)
-        # modules, so that they move to the device with the task; used as the metrics that they are
-        scores = {key: objective.scores() for key, objective in objectives.items()}
-        self.scores = cast(dict[str, Metric], nn.ModuleDict(scores))
-        self.losses = cast(dict[str, Metric], nn.ModuleDict({key: MeanMetric() for key in objectives}))
-
-    def update(self, output: Output, batch: Batch) -> None:
-        """Count one batch: what is both predicted and known."""
-        for key, objective in self.objectives.items():
-            if objective.is_known(output, batch):
-                self.losses[key].update(objective.sample_loss(output, batch))
-                objective.count(self.scores[key], output, batch)
-
-    def compute(self) -> tuple[dict[str, float], dict[str, Any]]:
-        """Mean losses and scores of each objective that was counted; then start afresh."""
-        counted = [key for key, score in self.scores.items() if score.update_called]
-        losses = {key: float(self.losses[key].compute()) for key in counted}
-        scores = {key: self.scores[key].compute() for key in counted}
-        self.reset()
-        return losses, scores
-
-    def reset(self) -> None:
-        """Start afresh."""
-        for metric in (*self.losses.values(), *self.scores.values()):
-            metric.reset()
+NO_PART = "{} must be a class, or a partial of one, which a checkpoint can name; not {!r}"
 
 
 @dataclass(kw_only=True, eq=False, repr=False)  # two tasks of the same options are two
@@ -216,7 +184,8 @@ class FaceTask(L.LightningModule):
             free -= {"optimizer", "learning_rate", "weight_decay", "schedule"}
         keys = [key for key in ours if key not in free and theirs.get(key) != ours[key]]
         if keys:
-            values = " and ".join(f"{key} {shown(theirs.get(key))} (here {shown(ours[key])})" for key in keys)
+            pairs = {key: shown_apart(theirs.get(key), ours[key]) for key in keys}
+            values = " and ".join(f"{key} {their} (here {our})" for key, (their, our) in pairs.items())
             raise CheckpointError(f"the checkpoint was trained with {values}: take its settings")
         self.check(DataFacts.of(found.facts), "the checkpoint")
 
@@ -232,9 +201,9 @@ class FaceTask(L.LightningModule):
         for key, name in (("image_size", "image size"), ("label_space", "label space"), ("attributes", "attributes")):
             if None in (ours[key], theirs[key]) or ours[key] == theirs[key] or (key == "image_size" and self.any_size):
                 continue
+            our, their = shown_apart(ours[key], theirs[key])
             raise ConfigurationError(
-                f"{type(self).__name__} is built for {name} {shown(ours[key])}, but {whose} has {shown(theirs[key])}; "
-                "give both one"
+                f"{type(self).__name__} is built for {name} {our}, but {whose} has {their}; give both one"
             )
 
     def _log_results(self, name: str, scoring: Scoring) -> None:
@@ -256,8 +225,23 @@ class LearningTask(Training, FaceTask):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if callable(value) and part_class(value) is None:
+                raise ConfigurationError(NO_PART.format(field.name, value))
         # super() would reach the options' constructor, and reset them
         FaceTask.__init__(self, {field.name: getattr(self, field.name) for field in fields(self)})
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Refuse an instance as a part: a task makes its own, once it knows the data."""
+        if isinstance(value, nn.Module) and "_modules" not in vars(self):
+            raise ConfigurationError(NO_PART.format(name, value))
+        super().__setattr__(name, value)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Make what is random in a network, such as dropout, a function of (seed, epoch, batch): resuming is exact."""
+        keys = (int(os.environ.get("PL_GLOBAL_SEED", 0)), self.current_epoch, batch_idx, self.global_rank)
+        torch.manual_seed(int(np.random.SeedSequence(keys).generate_state(1)[0]))
 
     def configure_optimizers(self) -> Optimizer | OptimizerLRSchedulerConfig:
         """The optimiser over everything that is not frozen, and its schedule."""
@@ -273,19 +257,3 @@ class LearningTask(Training, FaceTask):
         momentum = self.optimizer == "adamw"  # AdaGrad has none to cycle
         scheduler = OneCycleLR(optimizer, self.learning_rate, int(steps), cycle_momentum=momentum)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-
-def shown(value: Any) -> str:
-    """A fact or a setting in a message: a size as 218×178, many names as their number, a part by its class.
-
-    Example:
-        >>> shown([218, 178]), shown("helen7"), shown(["Male", "Young", "Bald"])
-        ('218×178', 'helen7', '3 names (Male, …)')
-        >>> shown({"class_path": "facelightning.models.heads.LinearHead", "init_args": {}})
-        'LinearHead'
-    """
-    if isinstance(value, dict) and "class_path" in value:
-        return str(value["class_path"]).rpartition(".")[2]
-    if isinstance(value, list) and value:
-        return f"{len(value)} names ({value[0]}, …)" if isinstance(value[0], str) else "×".join(map(str, value))
-    return str(value)

@@ -15,7 +15,7 @@ from facelightning.facts import DataFacts
 from facelightning.labels import ATTRIBUTES, HELEN7, HELEN11, IGNORE_INDEX
 from facelightning.objectives import Attributes, Output, Parsing
 from facelightning.tasks import AttributeNet, JointNet, SegNet, load_model
-from facelightning.tasks.base import Scoring
+from facelightning.tasks.scoring import Scoring
 from tests.tasks.tiny import (
     FACTS,
     HEIGHT,
