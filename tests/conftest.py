@@ -17,6 +17,7 @@ from facelightning.labels import ATTRIBUTES
 
 os.environ["WANDB_MODE"] = "offline"
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
+os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start; two workers share two cores
 torch.set_num_threads(1)  # the tests run side by side
 
 SIZE = (40, 32)
