@@ -1,7 +1,7 @@
 """A small synthetic set on disk, and the command line run on it."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,15 @@ def write_lfwa(root: Path, images: int = 30, **changes: Any) -> list[str]:
                 elif value is not None:
                     mat[key] = value
     return [name.replace("\\", "/") for name in names]
+
+
+@pytest.fixture(autouse=True)
+def own_environment() -> Iterator[None]:
+    """Lightning leaves the rank and the address of a group of processes behind; the next group would wait for it."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
 
 
 @pytest.fixture

@@ -62,9 +62,7 @@ def best(name: str) -> str:
 
 
 def environment(**variables: str) -> dict[str, str]:
-    # Lightning leaves the address of an earlier group of processes behind, where somebody may still listen
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("MASTER_")}
-    return kept | {"OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"} | variables
+    return os.environ | {"OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"} | variables
 
 
 def run_on(count: int, commands: list[list[str]]) -> None:
