@@ -39,27 +39,10 @@ _HOMES = {
 }
 
 __all__ = [
-    "ATTRIBUTES",
-    "HELEN7",
-    "HELEN11",
-    "LFWA",
-    "AttributeNet",
-    "CelebA",
-    "CelebADataModule",
-    "DataFacts",
-    "EnsembleNet",
-    "FolderDataModule",
-    "Helen",
-    "HelenDataModule",
-    "JointDataModule",
-    "JointNet",
-    "LFWADataModule",
-    "LabelSpace",
-    "SegNet",
-    "SyntheticDataModule",
-    "__version__",
-    "load_model",
-]
+    "ATTRIBUTES", "HELEN7", "HELEN11", "LFWA", "AttributeNet", "CelebA", "CelebADataModule", "DataFacts", "EnsembleNet",
+    "FolderDataModule", "Helen", "HelenDataModule", "JointDataModule", "JointNet", "LFWADataModule", "LabelSpace",
+    "SegNet", "SyntheticDataModule", "__version__", "load_model",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> object:

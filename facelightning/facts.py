@@ -16,7 +16,7 @@ class DataFacts:
         label_space: Of the masks; ``None`` for data without masks.
         attributes: Their names, in the order of a batch's columns; ``None`` for data without attributes.
         positive_rates: How often each attribute occurs in the training split, in [0, 1]; known once data is set up.
-        identities: How many people the training split shows; known once data is set up.
+        identities: How many identities the training split shows; known once data is set up.
 
     Example:
         >>> facts = DataFacts((109, 89), LABEL_SPACES["helen7"])

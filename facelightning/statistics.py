@@ -19,7 +19,7 @@ def bootstrap_differences(
 
     In each resample the identities of the test are drawn anew with all their images, the same for both methods and
     all seeds; the difference is the mean over seeds. An attribute without positives in a resample is left out of its
-    mean. The interval is the basic one, which undoes what a score is off in resamples: average precision is, for
+    mean. The interval is the basic one, which corrects the bias of scores in resamples: average precision has one, for
     images that are drawn twice rank side by side. It tells how the difference varies with the test images, not with
     the trainings.
 
@@ -27,7 +27,7 @@ def bootstrap_differences(
         pairs: Probabilities ``(n, A)`` of the method and of the baseline, a pair for each seed.
         truth: The labels, ``(n, A)``.
         resamples: How often is drawn.
-        identities: Whom each image shows, ``(n,)``; if that is unknown, each another.
+        identities: The identity that each image shows, ``(n,)``; one for each image if not given.
 
     Returns:
         For ``error`` and ``mean_ap`` the difference in percentage points and the ends of its 95 % interval.

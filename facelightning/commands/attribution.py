@@ -25,7 +25,7 @@ from facelightning.labels import ATTRIBUTE_REGIONS, ATTRIBUTES, HELEN7
 from facelightning.tasks import FaceTask, load_model
 
 PAIRS = 16
-"""For how many people, at most, each attribute is drawn with and without; also the faces that go through at once."""
+"""For how many identities, at most, each attribute is drawn with and without; also the batch size."""
 
 _BEARDS = ("5_o_Clock_Shadow", "Goatee", "Mustache", "Sideburns")
 
@@ -35,18 +35,18 @@ def attribution_scores(
 ) -> dict[str, Any]:
     """How far a model looks in the right place, on synthetic faces that no synthetic data set holds.
 
-    A model's evidence for an attribute is the magnitude of the gradient of its logit with respect to the picture,
-    summed over colours: it needs nothing of a model but that it predicts, and sees evidence in black hair too. It is
-    measured on pairs of pictures of one face, with the attribute and without, that are equal in all else: where they
-    differ, and two pixels around, which a network's first resolution sees, there alone is the attribute.
+    A model's evidence for an attribute is the magnitude of the gradient of its logit with respect to the image,
+    summed over colours: any model that predicts has one, and black hair shows in it too. It is measured on pairs of
+    images of one face, with the attribute and without, that are equal in all else. The attribute lies where the two
+    differ, and two pixels around, as far as a network's first resolution sees.
 
     The scores are means over attributes, and those in percent except for ``response``:
 
-    - ``region_preference``: of the local attributes (those with :data:`~facelightning.labels.ATTRIBUTE_REGIONS`), how
-      many have one of their regions as the one that is weighed most on average over ``faces``; ``None`` for a model
-      that does not weigh the seven classes.
-    - ``evidence_inside``: of the evidence for local attributes, how much is inside the attribute's regions in one of
-      the two pictures. ``chance``: the area of those, which is what evidence spread evenly would score.
+    - ``region_preference``: for how many of the local attributes (those with regions in
+      :data:`~facelightning.labels.ATTRIBUTE_REGIONS`) the region of the largest mean weight is one of their own;
+      ``None`` for a model that does not weigh the seven classes.
+    - ``evidence_inside``: how much of the evidence for a local attribute lies in its regions, in either image.
+      ``chance``: the area of those regions, which evenly spread evidence would score.
     - ``evidence_on_change`` and ``chance_on_change``: the same of the pixels that the attribute changes, for all 40.
     - ``response``: by how much the logit is higher with the attribute than without.
     - ``switch_accuracy``: in how many of the pairs it is higher at all.
@@ -54,9 +54,9 @@ def attribution_scores(
 
     Args:
         task: A task that predicts attributes; put into evaluation mode, on the device where it is.
-        faces: How many faces regions are weighed on; the pairs are of as many people for each attribute, up to 16.
+        faces: How many faces regions are weighed on; evidence is measured on up to 16 identities an attribute.
         image_size: Height and width of what the network sees, in pixels.
-        seed: Another seed draws other people.
+        seed: Another seed draws other identities.
 
     Raises:
         ConfigurationError: If the task predicts no attributes, a number is negative, or there is no face.
@@ -69,11 +69,11 @@ def attribution_scores(
         )
     task.eval()
     transform = FaceTransform(image_size)
-    first = 10**15 + seed * 10**7  # beyond SyntheticDataModule's people, from 2·10⁷ times its seed on
+    first = 10**15 + seed * 10**7  # beyond SyntheticDataModule's identities, from 2·10⁷ times its seed on
     regions = _weighed_most(task, range(first, first + faces), transform)
     per_attribute: dict[str, dict[str, Any]] = {}
     for name in tqdm(ATTRIBUTES, desc="switching attributes", unit="attribute"):
-        first += 10**5  # other people for each attribute
+        first += 10**5  # other identities for each attribute
         scores = _pair_scores(task, name, range(first, first + min(faces, PAIRS)), transform)
         per_attribute[name] = {"region": regions.get(name), **scores}
 
@@ -118,13 +118,13 @@ def main(args: Sequence[str]) -> None:
 def _draw(
     faces: Iterable[tuple[NDArray[np.bool_], int]], task: FaceTask, transform: FaceTransform
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """Attributes and persons as a batch in evaluation, its images as floats in [0, 1], which have gradients.
+    """Attributes and identities as a batch in evaluation, its images as floats in [0, 1], which have gradients.
 
     The masks of the seven classes lie apart: in a batch they would have a task parse.
     """
     samples = []
-    for attributes, person in faces:
-        face = draw_face(attributes, identity=person, seed=person)
+    for attributes, identity in faces:
+        face = draw_face(attributes, identity=identity, seed=identity)
         mask, truth = merge_masks(list(face.masks), GROUPS[HELEN7.name]), attributes.astype(np.float32)
         record = Record(image=face.image, mask=mask, attributes=truth, landmarks=face.landmarks)
         samples.append(transform(record, seed=0))
@@ -134,16 +134,16 @@ def _draw(
     return batch, mask
 
 
-def _random(person: int) -> np.random.Generator:
-    return np.random.default_rng([person, 2])  # for a person's attributes; the drawing itself takes 0 and 1
+def _random(identity: int) -> np.random.Generator:
+    return np.random.default_rng([identity, 2])  # for an identity's attributes; the drawing itself takes 0 and 1
 
 
 @torch.no_grad()
-def _weighed_most(task: FaceTask, people: range, transform: FaceTransform) -> dict[str, str]:
+def _weighed_most(task: FaceTask, identities: range, transform: FaceTransform) -> dict[str, str]:
     """For each attribute the region of the largest mean weight; empty if the task does not weigh the seven classes."""
     weights = []
-    for start in tqdm(range(0, len(people), PAIRS), desc="weighing regions", unit="batch"):
-        faces = ((sample_attributes(_random(person)), person) for person in people[start : start + PAIRS])
+    for start in tqdm(range(0, len(identities), PAIRS), desc="weighing regions", unit="batch"):
+        faces = ((sample_attributes(_random(identity)), identity) for identity in identities[start : start + PAIRS])
         output, _ = task.predict_batch(_draw(faces, task, transform)[0])
         if "region_weights" not in output or task.places != HELEN7.classes:
             return {}
@@ -165,19 +165,19 @@ def _with_and_without(name: str, rng: np.random.Generator) -> tuple[NDArray[np.b
 
 
 def _evidence(task: FaceTask, batch: dict[str, Tensor], attribute: int) -> tuple[Tensor, Tensor]:
-    """The logits ``(B,)`` of one attribute, and where in the pictures they come from, ``(B, H, W)``, summing to 1."""
+    """The logits ``(B,)`` of one attribute, and where in the images they come from, ``(B, H, W)``, summing to 1."""
     images = batch["image"].requires_grad_()
     logits = task.predict_batch(batch)[0]["attributes"][:, attribute]
-    (gradient,) = torch.autograd.grad(logits.sum(), images)  # in evaluation mode no picture acts on another's logit
+    (gradient,) = torch.autograd.grad(logits.sum(), images)  # in evaluation mode no image acts on another's logit
     magnitude = gradient.abs().sum(dim=1)
     total = magnitude.sum(dim=(1, 2), keepdim=True)
     return logits.detach(), magnitude / total.clamp(min=torch.finfo(total.dtype).tiny)  # without a gradient: nowhere
 
 
-def _pair_scores(task: FaceTask, name: str, people: range, transform: FaceTransform) -> dict[str, float | None]:
-    """What the model makes of one attribute on pairs of pictures, with it and without it."""
-    sides = zip(*(_with_and_without(name, _random(person)) for person in people), strict=True)
-    drawn = (_draw(zip(side, people, strict=True), task, transform) for side in sides)
+def _pair_scores(task: FaceTask, name: str, identities: range, transform: FaceTransform) -> dict[str, float | None]:
+    """What the model makes of one attribute on pairs of images, with it and without it."""
+    sides = zip(*(_with_and_without(name, _random(identity)) for identity in identities), strict=True)
+    drawn = (_draw(zip(side, identities, strict=True), task, transform) for side in sides)
     (first, first_mask), (second, second_mask) = drawn
     index = ATTRIBUTES.index(name)
     (higher, evidence_with), (lower, evidence_without) = (_evidence(task, batch, index) for batch in (first, second))
@@ -190,7 +190,7 @@ def _pair_scores(task: FaceTask, name: str, people: range, transform: FaceTransf
     inside: tuple[float | None, float | None] = (None, None)
     if ATTRIBUTE_REGIONS[name]:
         classes = torch.tensor([HELEN7.index(region) for region in ATTRIBUTE_REGIONS[name]], device=task.device)
-        # of either picture: a bald head has no hair, and its attribute lives where hair would be
+        # of either image: a bald head has no hair, and its attribute lives where hair would be
         inside = share(torch.isin(first_mask, classes) | torch.isin(second_mask, classes))
     difference = (255 * (first["image"] - second["image"]).detach()).round().abs().sum(dim=1)
     visible = (difference > 8).float()  # of 255, over the three channels: more than rounding, and hardly to be seen

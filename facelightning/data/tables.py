@@ -97,7 +97,7 @@ class AttributeDataset(Dataset[Record]):
         names: Their file names, N of them.
         attributes: ``(N, 40)`` in {0,1}.
         landmarks: ``(N, 5, 2)`` x,y in pixels of the file: left and right eye, nose, left and right mouth corner.
-        identities: ``(N,)``, a number for each person.
+        identities: ``(N,)``, the number of the identity that each image shows.
     """
 
     folder: Path

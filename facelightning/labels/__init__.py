@@ -4,13 +4,6 @@ from facelightning.labels.attributes import ATTRIBUTE_GROUPS, ATTRIBUTE_REGIONS,
 from facelightning.labels.parsing import HELEN7, HELEN11, HELEN11_TO_7, IGNORE_INDEX, LABEL_SPACES, LabelSpace
 
 __all__ = [
-    "ATTRIBUTES",
-    "ATTRIBUTE_GROUPS",
-    "ATTRIBUTE_REGIONS",
-    "HELEN7",
-    "HELEN11",
-    "HELEN11_TO_7",
-    "IGNORE_INDEX",
-    "LABEL_SPACES",
-    "LabelSpace",
-]
+    "ATTRIBUTES", "ATTRIBUTE_GROUPS", "ATTRIBUTE_REGIONS", "HELEN7", "HELEN11", "HELEN11_TO_7", "IGNORE_INDEX",
+    "LABEL_SPACES", "LabelSpace",
+]  # fmt: skip

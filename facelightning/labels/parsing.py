@@ -13,7 +13,7 @@ class LabelSpace:
     Args:
         name: What configurations and checkpoints call it.
         classes: Class names; a class's index is its place here, background first.
-        colors: One RGB colour a class, for pictures.
+        colors: One RGB colour a class, for figures.
         parts: The small facial components (eyes, brows, nose, mouth): enlarged by max pooling in SSP
             (Kalayeh et al., §5) and merged in Helen's "overall" F1.
         flip_pairs: Pairs of classes that change places when an image is mirrored.

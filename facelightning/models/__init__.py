@@ -12,20 +12,7 @@ from facelightning.models.regions import LandmarkBoxes
 from facelightning.models.segmentation import SegmentationNetwork
 
 __all__ = [
-    "AttributeNetwork",
-    "AveragePooling",
-    "EnsembleNetwork",
-    "JointNetwork",
-    "LandmarkBoxes",
-    "LinearHead",
-    "LocalizationHead",
-    "MaskedInput",
-    "PaperEncoder",
-    "ParserRegions",
-    "PyramidPooling",
-    "SegmentationNetwork",
-    "SemanticGating",
-    "SemanticPooling",
-    "SymbioticAugmentation",
-    "TorchvisionEncoder",
-]
+    "AttributeNetwork", "AveragePooling", "EnsembleNetwork", "JointNetwork", "LandmarkBoxes", "LinearHead",
+    "LocalizationHead", "MaskedInput", "PaperEncoder", "ParserRegions", "PyramidPooling", "SegmentationNetwork",
+    "SemanticGating", "SemanticPooling", "SymbioticAugmentation", "TorchvisionEncoder",
+]  # fmt: skip

@@ -13,7 +13,7 @@ from facelightning.errors import ConfigurationError
 from facelightning.reproduce.tables import ATTRIBUTION, Row, listed, read_tables
 from facelightning.runs import RunFolder
 
-RECKONING = ("accelerator", "precision")
+COMPUTING = ("accelerator", "precision")
 """Settings of the trainer that a score may depend on."""
 
 
@@ -89,7 +89,8 @@ class Plan:
         roots: The folder of each data set that is given.
         recipe: Changes size, optimiser and length of every training.
         overlays: Configurations that change every training after that. An assembled row takes of them the settings of
-            the data, but for the images' size, which is its members'; and, as every prediction, how is reckoned.
+            the data, but not the image size, which its members know; and, as every prediction, accelerator and
+            precision.
         folder: Of all runs.
     """
 
@@ -100,7 +101,7 @@ class Plan:
         data = {key: value for content in contents for key, value in _section(content, "data", "init_args").items()}
         trainer = {key: value for content in contents for key, value in _section(content, "trainer").items()}
         self._seen = _options("data", {key: value for key, value in data.items() if key != "image_size"})
-        self._reckoned = _options("trainer", {key: trainer[key] for key in RECKONING if key in trainer})
+        self._computing = _options("trainer", {key: trainer[key] for key in COMPUTING if key in trainer})
         self._minutes = read_config(recipe_folder(recipe) / "minutes.yaml") if recipe else {}
         self.rows = {row.name: row for table in read_tables() for row in table.rows if row.name}
         self.runs: dict[tuple[str, int], Run] = {}
@@ -134,9 +135,9 @@ class Plan:
         recipe = None if row.assembled else self._recipe(row)
         command = ["test" if row.assembled else "fit", *(f"--config={path}" for path in configs)]
         command += [f"--recipe={self.recipe}"] if recipe else []
-        command += [*self._seen, *self._reckoned] if row.assembled else ["--test_after_fit=true"]
+        command += [*self._seen, *self._computing] if row.assembled else ["--test_after_fit=true"]
         command += [*data, *_options("model", model), *_options("trainer.logger", logger), f"--seed_everything={seed}"]
-        prediction = ["predict", f"--ckpt_path={files.best}", *data, *self._reckoned]
+        prediction = ["predict", f"--ckpt_path={files.best}", *data, *self._computing]
         prediction += _options("trainer.logger", {**logger, "version": f"{files.path.name}/test"})
         every = [file for path in (*configs, *filter(None, [recipe])) for file, _ in chain(path)]
         return Run(row, seed, files, [*parents.values()], every, command, prediction, self._minutes.get(name))

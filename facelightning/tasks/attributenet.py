@@ -12,7 +12,7 @@ from facelightning.models.gating import Gate
 from facelightning.models.heads import Head, LinearHead
 from facelightning.models.pooling import AveragePooling, Pooling
 from facelightning.models.regions import RegionSource
-from facelightning.objectives import Attributes, Batch, Objective, Output
+from facelightning.objectives import Attributes, Objective
 from facelightning.tasks.base import LearningTask
 
 
@@ -79,7 +79,3 @@ class AttributeNet(LearningTask):
                 raise CheckpointError(f"AttributeNet's weights: {self.weights} was trained for other attributes")
             trained.load_into(network, "network.")
         return network, [Attributes(names, balanced=self.balanced)]
-
-    def predict_batch(self, batch: Batch) -> tuple[Output, Batch]:
-        """Describe the images of a batch."""
-        return self.network(batch["image"], batch.get("landmarks")), batch

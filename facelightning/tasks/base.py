@@ -97,7 +97,7 @@ class FaceTask(L.LightningModule):
 
     def predict_batch(self, batch: Batch) -> tuple[Output, Batch]:
         """What the network says of a batch, and the truth to hold it against."""
-        raise NotImplementedError
+        return self.network(batch["image"], batch.get("landmarks")), batch
 
     def setup(self, stage: str) -> None:
         """Build the network for the data; or, if it is built, refuse other data than it is for."""

@@ -8,7 +8,7 @@ from facelightning.errors import ConfigurationError
 from facelightning.facts import DataFacts
 from facelightning.models.attributes import AttributeNetwork
 from facelightning.models.ensemble import EnsembleNetwork
-from facelightning.objectives import Attributes, Batch, Objective, Output
+from facelightning.objectives import Attributes, Objective
 from facelightning.tasks.attributenet import AttributeNet
 from facelightning.tasks.base import FaceTask
 
@@ -60,10 +60,6 @@ class EnsembleNet(FaceTask):
         return EnsembleNetwork(cast(AttributeNetwork, task.network) for task in self._members), [
             Attributes(facts.attributes)
         ]
-
-    def predict_batch(self, batch: Batch) -> tuple[Output, Batch]:
-        """Describe the images of a batch."""
-        return self.network(batch["image"], batch.get("landmarks")), batch
 
     def configure_optimizers(self) -> None:
         """There is nothing to learn."""

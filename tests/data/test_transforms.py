@@ -1,4 +1,4 @@
-"""Picture, mask and landmarks stay together: through the fit to one size, through augmentation, through the mirror."""
+"""Image, mask and landmarks stay together: through the fit to one size, through augmentation, through the mirror."""
 
 import random
 from typing import Any

@@ -106,8 +106,8 @@ def _draw_faces(
             number += 1
             attributes = np.where(_OF_THE_MOMENT, sample_attributes(rng), lasting)
             # streams keep the identities of the two data sets apart, and the seed those of two data sets of one kind
-            person = (seed * 2 + stream) * 10_000_000 + identity
-            yield number, split, identity, attributes, draw_face(attributes, person, seed=number)
+            drawn = (seed * 2 + stream) * 10_000_000 + identity
+            yield number, split, identity, attributes, draw_face(attributes, drawn, seed=number)
             progress.update()
 
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from facelightning.data.synthetic import features, head
 from facelightning.data.synthetic.canvas import HEIGHT, WIDTH, Canvas
-from facelightning.data.synthetic.parameters import Sketch, lerp, noise_bank, sample_identity, sample_picture
+from facelightning.data.synthetic.parameters import Sketch, lerp, noise_bank, sample_identity, sample_shot
 from facelightning.labels import ATTRIBUTES
 
 DRAWING_VERSION = 1
@@ -55,13 +55,13 @@ def draw_face(attributes: NDArray[np.bool_], identity: int, seed: int) -> Cartoo
         raise ValueError(f"attributes has shape {attributes.shape}, expected ({len(ATTRIBUTES)},)")
     has = dict(zip(ATTRIBUTES, attributes.tolist(), strict=True))
     rng = np.random.default_rng([identity, seed, 1])
-    picture = sample_picture(rng)
+    shot = sample_shot(rng)
     freckles = rng.random((16, 2)) * (68, 26) - (34, -9)
-    angle, scale = np.deg2rad(lerp(-5, 5, picture.rotation)), lerp(0.95, 1.05, picture.scale)
+    angle, scale = np.deg2rad(lerp(-5, 5, shot.rotation)), lerp(0.95, 1.05, shot.scale)
     cos, sin = scale * np.cos(angle), scale * np.sin(angle)
-    x, y = 89 + lerp(-3, 3, picture.shift_x), 112 + lerp(-3, 3, picture.shift_y)
+    x, y = 89 + lerp(-3, 3, shot.shift_x), 112 + lerp(-3, 3, shot.shift_y)
     canvas = Canvas(_background(rng), pose=np.array([[cos, -sin, x], [sin, cos, y]]))
-    sketch = Sketch(canvas, has, sample_identity(identity), picture)
+    sketch = Sketch(canvas, has, sample_identity(identity), shot)
 
     head.draw_back_hair(sketch)
     head.draw_neck(sketch)
@@ -108,12 +108,12 @@ def _background(rng: np.random.Generator) -> NDArray[np.float32]:
 
 def _photograph(sketch: Sketch, rng: np.random.Generator) -> NDArray[np.uint8]:
     """The finished drawing with light from one side, focus, and the sensor's noise, ``(218, 178, 3)``."""
-    image, picture = sketch.canvas.image, sketch.picture
-    angle, strength = 2 * np.pi * picture.light_angle, lerp(0.02, 0.2, picture.light_strength)
+    image, shot = sketch.canvas.image, sketch.shot
+    angle, strength = 2 * np.pi * shot.light_angle, lerp(0.02, 0.2, shot.light_strength)
     x, y = np.linspace(-1, 1, WIDTH, dtype=np.float32), np.linspace(-1, 1, HEIGHT, dtype=np.float32)
     across = np.float32(strength * np.cos(angle)) * x
-    down = np.float32(lerp(0.88, 1.08, picture.brightness)) + np.float32(strength * np.sin(angle)) * y
-    warmth = lerp(-0.05, 0.05, picture.light_warmth)
+    down = np.float32(lerp(0.88, 1.08, shot.brightness)) + np.float32(strength * np.sin(angle)) * y
+    warmth = lerp(-0.05, 0.05, shot.light_warmth)
     image *= across + down[:, None]
     image *= np.array([1 + warmth, 1, 1 - warmth], np.float32)[:, None, None]
     image = cv2.merge(list(image))
@@ -121,5 +121,5 @@ def _photograph(sketch: Sketch, rng: np.random.Generator) -> NDArray[np.uint8]:
         image = cv2.GaussianBlur(image, (0, 0), 2.6)
     top, left = rng.integers(0, 64, 2).tolist()
     grain = noise_bank()[top : top + HEIGHT, left : left + WIDTH]
-    noisy = cv2.addWeighted(image, 1, grain, lerp(1.5, 6, picture.noise), 0, dtype=cv2.CV_8U)
+    noisy = cv2.addWeighted(image, 1, grain, lerp(1.5, 6, shot.noise), 0, dtype=cv2.CV_8U)
     return np.asarray(noisy, dtype=np.uint8)

@@ -41,7 +41,7 @@ def draw_skin(sketch: Sketch, head: Stencil, freckles: Points) -> None:
         canvas.paint(canvas.stencil(*(fold + eye for eye in eyes)).within(head), dark, opacity=0.8)
     if has["Heavy_Makeup"]:
         lid = smooth([(-13, 0), (-7, -12), (6, -14), (13, -5), (12, 3), (0, 9)])
-        colour = pick(_EYE_SHADOWS, sketch.picture.shadow_colour)
+        colour = pick(_EYE_SHADOWS, sketch.shot.shadow_colour)
         shadow = canvas.stencil(*_at_eyes(sketch, lid), blur=1.5).within(head)
         canvas.paint(shadow, colour, opacity=0.72)
 
@@ -128,11 +128,11 @@ def draw_mouth(sketch: Sketch) -> None:
     full = 2.1 if has["Big_Lips"] else 1.0
     bow = np.exp(-(((np.abs(np.linspace(-1, 1, 13)[:, None]) - 0.3) / 0.18) ** 2))
     upper = line - down * full * profile * (3.6 + 1.2 * bow)
-    gap = lerp(8, 12, sketch.picture.mouth_opening) if has["Mouth_Slightly_Open"] else 0.0
+    gap = lerp(8, 12, sketch.shot.mouth_opening) if has["Mouth_Slightly_Open"] else 0.0
     below = line + down * gap * profile
     lower = below + down * full * profile * 4.6
     natural = blend(sketch.skin * rgb(0.86, 0.62, 0.6), rgb(198, 74, 84), lerp(0.45, 0.65, sketch.identity.lip_tone))
-    colour = pick(_LIPSTICKS, sketch.picture.lipstick_colour) if has["Wearing_Lipstick"] else natural
+    colour = pick(_LIPSTICKS, sketch.shot.lipstick_colour) if has["Wearing_Lipstick"] else natural
     canvas.paint(canvas.stencil(np.concatenate([below, lower[::-1]])), colour * 1.06, "lower_lip")
     gleam = ellipse(0, -2.4 * full, 5, 1.2 * full) + lower[6]
     canvas.paint(canvas.stencil(gleam, blur=1), rgb(255, 225, 220), opacity=0.5 if has["Wearing_Lipstick"] else 0.25)
@@ -172,7 +172,7 @@ def draw_eyes(sketch: Sketch) -> None:
     for outline, label in zip(outlines, ("left_eye", "right_eye"), strict=True):
         canvas.paint(canvas.stencil(outline), rgb(246, 244, 242), label)
     both = canvas.stencil(*outlines)
-    gaze = eye_centres(sketch) + (lerp(-2, 2, sketch.picture.gaze), -0.3)
+    gaze = eye_centres(sketch) + (lerp(-2, 2, sketch.shot.gaze), -0.3)
     canvas.paint(canvas.stencil(*dots(gaze, 5.6)).within(both), pick(_IRISES, sketch.identity.eye_colour))
     canvas.paint(canvas.stencil(*dots(gaze, 2.7)).within(both), rgb(14, 12, 14))
     if has["Attractive"]:
@@ -198,9 +198,9 @@ def draw_glasses(sketch: Sketch) -> None:
     """Frames, face skin in Helen's labels as they are thin, and lenses that let the eyes through."""
     if not sketch.has["Eyeglasses"]:
         return
-    canvas, picture = sketch.canvas, sketch.picture
-    frame = pick((rgb(28, 28, 32), rgb(120, 50, 30), rgb(150, 30, 50), rgb(40, 60, 120)), picture.glasses_colour)
-    if picture.glasses_kind < 0.5:
+    canvas, shot = sketch.canvas, sketch.shot
+    frame = pick((rgb(28, 28, 32), rgb(120, 50, 30), rgb(150, 30, 50), rgb(40, 60, 120)), shot.glasses_colour)
+    if shot.glasses_kind < 0.5:
         box = np.array([(-15, -10), (0, -11), (15, -10), (15.5, 5), (11, 12), (0, 13), (-11, 12), (-15.5, 5)])
         rim, hole = smooth(box, steps=2), smooth(box * (0.8, 0.76), steps=2)
     else:

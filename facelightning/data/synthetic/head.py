@@ -11,15 +11,15 @@ _METALS = (rgb(240, 200, 70), rgb(225, 228, 235), rgb(240, 120, 140), rgb(80, 19
 
 def draw_neck(sketch: Sketch) -> None:
     """Neck, clothes, and what is worn around the neck: background in Helen's labels."""
-    canvas, has, picture = sketch.canvas, sketch.has, sketch.picture
+    canvas, has, shot = sketch.canvas, sketch.has, sketch.shot
     wide = 27.0 if has["Male"] else 21.0
     slope = 100.0 if has["Male"] else 106.0  # broad shoulders start higher
-    cloth = pick(CLOTHS, picture.cloth_colour) * np.float32(lerp(0.7, 1.1, picture.cloth_shade))
+    cloth = pick(CLOTHS, shot.cloth_colour) * np.float32(lerp(0.7, 1.1, shot.cloth_shade))
     body = canvas.stencil(smooth(symmetric([(-wide, 30), (-wide, 74), (-wide - 22, 96), (-60, 130)])))
     canvas.paint(body, sketch.skin * rgb(0.93, 0.9, 0.88), "background")
     shadow = canvas.stencil(ellipse(0, 66, wide + 8, 13), blur=3).within(body)
     canvas.paint(shadow, sketch.skin_shadow, opacity=0.55)
-    dip = lerp(91, 104, picture.neckline)
+    dip = lerp(91, 104, shot.neckline)
     shoulder = [(-150, 135), (-100, slope + 4), (-wide - 18, 89), (-wide - 4, 82)]
     shirt = smooth(symmetric([*shoulder, (-wide * 0.55, dip - 4), (0, dip)]))
     canvas.paint(canvas.stencil(shirt), cloth, "background")
@@ -30,7 +30,7 @@ def draw_neck(sketch: Sketch) -> None:
 
 
 def _draw_necklace(sketch: Sketch, wide: float) -> None:
-    canvas, metal = sketch.canvas, pick(_METALS, sketch.picture.jewel_colour)
+    canvas, metal = sketch.canvas, pick(_METALS, sketch.shot.jewel_colour)
     x = np.linspace(-1, 1, 11)
     beads = np.stack([wide * 0.98 * x, 95 - 17 * x**2], axis=1)
     pendant = ellipse(0, 99, 5, 6)
@@ -40,8 +40,8 @@ def _draw_necklace(sketch: Sketch, wide: float) -> None:
 
 
 def _draw_necktie(sketch: Sketch, wide: float) -> None:
-    canvas, picture = sketch.canvas, sketch.picture
-    tie = pick(CLOTHS[::-1], picture.tie_colour)
+    canvas, shot = sketch.canvas, sketch.shot
+    tie = pick(CLOTHS[::-1], shot.tie_colour)
     white, line = rgb(242, 242, 246), rgb(150, 152, 165)
     shoulders = [(wide + 7, 92), (22, 122), (-22, 122), (-wide - 7, 92)]
     collar = np.array([(-wide - 3, 76), (0, 84), (wide + 3, 76), *shoulders])
@@ -159,15 +159,15 @@ def draw_hat(sketch: Sketch) -> None:
     """A brimmed hat or a knitted cap: background in Helen's labels, over hair and forehead."""
     if not sketch.has["Wearing_Hat"]:
         return
-    canvas, picture = sketch.canvas, sketch.picture
-    colour = pick(CLOTHS, picture.hat_colour)
+    canvas, shot = sketch.canvas, sketch.shot
+    colour = pick(CLOTHS, shot.hat_colour)
     dark = colour * 0.62
     dome = [*symmetric([(-51, -30), (-52, -56), (-40, -84), (0, -93)]), (0, -38)]
     crown = canvas.stencil(smooth(dome))
     canvas.paint(crown, colour, "background")
     light = canvas.stencil(ellipse(-16, -72, 16, 14), blur=4).within(crown)
     canvas.paint(light, blend(colour, rgb(255, 255, 255), 0.5), opacity=0.5)
-    if picture.hat_kind < 0.5:
+    if shot.hat_kind < 0.5:
         band = brush(symmetric([(-52, -42), (-26, -51), (0, -54)]), 11, taper=0.1)
         canvas.paint(canvas.stencil(band).within(crown), dark)
         brim = smooth([(-76, -34), (-40, -44), (0, -47), (40, -44), (76, -34), (40, -31), (0, -33), (-40, -31)])
@@ -183,12 +183,12 @@ def draw_earrings(sketch: Sketch) -> None:
     """Hoops, drops or studs at the lobes, over long hair too."""
     if not sketch.has["Wearing_Earrings"]:
         return
-    canvas, picture = sketch.canvas, sketch.picture
-    metal = pick(_METALS, picture.jewel_colour)
+    canvas, shot = sketch.canvas, sketch.shot
+    metal = pick(_METALS, shot.jewel_colour)
     x = 46 * lerp(0.95, 1.05, sketch.identity.head_width) + 1
-    if picture.earring_kind < 0.4:
+    if shot.earring_kind < 0.4:
         jewel = [ellipse(x, 31, 8, 9.5), ellipse(x, 31, 5, 6.5)]
-    elif picture.earring_kind < 0.75:
+    elif shot.earring_kind < 0.75:
         jewel = [np.array([(x - 2, 20), (x + 2, 20), (x + 6.5, 40), (x, 45), (x - 6.5, 40)])]
     else:
         jewel = [ellipse(x, 23, 6, 6)]

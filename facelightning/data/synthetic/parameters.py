@@ -1,4 +1,4 @@
-"""Everything random about a drawing that expresses no attribute: who it is, and how this picture was taken."""
+"""Everything random about a drawing that expresses no attribute: who it is, and how this shot was taken."""
 
 from collections import namedtuple
 from collections.abc import Mapping
@@ -17,15 +17,15 @@ Identity = namedtuple(
     nose_width nose_length mouth_width mouth_height lip_tone ear_size hair_tone hair_hue hair_volume hair_length
     hair_reach hair_parting asymmetry""",
 )
-"""What stays the same in every picture of one identity; each trait in [0, 1)."""
+"""What stays the same in every shot of one identity; each trait in [0, 1)."""
 
-Picture = namedtuple(
-    "Picture",
+Shot = namedtuple(
+    "Shot",
     """rotation scale shift_x shift_y yaw gaze mouth_opening light_angle light_strength light_warmth brightness noise
     texture cloth_colour cloth_shade neckline tie_colour hat_kind hat_colour glasses_kind glasses_colour
     lipstick_colour shadow_colour jewel_colour earring_kind""",
 )
-"""What changes from picture to picture; each trait in [0, 1)."""
+"""What changes from shot to shot; each trait in [0, 1)."""
 
 
 def sample_identity(identity: int) -> Identity:
@@ -33,9 +33,9 @@ def sample_identity(identity: int) -> Identity:
     return Identity(*np.random.default_rng([identity, 0]).random(len(Identity.__match_args__)).tolist())
 
 
-def sample_picture(rng: np.random.Generator) -> Picture:
-    """The traits of one picture."""
-    return Picture(*rng.random(len(Picture.__match_args__)).tolist())
+def sample_shot(rng: np.random.Generator) -> Shot:
+    """The traits of one shot."""
+    return Shot(*rng.random(len(Shot.__match_args__)).tolist())
 
 
 def lerp(low: float, high: float, t: float) -> float:
@@ -81,7 +81,7 @@ class Sketch:
     canvas: Canvas
     has: Mapping[str, bool]
     identity: Identity
-    picture: Picture
+    shot: Shot
 
     @cached_property
     def skin(self) -> Colour:
@@ -113,7 +113,7 @@ class Sketch:
     @property
     def turn(self) -> float:
         """How far the nose moves sideways in pixels as the head turns; eyes and mouth follow by half."""
-        return lerp(-4, 4, self.picture.yaw)
+        return lerp(-4, 4, self.shot.yaw)
 
     @property
     def tilt(self) -> float:
@@ -122,7 +122,7 @@ class Sketch:
 
     def texture(self, kind: str) -> NDArray[np.float32]:
         """Factors of brightness, ``(218, 178)``: "straight", "wavy" or "tousled" hair, or "stubble"."""
-        top, left = int(self.picture.texture * 60), int(self.picture.texture * 5003) % 60
+        top, left = int(self.shot.texture * 60), int(self.shot.texture * 5003) % 60
         return _texture(kind)[top : top + HEIGHT, left : left + WIDTH]
 
 
