@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from facelightning.labels import ATTRIBUTES, HELEN7, HELEN11, LabelSpace
     from facelightning.tasks import AttributeNet, EnsembleNet, JointNet, SegNet, load_model
 
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else its import asks the network for a newer version
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else importing it checks for updates online
 
 __version__ = version("facelightning")
 
@@ -46,7 +46,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    # looked up at first use: importing torch takes seconds, which `facelightning --help` should not cost
+    # imported on first use: importing torch takes seconds, and `facelightning --help` should not wait for it
     for home, names in _HOMES.items():
         if name in names:
             return getattr(import_module(home), name)

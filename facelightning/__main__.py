@@ -1,4 +1,4 @@
-"""The ``facelightning`` command: knows the subcommands, and imports what one needs only when it is called."""
+"""The ``facelightning`` command: lists the subcommands, and imports each only when it is called."""
 
 import difflib
 import re
@@ -20,7 +20,7 @@ OWN = {
     "visualize": ("commands.visualize", "draw the paper's Figures 3, 4 and 5 for a checkpoint"),
     "attribution": ("commands.attribution", "measure on drawn faces whether a model looks in the right place"),
 }
-"""Commands with options of their own: the module of each, and what it does."""
+"""Commands with their own options: name → module and description."""
 
 USAGE = """usage: facelightning fit --config NAME.yaml [--recipe NAME] [--config OVERLAY.yaml ...] [--KEY VALUE ...]
        facelightning COMMAND --ckpt_path FILE [--KEY VALUE ...]
@@ -36,7 +36,7 @@ example: facelightning fit --config quickstart.yaml"""
 
 
 def users_mistake(error: BaseException | None) -> FacelightningError | None:
-    """The error of ours that an exception is, or was raised from: the argument parser wraps what a class raises."""
+    """The facelightning error behind an exception, if any: the argument parser wraps errors that a class raises."""
     while error is not None and not isinstance(error, FacelightningError):
         error = error.__cause__ or error.__context__
     return error
@@ -75,9 +75,9 @@ def main(args: Sequence[str] | None = None) -> int:
             FaceCLI(arguments)
     except Exception as error:
         mistake = users_mistake(error)
-        if mistake is None and type(error).__name__ != "MisconfigurationException":  # Lightning's own word for one
+        if mistake is None and type(error).__name__ != "MisconfigurationException":  # Lightning's own class of it
             raise
-        # a worker sends its traceback along
+        # an error from a worker process begins with its traceback
         sentence = re.sub(r"(?s)^Caught .*\n[\w.]+Error: ", "", str(mistake or error)).strip()
         print(f"facelightning: {sentence}", file=sys.stderr)
         return 1

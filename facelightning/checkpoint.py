@@ -1,6 +1,6 @@
-"""Checkpoints that know themselves: task, settings, image size, label space, attribute names, weights.
+"""Self-contained checkpoints: task, settings, image size, label space, attribute names, weights.
 
-A file may come from anywhere: nothing in it is executed.
+A file may come from an untrusted source: nothing in it is executed.
 """
 
 import json
@@ -13,6 +13,7 @@ from importlib import import_module
 from inspect import signature
 from pathlib import Path
 from typing import Any
+from zipfile import ZIP_STORED, ZipFile
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from facelightning.errors import CheckpointError
 
 FORMAT = 2
-"""Of what a task writes under "facelightning"; raised whenever an older version could not read it."""
+"""Format of a checkpoint's "facelightning" entry; incremented whenever older versions cannot read it."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +31,10 @@ class Checkpoint:
     Args:
         path: The file.
         task: Name of the task's class.
-        settings: Its arguments, plain; see :func:`plain`.
-        facts: What it was built for; see :meth:`facelightning.facts.DataFacts.plain`.
+        settings: The task's arguments as plain values; see :func:`plain`.
+        facts: The data it was built for; see :meth:`facelightning.facts.DataFacts.plain`.
         weights: The task's state.
-        config: The configuration of the run that wrote it; ``None`` if that was not the command line.
+        config: The configuration of the run that wrote it; ``None`` if it was not run from the command line.
     """
 
     path: str
@@ -50,20 +51,11 @@ class Checkpoint:
         Raises:
             CheckpointError: If there is no such file, it is broken, or it was not written by this library.
         """
-        if not Path(path).is_file():
-            raise CheckpointError(f"checkpoint {path} does not exist")
-        try:
-            content: Any = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # whatever a broken or malicious file provokes
-            # torch's own message advises to switch weights_only off
-            raise CheckpointError(
-                f"checkpoint {path} cannot be read ({type(error).__name__}): it is damaged or not a checkpoint"
-            ) from None
-        return cls.of(content, path)
+        return cls.of(read_file(path), path)
 
     @classmethod
     def of(cls, content: Any, path: str | Path = "the checkpoint") -> "Checkpoint":
-        """The same of what was read already; raises likewise."""
+        """The same for content that was read already; raises the same errors."""
         if isinstance(content, dict) and "facelightning_task" in content:
             raise CheckpointError(
                 f"{path} was written by an older version of facelightning, whose networks had other parts: "
@@ -78,39 +70,73 @@ class Checkpoint:
                 f"{path} has format {about['format']}, but this version of facelightning reads format {FORMAT}"
             )
         config = content.get("facelightning_config")
-        if not (isinstance(about["settings"], dict) and isinstance(config, dict | None)):
-            raise CheckpointError(f"{path} is damaged: its settings and configuration must hold keys and values")
-        return cls(str(path), about["task"], about["settings"], about["facts"], content["state_dict"], config)
+        if not (
+            isinstance(about["task"], str) and isinstance(about["settings"], dict) and isinstance(config, dict | None)
+        ):
+            raise CheckpointError(
+                f"{path} is damaged: its task must be a name, its settings and configuration keys and values"
+            )
+        weights = content["state_dict"]
+        if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
+            raise CheckpointError(f"{path} is damaged: its weights must be tensors by name")
+        floats = {key: value for key, value in weights.items() if value.is_floating_point()}
+        bad = next((key for key, value in floats.items() if not value.isfinite().all()), "")
+        if bad:
+            raise CheckpointError(f"{path} holds weights that are not finite ({bad[:80]}): its training has diverged")
+        return cls(str(path), about["task"], about["settings"], about["facts"], weights, config)
 
     @property
     def description(self) -> dict[str, Any]:
-        """All but the weights: enough to build the task anew."""
+        """Everything but the weights: enough to rebuild the task."""
         return {"format": FORMAT, "task": self.task, "settings": self.settings, "facts": self.facts}
 
     def load_into(self, module: nn.Module, prefix: str = "") -> None:
-        """Give a module the weights whose names begin with ``prefix``.
+        """Load the weights whose names begin with ``prefix`` into a module.
 
         Raises:
-            CheckpointError: If they are not those of such a module.
+            CheckpointError: If they do not fit the module.
         """
         try:
             module.load_state_dict(
                 {key.removeprefix(prefix): value for key, value in self.weights.items() if key.startswith(prefix)}
             )
-        except Exception:  # whatever weights that are none provoke
+        except Exception:  # values that are no weights may raise anything
             raise CheckpointError(
                 f"the weights in {self.path} do not fit its settings: it is damaged or of another version of "
                 "facelightning"
             ) from None
 
 
+def read_file(path: str | Path) -> Any:
+    """Load what :func:`torch.save` wrote, onto the CPU; nothing in it is executed.
+
+    Raises:
+        CheckpointError: If there is no such file, a byte of it has changed, or it holds more than tensors and plain
+            values.
+    """
+    if not Path(path).is_file():
+        raise CheckpointError(f"checkpoint {path} does not exist")
+    try:
+        with ZipFile(path) as archive:
+            # torch does not compress; a small compressed file may fill the memory
+            foreign = [item.filename for item in archive.infolist() if item.compress_type != ZIP_STORED]
+            damaged = foreign[0] if foreign else archive.testzip()  # torch itself checks no checksums
+        if damaged is None:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        reason = f"{damaged[:80]} in it is not as it was written"
+    except Exception as error:  # a broken or malicious file may raise anything
+        # torch's own message recommends weights_only=False
+        reason = f"{type(error).__name__}: it is damaged or not a checkpoint"
+    raise CheckpointError(f"checkpoint {path} cannot be read ({reason})")
+
+
 def describe(source: str, task: str, purpose: str) -> tuple[dict[str, Any], Checkpoint | None]:
-    """What a trained task that another is made of says of itself, and its file, if that is at hand.
+    """The description of a trained task that is part of another, and its checkpoint if ``source`` is a file.
 
     Args:
-        source: A file; or a description as JSON, as checkpoints keep it of the tasks that they are made of.
-        task: Name of the class it must have.
-        purpose: Who asks, for messages.
+        source: A checkpoint file, or a description as JSON, which checkpoints store for the tasks they contain.
+        task: Name of the expected task class.
+        purpose: What it is for, for error messages.
 
     Raises:
         CheckpointError: If the file is missing, broken, or of another task.
@@ -123,13 +149,13 @@ def describe(source: str, task: str, purpose: str) -> tuple[dict[str, Any], Chec
     except CheckpointError as error:
         raise CheckpointError(f"{purpose}: {error}; {remedy}") from None
     if found.task != task:
-        raise CheckpointError(f"{purpose}: {found.path} holds a {found.task}, not a {task}; {remedy}")
+        raise CheckpointError(f"{purpose}: {found.path} holds {found.task}, not {task}; {remedy}")
     return found.description, found if is_file else None
 
 
 @contextmanager
 def built_from(path: str | Path) -> Iterator[None]:
-    """Turn whatever settings provoke that are not of this version, or were changed, into one sentence on their file."""
+    """Turn any error from settings that are edited or of another version into one sentence that names their file."""
     try:
         yield
     except Exception as error:
@@ -142,16 +168,16 @@ def built_from(path: str | Path) -> Iterator[None]:
 
 
 def part_class(value: Any) -> type | None:
-    """The class of a part of a network, given as it is or as a partial; of the command line's own it is an argument."""
+    """The class of a network's part, given as a class or a partial; the command line's partials hold it as argument."""
     candidates = (value.func, *value.args) if isinstance(value, partial) else (value,)
     return next((found for found in candidates if isinstance(found, type)), None)
 
 
 def plain(value: Any) -> Any:
-    """A setting as a checkpoint keeps it: numbers, texts, lists, dictionaries.
+    """A setting as a checkpoint stores it: numbers, strings, lists, dictionaries.
 
     A part of a network, given as a class or as a partial of one, becomes its class path and arguments, as in YAML.
-    Weights to begin with are left out, for a checkpoint has its own.
+    Initial weights are left out, because a checkpoint has its own.
 
     Example:
         >>> plain({"part": partial(nn.Linear, out_features=4), "sizes": (1, 2)})

@@ -1,4 +1,4 @@
-"""Configuration files: found by name, read as dictionaries, with what they extend and the recipes for them."""
+"""Configuration files: found by name, read as dictionaries; the files they extend, and their recipes."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -12,14 +12,14 @@ from facelightning.errors import ConfigurationError
 
 
 def config_folder() -> Path:
-    """Where the bundled configurations lie: inside an installed package, beside it in a checkout."""
+    """The folder of the bundled configurations: inside an installed package, beside it in a git checkout."""
     package = Path(str(files("facelightning")))
     installed = package / "configs"
     return installed if installed.is_dir() else package.parent / "configs"
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """What to use in place of an unknown name.
+    """A hint at what to use instead of an unknown name.
 
     Example:
         >>> suggestion("sgs", ["avg", "ssg"])
@@ -31,14 +31,14 @@ def suggestion(name: str, known: Iterable[str]) -> str:
 
 
 def find_config(name: str, folder: Path) -> Path:
-    """The file that a configuration's name means: an own file first, then a bundled one.
+    """The file of a configuration: the user's own file first, then a bundled one.
 
     Args:
         name: A path, relative to ``folder``, or the name of a bundled configuration.
         folder: Where relative paths start.
 
     Raises:
-        ConfigurationError: If there is neither; the message lists the bundled ones.
+        ConfigurationError: If neither exists; the message lists the bundled ones.
     """
     bundled = config_folder()
     for path in (folder / name, bundled / name, bundled / f"{name}.yaml"):
@@ -50,7 +50,7 @@ def find_config(name: str, folder: Path) -> Path:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """A configuration file as a dictionary, or one clear sentence."""
+    """Read a configuration file; raises :class:`ConfigurationError` if it is not a YAML dictionary."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -61,9 +61,9 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def chain(path: Path) -> list[tuple[Path, dict[str, Any]]]:
-    """A configuration and all that it extends, the base first: what comes later changes what came before.
+    """A configuration and every file that it extends, base first: later files override earlier ones.
 
-    ``extends`` names another file, relative to its own, or a bundled one. It is not among the returned keys.
+    ``extends`` names a file relative to its own, or a bundled one. It is not among the returned keys.
 
     Raises:
         ConfigurationError: If a file is missing or broken, or extends itself.
@@ -74,7 +74,7 @@ def chain(path: Path) -> list[tuple[Path, dict[str, Any]]]:
         path = find_config(base, path.parent)
         if path in (known := [file for file, _ in found]):
             circle = " extends ".join(str(file) for file in (*known, path))
-            raise ConfigurationError(f"configuration {circle}: this goes in a circle; take one `extends` out")
+            raise ConfigurationError(f"configuration {circle}: this is a circle; remove one `extends`")
         content = read_config(path)
         base = content.pop("extends", None)
         found.append((path, content))
@@ -82,10 +82,10 @@ def chain(path: Path) -> list[tuple[Path, dict[str, Any]]]:
 
 
 def recipe_folder(recipe: str) -> Path:
-    """The folder of a recipe: a file for each configuration that it changes.
+    """The folder of a recipe, with one file for each configuration that it changes.
 
     Raises:
-        ConfigurationError: If there is no such recipe; the message lists those that there are.
+        ConfigurationError: If there is no such recipe; the message lists all recipes.
     """
     recipes = config_folder() / "recipes"
     if not (recipes / recipe).is_dir():
@@ -95,14 +95,14 @@ def recipe_folder(recipe: str) -> Path:
 
 
 def find_recipe(recipe: str, config: Path) -> Path | None:
-    """What a recipe changes of a configuration: its file for that, or for the nearest one that it extends.
+    """The recipe's file for a configuration, or else for the nearest one that the configuration extends.
 
     Args:
         recipe: Name of a bundled recipe.
         config: The configuration's file.
 
     Returns:
-        The file; ``None`` if the recipe has nothing for it.
+        The file; ``None`` if the recipe does not cover the configuration.
 
     Raises:
         ConfigurationError: If there is no such recipe.

@@ -2,7 +2,7 @@
 
 
 class FacelightningError(Exception):
-    """Base of all errors that a user can mend; says what was looked for, where, and what to do."""
+    """Base of all errors that a user can fix; the message says what is wrong, where, and what to do."""
 
 
 class DataNotFoundError(FacelightningError, FileNotFoundError):
@@ -10,11 +10,15 @@ class DataNotFoundError(FacelightningError, FileNotFoundError):
 
 
 class DataFormatError(FacelightningError, ValueError):
-    """A file of a data set does not hold what its format promises; the message names file and line."""
+    """A file of a data set has an unexpected format; the message names file and line."""
 
 
 class CheckpointError(FacelightningError, ValueError):
     """A checkpoint is missing, broken, or holds another kind of model."""
+
+
+class DivergenceError(FacelightningError, ArithmeticError):
+    """Training has diverged: a loss is not finite."""
 
 
 class ConfigurationError(FacelightningError, ValueError):

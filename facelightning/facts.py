@@ -1,4 +1,4 @@
-"""What a task must know of its data: a data module says it, a checkpoint keeps it."""
+"""What a task must know about its data: provided by the data module, stored in the checkpoint."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,14 +9,14 @@ from facelightning.labels import LABEL_SPACES, LabelSpace
 
 @dataclass(frozen=True)
 class DataFacts:
-    """What a network is built for.
+    """The properties of the data that a network is built for.
 
     Args:
         image_size: Height and width of the images, in pixels.
-        label_space: Of the masks; ``None`` for data without masks.
-        attributes: Their names, in the order of a batch's columns; ``None`` for data without attributes.
-        positive_rates: How often each attribute occurs in the training split, in [0, 1]; known once data is set up.
-        identities: How many identities the training split shows; known once data is set up.
+        label_space: The masks' label space; ``None`` for data without masks.
+        attributes: Attribute names in the order of a batch's columns; ``None`` for data without attributes.
+        positive_rates: How often each attribute occurs in the training split, in [0, 1]; known after setup.
+        identities: Number of identities in the training split; known after setup.
 
     Example:
         >>> facts = DataFacts((109, 89), LABEL_SPACES["helen7"])
@@ -33,7 +33,7 @@ class DataFacts:
     identities: int | None = None
 
     def plain(self) -> dict[str, Any]:
-        """What a checkpoint keeps: numbers and names."""
+        """Plain numbers and names, as a checkpoint stores them."""
         return {
             "image_size": list(self.image_size),
             "label_space": None if self.label_space is None else self.label_space.name,
@@ -49,7 +49,7 @@ class DataFacts:
 
 
 def shown_apart(first: Any, second: Any) -> tuple[str, str]:
-    """Two values that differ, so that one sees it: where they are first apart, if they are shown alike.
+    """Two different values as text; cut to their first difference where :func:`shown` prints both alike.
 
     Example:
         >>> shown_apart(["Bald", "Male", "Young"], ["Bald", "Young", "Male"])
@@ -64,7 +64,7 @@ def shown_apart(first: Any, second: Any) -> tuple[str, str]:
 
 
 def shown(value: Any) -> str:
-    """A fact or a setting in a message: a size as 218×178, many names as their number, a part by its class.
+    """A fact or setting as text for a message: a size as 218×178, names as their number, a part as its class.
 
     Example:
         >>> shown([218, 178]), shown("helen7"), shown(["Male", "Young", "Bald"])

@@ -1,4 +1,4 @@
-"""Images of what a model sees: pure functions from arrays to RGB images, fit for screen and print."""
+"""Images of what a model sees: pure functions from arrays to RGB images, for screen and print."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,13 +18,13 @@ Masks = npt.NDArray[np.integer]
 Floats = npt.NDArray[np.floating]
 
 _FONT_SIZE = 8
-_LETTER = 0.062  # inches that a letter of this size takes, with some to spare
+_LETTER = 0.062  # width of a letter in inches, with a margin
 _SPACING: dict[str, Any] = {"borderpad": 0, "borderaxespad": 0, "columnspacing": 1.2, "fontsize": _FONT_SIZE}
 _LEGEND: dict[str, Any] = {"frameon": False, "handlelength": 1, "handleheight": 1, "handletextpad": 0.4, **_SPACING}
 
 
 def save_image(path: Path, image: Image) -> None:
-    """Write an RGB image ``(H, W, 3)`` as a PNG file; its folder is made."""
+    """Write an RGB image ``(H, W, 3)`` as a PNG file; creates its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes())
 
@@ -55,7 +55,7 @@ def color_mask(mask: Masks, labels: LabelSpace) -> Image:
 def parsing_panels(images: Image, truth: Masks, predicted: Masks, labels: LabelSpace) -> Image:
     """Image, truth and prediction of each image side by side, with a legend (Kalayeh et al., CVPR 2017, Fig. 3).
 
-    Two images a row; a panel has the same size however many there are, and its pixels are whole squares.
+    Two images per row; a panel's size does not depend on their number, and every pixel is drawn as a square.
 
     Shape:
         - images: ``(B, 3, H, W)``, uint8 RGB.
@@ -63,7 +63,7 @@ def parsing_panels(images: Image, truth: Masks, predicted: Masks, labels: LabelS
         - return: ``(h, w, 3)``, RGB.
 
     Raises:
-        ValueError: If there is no image, a shape or type is another, or an index is neither a class nor 255.
+        ValueError: If there is no image, a shape or dtype is wrong, or an index is neither a class nor 255.
 
     Example:
         >>> from facelightning.labels import HELEN7
@@ -81,7 +81,7 @@ def parsing_panels(images: Image, truth: Masks, predicted: Masks, labels: LabelS
         raise ValueError(f"images must be uint8, in 0...255; found {images.dtype}")
     triples = np.stack([images.transpose(0, 2, 3, 1), color_mask(truth, labels), color_mask(predicted, labels)], axis=1)
     panels = _enlarged(triples.reshape(-1, height, width, 3), 330)
-    inch = round(max(panels.shape[1:3]) / 1.65)  # print size, and so the letters' size beside it, is always the same
+    inch = round(max(panels.shape[1:3]) / 1.65)  # keeps print size and letter size constant
     panels = np.pad(panels, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=160)  # a grey frame
     height, width = panels.shape[1:3]
 
@@ -99,7 +99,7 @@ def parsing_panels(images: Image, truth: Masks, predicted: Masks, labels: LabelS
     legend_rows = -(-len(names) // max(1, int(page_width / entry)))
     page_height = tops[-1] + height + round((0.12 + 0.18 * legend_rows) * inch)
 
-    # half a pixel more: matplotlib cuts the size to whole pixels instead of rounding it
+    # half a pixel more: matplotlib truncates the size to whole pixels
     figure = Figure(figsize=((page_width + 0.5) / inch, (page_height + 0.5) / inch), dpi=inch)
     for left, title in zip(lefts, 2 * ("image", "truth", "prediction"), strict=False):
         middle = (left + width / 2) / page_width
@@ -135,7 +135,7 @@ def region_weights_figure(weights: Floats, attributes: Sequence[str], regions: S
         raise ValueError(f"weights {weights.shape} need {len(attributes)} rows and {len(regions)} columns")
     if not ((weights >= 0) & (weights <= 1 + 1e-5)).all():
         raise ValueError(f"weights lie in [0, 1]; found {weights.min()}...{weights.max()}")
-    # a layout in inches: matplotlib's own takes several times as long as all of the drawing
+    # a layout in inches: matplotlib's own takes several times as long as the drawing itself
     left = max(map(len, attributes)) * _LETTER + 0.1
     top = max(map(len, regions)) * _LETTER * 0.71 + 0.15  # region names are slanted by 45 degrees
     right = max(0.71 * _LETTER * len(name) - 0.32 * i for i, name in enumerate(reversed(regions))) + 0.05
@@ -163,7 +163,7 @@ def region_weights_figure(weights: Floats, attributes: Sequence[str], regions: S
 
 
 def strongest_channels(maps: Floats, count: int = 50) -> Floats:
-    """The channels of largest mean activation, the strongest first; of equal ones the first.
+    """The channels of largest mean activation, the strongest first; ties keep their order.
 
     Shape:
         - maps: ``(C, H, W)``.
@@ -179,15 +179,15 @@ def strongest_channels(maps: Floats, count: int = 50) -> Floats:
 def channels_figure(maps: Mapping[str, Floats], count: int = 50) -> Image:
     """The strongest channels of a feature map, one block for each network (Kalayeh et al., CVPR 2017, Fig. 5).
 
-    Ten channels a row, the strongest first; the colours of a block have one scale, which ends at its largest value,
-    and a map's pixels are whole squares.
+    Ten channels per row, strongest first; each block has one colour scale, up to its largest value; every pixel is
+    drawn as a square.
 
     Args:
         maps: Title and channels of each block, from top to bottom; a title may have several lines.
         count: How many channels a block shows.
 
     Shape:
-        - maps: ``(C, H, W)``, non-negative: of PReLU's values, which may be below 0, the part above.
+        - maps: ``(C, H, W)``, non-negative: PReLU's negative values must be clamped to 0.
         - return: ``(h, w, 3)``, RGB.
 
     Raises:
@@ -213,7 +213,7 @@ def channels_figure(maps: Mapping[str, Floats], count: int = 50) -> Image:
     title_width = max(len(text) for title in maps for text in title.split("\n")) * _LETTER * dpi
     page_width = 2 * margin + round(max(title_width, max(mosaic.shape[1] for *_, mosaic in blocks) + bar))
     page_height = margin // 2 + sum(header + len(mosaic) + margin for _, header, mosaic in blocks)
-    # half a pixel more: matplotlib cuts the size to whole pixels instead of rounding it
+    # half a pixel more: matplotlib truncates the size to whole pixels
     figure = Figure(figsize=((page_width + 0.5) / dpi, (page_height + 0.5) / dpi), dpi=dpi)
     top = margin // 2
     for title, header, mosaic in blocks:
@@ -232,13 +232,13 @@ def channels_figure(maps: Mapping[str, Floats], count: int = 50) -> Image:
 
 
 def _enlarged(maps: npt.NDArray[Any], side: int) -> npt.NDArray[Any]:
-    """Maps ``(n, H, W, …)`` of about ``side`` pixels, whose own pixels are whole squares."""
+    """Maps ``(n, H, W, …)`` enlarged to about ``side`` pixels; every pixel becomes a square."""
     zoom = max(1, round(side / max(maps.shape[1:3])))
     return maps.repeat(zoom, axis=1).repeat(zoom, axis=2)
 
 
 def _mosaic(maps: Floats, gap: int) -> npt.NDArray[np.float64]:
-    """Maps ``(C, H, W)`` enlarged, ten a row, NaN between them."""
+    """Maps ``(C, H, W)`` enlarged, ten per row, separated by NaN."""
     columns = min(len(maps), 10)
     padding = ((0, -len(maps) % columns), (0, gap), (0, gap))
     tiles = np.pad(_enlarged(maps, 140).astype(np.float64), padding, constant_values=np.nan)

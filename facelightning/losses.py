@@ -1,7 +1,7 @@
 """What training minimises: cross-entropy of face parsing at every scale, and of the attributes.
 
-Each comes twice: over a whole batch, for training; and for each sample alone, whose mean over a set does not depend on
-how samples were put into batches.
+Each has two versions: one loss per batch, for training; and one loss per sample, whose mean over a data set does not
+depend on how samples were put into batches.
 """
 
 from collections.abc import Sequence
@@ -18,12 +18,12 @@ def parsing_loss(logits: Sequence[Tensor], mask: Tensor) -> Tensor:
 
     The mask is resized to each prediction's size, each prediction's loss is the mean over its counted pixels, and
     the losses are added with equal weights. Resizing takes the pixel under the centre of each cell (PyTorch's
-    ``nearest-exact``); plain ``nearest`` takes the one at its top left corner, half a cell away from what the
-    prediction sees: four pixels at an eighth of the size.
+    ``nearest-exact``); plain ``nearest`` takes the one at its top left corner, half a cell away: four pixels at an
+    eighth of the size.
 
     Args:
         logits: Predictions of the same K classes at any sizes, such as the four of the parser.
-        mask: Class indices below K; 255 marks pixels that do not count.
+        mask: Class indices below K; 255 marks ignored pixels.
 
     Shape:
         - logits: each ``(B, K, h, w)``, of any floating type; the arithmetic is in float32 at least.
@@ -50,14 +50,14 @@ def parsing_sample_losses(logits: Sequence[Tensor], mask: Tensor) -> Tensor:
 def attribute_loss(logits: Tensor, targets: Tensor, positive_rates: Tensor | None = None) -> Tensor:
     """Sigmoid cross-entropy, the mean over all known entries of the batch [1]_.
 
-    With ``positive_rates`` it is balanced: positives and negatives of an attribute weigh the same in total. An
-    attribute that p of all images have weighs its positives by 1 / 2p and its negatives by 1 / 2(1 - p), which is 1
-    on average. The paper fine-tunes so for balanced accuracy (§4.3.1: weights proportional to the imbalance level).
+    With ``positive_rates`` it is balanced: positives and negatives of an attribute weigh the same in total. With
+    positive rate p, a positive weighs 1 / 2p and a negative 1 / 2(1 - p), which is 1 on average. The paper fine-tunes
+    with such weights for balanced accuracy (§4.3.1: weights proportional to the imbalance level).
 
     Args:
         logits: Scores of the attributes.
         targets: 0, 1, or NaN where the label is unknown; such an entry adds neither loss nor gradient.
-        positive_rates: How often each attribute occurs, in [0, 1]. One that always or never occurs is not balanced.
+        positive_rates: How often each attribute occurs, in [0, 1]; one that always or never occurs is not balanced.
 
     Shape:
         - logits: ``(B, A)``, of any floating type; the arithmetic is in float32 at least.
@@ -103,7 +103,7 @@ def _entry_losses(logits: Tensor, targets: Tensor, positive_rates: Tensor | None
 def _pixel_losses(logits: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """The loss of each pixel, 0 where it does not count, and whether it counts: both ``(B, h, w)``."""
     target = _resize_nearest(mask, logits.shape[-2], logits.shape[-1])
-    # Summed outside: CUDA's own sum over pixels is not deterministic.
+    # The caller sums: CUDA's own sum over pixels is not deterministic.
     losses = F.cross_entropy(_at_least_float32(logits), target, ignore_index=IGNORE_INDEX, reduction="none")
     return losses, target != IGNORE_INDEX
 

@@ -1,7 +1,7 @@
-"""What is reported: IoU and F1 of face parsing; error, average precision and balanced accuracy of the attributes.
+"""Scores: IoU and F1 of face parsing; error, average precision and balanced accuracy of the attributes.
 
-Every score is computed once from integer counts over the whole set, so that it depends neither on batches, nor on the
-order of samples, nor on the number of processes. All results are Python floats in percent.
+Every score is computed once, from integer counts over the whole set: it does not depend on the batches, the order of
+samples or the number of processes. All results are Python floats in percent.
 """
 
 import math
@@ -20,8 +20,8 @@ from facelightning.labels import IGNORE_INDEX, LabelSpace
 class ParsingScores(Metric):
     """IoU and F1 per class from one confusion matrix over the whole set.
 
-    Pixels whose truth is 255 do not count. A class in neither truth nor prediction scores NaN and is left out of the
-    means; one that is predicted but never true scores 0.
+    Pixels with ground truth 255 do not count. A class in neither ground truth nor prediction scores NaN and is left
+    out of the means; one that is only predicted scores 0.
 
     - ``iou``: class → intersection over union.
     - ``mean_iou``: over all classes, background included (Kalayeh et al., CVPR 2017, Table 4).
@@ -30,14 +30,14 @@ class ParsingScores(Metric):
     - ``overall_f1``: F1 of all ``labels.parts`` (eyes, brows, nose, mouth) merged into one (Smith et al., CVPR 2013).
 
     Args:
-        labels: The label space of truth and prediction.
+        labels: The label space of ground truth and prediction.
 
     Shape:
         - prediction: class indices ``(B, H, W)``, or logits ``(B, K, H, W)``.
         - mask: ``(B, H, W)``, class indices or 255.
 
     Raises:
-        ValueError: On shapes that do not match, or a class index outside the label space.
+        ValueError: If shapes do not match, or a class index is outside the label space.
 
     Example:
         >>> from facelightning.labels import HELEN7
@@ -74,7 +74,7 @@ class ParsingScores(Metric):
                     f"Class indices of {self.labels.name} lie in 0...{num_classes - 1}; the {name} holds "
                     f"{int(indices.min())}...{int(indices.max())}."
                 )
-        # What does not count goes to a bin of its own: on a CPU much faster than selecting what does.
+        # Ignored pixels go to a bin of their own: on a CPU much faster than selecting the counted ones.
         pairs = (truth * num_classes + predicted).where(counted, num_classes**2)
         counts = torch.bincount(pairs.flatten(), minlength=num_classes**2 + 1)[:-1]
         self.confusion += counts.reshape(num_classes, num_classes)
@@ -97,26 +97,25 @@ class ParsingScores(Metric):
 
 
 class AttributeScores(Metric):
-    """Error, average precision, balanced accuracy per attribute and in the mean (Kalayeh et al., CVPR 2017, §4.2).
+    """Error, average precision and balanced accuracy, per attribute and on average (Kalayeh et al., CVPR 2017, §4.2).
 
-    An entry is predicted positive where its logit is above 0; unknown entries do not count. An attribute without a
-    positive has no average precision, one that lacks positives or negatives has no balanced accuracy, one of which
-    nothing is known has no error: it is NaN there, left out of that mean, and named.
+    An entry is predicted positive where its logit is above 0; unknown entries do not count. Average precision is
+    undefined without positives, balanced accuracy without positives or without negatives, error without known entries.
+    An undefined score is NaN and left out of its mean; ``undefined`` names its attribute.
 
     - ``error``, ``mean_ap``, ``balanced_accuracy``: means over the attributes.
     - ``per_attribute``: name → ``error``, ``ap``, ``balanced_accuracy``.
-    - ``undefined``: names of the attributes that miss a score.
+    - ``undefined``: names of the attributes that lack a score.
 
     Args:
-        names: The attributes in the order of the columns; each takes 8 bytes a sample.
+        names: The attributes in the order of the columns; each takes 8 bytes per sample.
 
     Shape:
         - logits: ``(B, A)``, of any floating type.
         - targets: ``(B, A)``: 0, 1, or NaN where unknown.
 
     Raises:
-        ValueError: On shapes that do not match; when computing, on a target other than 0, 1 and NaN or a logit that
-            is NaN.
+        ValueError: If shapes do not match; when computing, if a target is not 0, 1 or NaN, or a logit is NaN.
 
     Example:
         >>> scores = AttributeScores(["Smiling", "Bald"])
@@ -140,17 +139,17 @@ class AttributeScores(Metric):
 
     @property
     def dtype(self) -> torch.dtype:
-        """float32, also within a module of lower precision: what all processes must send to one another."""
+        """float32, even inside a module of lower precision: all processes must exchange the same type."""
         return torch.float32
 
     def update(self, logits: Tensor, targets: Tensor) -> None:
         """Keep the entries of a batch."""
         if logits.shape != targets.shape or logits.ndim != 2 or logits.shape[1] != len(self.names):
             raise ValueError(
-                f"Logits and targets must both be (B, {len(self.names)}), a column an attribute; "
+                f"Logits and targets must both be (B, {len(self.names)}), one column per attribute; "
                 f"found {tuple(logits.shape)} and {tuple(targets.shape)}."
             )
-        # Kept flat: torchmetrics lets a process that saw no sample take part with an empty *one*-dimensional tensor.
+        # Kept flat: for a process without samples, torchmetrics gathers an empty *one*-dimensional tensor.
         self.logits.append(logits.detach().float().flatten())
         self.targets.append(targets.detach().float().flatten())
 
@@ -180,18 +179,18 @@ class AttributeScores(Metric):
 def average_precision(scores: Tensor, targets: Tensor) -> Tensor:
     """Average precision Σₙ (Rₙ - Rₙ₋₁) Pₙ over the distinct scores as thresholds, without interpolation.
 
-    Equal scores share one threshold, so that the order of samples is of no account; scikit-learn's
-    ``average_precision_score`` is the same.
+    Equal scores share one threshold, so the order of samples does not matter; scikit-learn's
+    ``average_precision_score`` gives the same.
 
     Args:
         scores: Larger means more likely positive; ``(n,)``, or ``(n, A)`` for A columns at once.
-        targets: As many: 0, 1, or NaN where unknown; such an entry does not count.
+        targets: Of the same shape: 0, 1, or NaN where unknown; unknown entries do not count.
 
     Returns:
         ``()`` or ``(A,)``, float64 in [0, 1]; NaN for a column without a positive.
 
     Raises:
-        ValueError: If the shapes differ, a target is other than 0, 1 and NaN, or a score is NaN.
+        ValueError: If the shapes differ, a target is not 0, 1 or NaN, or a score is NaN.
 
     Example:
         >>> average_precision(torch.tensor([0.9, 0.8, 0.1]), torch.tensor([1.0, 0.0, 1.0]))
@@ -205,12 +204,12 @@ def average_precision(scores: Tensor, targets: Tensor) -> Tensor:
         raise ConfigurationError("A score is NaN and cannot be ranked: training has diverged; lower the learning rate.")
     scores, targets = scores.movedim(0, -1).contiguous(), targets.movedim(0, -1).contiguous()  # (A, n): sorts faster
     known = ~targets.isnan()
-    ranked, order = scores.sort(descending=True)  # unknown entries among them: they add to no count below
+    ranked, order = scores.sort(descending=True)  # includes unknown entries, which add to no count below
     retrieved = known.gather(-1, order).cumsum(-1)
     hits = (targets == 1).gather(-1, order).cumsum(-1)
     is_threshold = torch.ones_like(ranked, dtype=torch.bool)
     is_threshold[..., :-1] = ranked[..., :-1] != ranked[..., 1:]  # the last entry of each run of equal scores
-    hits_above = torch.zeros_like(hits)  # at the threshold before
+    hits_above = torch.zeros_like(hits)  # at the previous threshold
     hits_above[..., 1:] = hits.where(is_threshold, 0).cummax(-1).values[..., :-1]
     terms = (hits - hits_above) * hits.double() / retrieved.clamp(min=1)
     return terms.where(is_threshold, 0).sum(-1) / (targets == 1).sum(-1)

@@ -1,4 +1,4 @@
-"""The run folder: where configuration, checkpoints, results, figures and predictions of a run lie."""
+"""The run folder: paths of a run's configuration, checkpoints, results, figures and predictions."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """What a run writes, by its place.
+    """The paths of what a run writes.
 
     Args:
         path: The folder.
@@ -30,7 +30,7 @@ class RunFolder:
 
     @classmethod
     def of(cls, trainer: "L.Trainer") -> "RunFolder | None":
-        """Where a trainer writes; ``None`` without a logger. Asks all processes: call it on every one."""
+        """The folder a trainer writes to; ``None`` without a logger. Call it on every process: they communicate."""
         folder = trainer.log_dir
         return cls(Path(folder)) if trainer.logger and folder else None
 
@@ -46,7 +46,7 @@ class RunFolder:
 
     @property
     def last(self) -> Path:
-        """The checkpoint to go on from."""
+        """The checkpoint to resume from."""
         return self.path / "checkpoints" / "last.ckpt"
 
     @property
@@ -56,7 +56,7 @@ class RunFolder:
 
     @property
     def attribution(self) -> Path:
-        """How far the model looks in the right place."""
+        """The attribution scores."""
         return self.path / "attribution.json"
 
     @property

@@ -1,4 +1,4 @@
-"""How differences between methods are told from chance."""
+"""Bootstrap intervals, which tell a difference between two methods from chance."""
 
 from collections.abc import Sequence
 
@@ -15,19 +15,18 @@ def bootstrap_differences(
     resamples: int = 1000,
     identities: npt.NDArray[np.int64] | None = None,
 ) -> dict[str, list[float]]:
-    """How much better one method is than another on the same images, with a paired bootstrap interval.
+    """The difference between two methods on the same images, with a paired bootstrap interval.
 
-    In each resample the identities of the test are drawn anew with all their images, the same for both methods and
-    all seeds; the difference is the mean over seeds. An attribute without positives in a resample is left out of its
-    mean. The interval is the basic one, which corrects the bias of scores in resamples: average precision has one, for
-    images that are drawn twice rank side by side. It tells how the difference varies with the test images, not with
-    the trainings.
+    Each resample draws identities of the test set with replacement, each with all its images, the same for both
+    methods and all seeds; the difference is the mean over seeds. An attribute without positives in a resample is left
+    out of its mean. The interval is the basic bootstrap interval, which corrects for bias: images that are drawn twice
+    rank side by side, which biases average precision. It covers variation between test images, not between trainings.
 
     Args:
         pairs: Probabilities ``(n, A)`` of the method and of the baseline, a pair for each seed.
         truth: The labels, ``(n, A)``.
-        resamples: How often is drawn.
-        identities: The identity that each image shows, ``(n,)``; one for each image if not given.
+        resamples: Number of resamples.
+        identities: Identity of each image, ``(n,)``; if not given, each image is its own identity.
 
     Returns:
         For ``error`` and ``mean_ap`` the difference in percentage points and the ends of its 95 % interval.
@@ -63,8 +62,8 @@ def _mean_aps(probabilities: Floats, truth: Bools, weights: Floats) -> Floats:
     total, defined = np.zeros(len(weights)), np.zeros(len(weights))
     for scores, labels in zip(probabilities.T, truth.T, strict=True):
         order = np.argsort(-scores, kind="stable")
-        last = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))  # equal scores are one threshold
-        for start in range(0, len(weights), 100):  # a hundred at a time: memory
+        last = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))  # equal scores share one threshold
+        for start in range(0, len(weights), 100):  # a hundred at a time, to save memory
             drawn = weights[start : start + 100, order]
             hits = (drawn * labels[order]).cumsum(axis=1)[:, last]
             precision = hits / np.maximum(drawn.cumsum(axis=1)[:, last], 1)

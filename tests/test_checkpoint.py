@@ -64,7 +64,7 @@ class TestRead:
         assert checkpoint.description == description
         assert describe(json.dumps(description), "SegNet", "somebody") == (description, None)
         with pytest.raises(
-            CheckpointError, match=r"somebody: .*segnet\.ckpt holds a SegNet, not a AttributeNet; train one"
+            CheckpointError, match=r"somebody: .*segnet\.ckpt holds SegNet, not AttributeNet; train one"
         ):
             describe(str(segnet), "AttributeNet", "somebody")
 

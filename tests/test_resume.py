@@ -115,6 +115,51 @@ def test_resuming_mid_epoch_continues_bit_identically(
             assert_same(resumed[part], whole[part])
 
 
+@pytest.mark.parametrize("kind", ["single", "joint"])
+def test_resuming_amid_an_accumulation_continues_bit_identically(kind: str, faces: Path, tmp_path: Path) -> None:
+    """Gradients of two batches make a step, and a checkpoint is written after every batch."""
+
+    class Keep(L.Callback):
+        def __init__(self, folder: Path) -> None:
+            self.folder = folder
+
+        def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+            done = trainer.fit_loop.epoch_loop.batch_progress.total.ready
+            trainer.save_checkpoint(self.folder / f"{done}.ckpt")
+
+    def trained(folder: Path, resume: Path | None = None) -> dict[str, object]:
+        task, data = make(kind, faces, 0)
+        trainer = L.Trainer(
+            accelerator="cpu",
+            max_epochs=2,
+            limit_train_batches=5,  # so that an epoch ends with a step of one batch
+            accumulate_grad_batches=2,
+            val_check_interval=1,
+            limit_val_batches=1,
+            num_sanity_val_steps=0,
+            callbacks=[Keep(folder)],
+            logger=False,
+            enable_checkpointing=False,
+            use_distributed_sampler=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        trainer.fit(task, datamodule=data, ckpt_path=resume)
+        assert trainer.global_step == 6
+        checkpoint: dict[str, object] = torch.load(folder / "10.ckpt", weights_only=True)
+        return checkpoint
+
+    whole = trained(tmp_path / "whole")
+    pending = 0
+    for count in range(1, 10):
+        path = tmp_path / "whole" / f"{count}.ckpt"
+        pending += "facelightning_gradients" in torch.load(path, weights_only=True)
+        resumed = trained(tmp_path / f"from{count}", path)
+        for part in ("state_dict", "optimizer_states", "lr_schedulers"):
+            assert_same(resumed[part], whole[part])
+    assert pending == 4
+
+
 def test_validations_counted_in_steps_fall_where_they_would_have(faces: Path, tmp_path: Path) -> None:
     """As the bundled configurations count them: across epochs, and up to the last step."""
 

@@ -1,4 +1,4 @@
-"""Training that is compiled."""
+"""Compiled training."""
 
 import lightning as L
 import torch
@@ -9,10 +9,9 @@ from facelightning.tasks import FaceTask
 
 
 class Compile(Callback):
-    """Compiles the network for training with :func:`torch.compile`: slower to begin, then faster.
+    """Compiles the network for training with :func:`torch.compile`: a slow start, then faster steps.
 
-    Evaluation is never compiled, so that scores do not depend on this; a checkpoint has the same names with and
-    without.
+    Evaluation is never compiled, so scores do not depend on this; names of weights in checkpoints do not change.
 
     Raises:
         ConfigurationError: If this machine cannot compile: a CPU needs a C++ compiler, a GPU needs Triton.
@@ -22,24 +21,24 @@ class Compile(Callback):
     """
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Compiling itself happens in the first step."""
+        """Prepare compiling, which itself happens in the first step."""
         if not isinstance(pl_module, FaceTask):
             return
         try:
             torch.compile(torch.neg)(torch.zeros(2, device=pl_module.device))
-        except Exception as error:  # whatever a missing compiler provokes
-            reason = " ".join(str(error).split("\n")[:2]).strip()  # the cause is in the second, if not the first
+        except Exception as error:  # a missing compiler may raise anything
+            reason = " ".join(str(error).split("\n")[:2]).strip()  # the cause is in the first two lines
             raise ConfigurationError(
                 f"torch.compile does not work on this machine ({reason}): it needs a C++ compiler, and Triton for a "
                 "GPU; install them, or train without the callback Compile"
             ) from None
         network, eager = pl_module.network, pl_module.network.forward
-        # static shapes: else what is compiled for a last, smaller batch would serve all later ones, but none that
-        # follows an interruption, and rounding would tell the two apart
+        # static shapes: else a smaller last batch would change the code of all later batches, but not those of a
+        # resumed run, and the two would round differently
         compiled = torch.compile(eager, dynamic=False)
         network.forward = lambda *args, **kwargs: (compiled if network.training else eager)(*args, **kwargs)
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Leave the network as it was."""
+        """Restore the network's own ``forward``."""
         if isinstance(pl_module, FaceTask):
             vars(pl_module.network).pop("forward", None)

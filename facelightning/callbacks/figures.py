@@ -16,7 +16,7 @@ from facelightning.tasks import FaceTask
 
 @torch.no_grad()
 def draw_parsing(task: FaceTask, faces: Sequence[tuple[Tensor, Tensor]]) -> Image:
-    """What a task parses of a few images ``(3, H, W)`` beside their masks ``(H, W)``."""
+    """Draw a task's parsing of a few images ``(3, H, W)`` beside their masks ``(H, W)``."""
     images, masks = (torch.stack(part) for part in zip(*faces, strict=True))
     output, _ = task.predict_batch({"image": images.to(task.device), "mask": masks})
     predicted = task.objectives["parsing"].predict(output)
@@ -26,12 +26,12 @@ def draw_parsing(task: FaceTask, faces: Sequence[tuple[Tensor, Tensor]]) -> Imag
 
 
 class Figures(Callback):
-    """Draws the current model after each validation into ``figures/``, and to Weights & Biases where it is used.
+    """Draws figures of the current model after each validation, to ``figures/`` and, if used, to Weights & Biases.
 
-    ``parsing.png`` shows image | truth | prediction; ``region_weights.png`` how much each region counts for each
-    attribute (Kalayeh et al., CVPR 2017, Figures 3 and 4), where the model weighs regions. The images are spread
-    evenly over the first 64 with a mask; the weights are means over the first 256 with attributes, or few more: to
-    the end of the batch. Of several processes the first draws what it sees.
+    ``parsing.png`` shows image | truth | prediction. ``region_weights.png``, for a model that weighs regions, shows how
+    much each region counts for each attribute (Kalayeh et al., CVPR 2017, Figures 3 and 4). The images are spread
+    evenly over the first 64 with a mask; the weights are means over the first 256 with attributes, rounded up to
+    whole batches. With several processes, the first draws its own images.
 
     Args:
         num_images: Images in the parsing panels.
@@ -43,13 +43,13 @@ class Figures(Callback):
         self._weights: list[Tensor] = []  # (N, A)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Forget what an interrupted validation left."""
+        """Discard what an interrupted validation left."""
         self._images, self._weights = [], []
 
     def on_validation_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, *_: int
     ) -> None:
-        """Keep images with masks, and the weights of regions on images with attributes, until there are enough."""
+        """Keep images with masks, and region weights of images with attributes, until there are enough."""
         if trainer.sanity_checking or not trainer.is_global_zero or not isinstance(pl_module, FaceTask):
             return
         if "parsing" in outputs and "mask" in batch:
@@ -75,5 +75,5 @@ class Figures(Callback):
                 save_image(folder.figures / f"{name}.png", image)
             for logger in trainer.loggers:
                 if isinstance(logger, WandbLogger):
-                    # Lightning files a validation's scores under the step before: the figures belong beside them
+                    # Lightning logs a validation's scores at the previous step: the figures belong beside them
                     logger.log_image(f"figures/{name}", [image], step=max(trainer.global_step - 1, 0))

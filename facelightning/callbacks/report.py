@@ -1,4 +1,4 @@
-"""The scores of a run: printed, and as a file."""
+"""The scores of a run: printed, and written to a file."""
 
 import json
 from collections.abc import Mapping
@@ -14,12 +14,12 @@ from facelightning.tasks import FaceTask
 
 
 def score_table(title: str, task: FaceTask, results: Mapping[str, Mapping[str, Any]]) -> str:
-    """Scores as lines of text, in percent; ``nan`` where there is none.
+    """Scores as lines of text, in percent; ``nan`` where undefined.
 
     Args:
         title: The first line.
-        task: Whose objectives were scored.
-        results: Of one evaluation: each objective's scores, by its key.
+        task: The task whose objectives were scored.
+        results: The scores of one evaluation, by objective key.
 
     Example:
         >>> from facelightning import AttributeNet, DataFacts
@@ -39,26 +39,26 @@ class Report(Callback):
 
     The file holds ``"attributes"``: ``error``, ``mean_ap``, ``balanced_accuracy``, ``per_attribute`` (name → ``error``,
     ``ap``, ``balanced_accuracy``) and ``undefined`` (names); and ``"parsing"``: ``iou`` (class → IoU), ``mean_iou``,
-    ``f1`` (class → F1), ``mean_f1``, ``overall_f1``; each as far as it was scored. Scores are in percent; ``null``
-    where there is none. See :mod:`facelightning.metrics` for what each means. Without a logger nothing is written.
+    ``f1`` (class → F1), ``mean_f1``, ``overall_f1``; each if it was scored. Scores are in percent; ``null`` where
+    undefined. See :mod:`facelightning.metrics` for what each means. Without a logger nothing is written.
     """
 
     def on_sanity_check_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Forget the scores of the few batches that Lightning tries before training."""
+        """Discard the scores of Lightning's sanity check before training."""
         if isinstance(pl_module, FaceTask):
             pl_module.results.pop("val", None)
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """The scores of the last validation."""
+        """Print the scores of the last validation."""
         self._print("scores of the last validation", "val", pl_module)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """The scores, unless this validation is part of a training."""
+        """Print the scores, unless this validation is part of a training."""
         if trainer.state.fn == TrainerFn.VALIDATING:
             self._print("validation scores", "val", pl_module)
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """The scores, and the file."""
+        """Print the scores and write the file."""
         folder = RunFolder.of(trainer)
         self._print("test scores", "test", pl_module)
         if folder is not None and trainer.is_global_zero and isinstance(pl_module, FaceTask):

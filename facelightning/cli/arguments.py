@@ -1,4 +1,4 @@
-"""What a command line says, before it is parsed: configurations, a recipe, a checkpoint."""
+"""What a command line names before it is parsed: configurations, a recipe, a checkpoint."""
 
 import json
 import re
@@ -18,11 +18,11 @@ from facelightning.tasks.base import TRAINING
 
 LOGGERS = "lightning.pytorch.loggers."
 TRUSTED = ("facelightning.", LOGGERS, "lightning.pytorch.callbacks.ModelCheckpoint", "albumentations.")
-"""Whose classes a checkpoint may name."""
+"""Prefixes of the classes that a checkpoint may name."""
 
 
 def options(words: Sequence[str], *names: str) -> list[tuple[int, int, str]]:
-    """The values of an option, given as ``--name value`` or ``--name=value``, each with where it starts and ends.
+    """The values of an option, given as ``--name value`` or ``--name=value``, each with its start and end index.
 
     Example:
         >>> options(["fit", "--config", "avg.yaml", "--config=overlays/cpu.yaml"], "--config", "-c")
@@ -37,7 +37,7 @@ def options(words: Sequence[str], *names: str) -> list[tuple[int, int, str]]:
 
 
 def with_recipe(words: Sequence[str]) -> list[str]:
-    """A command line whose ``--recipe`` has become a configuration behind the first one, which it is for."""
+    """The command line with ``--recipe`` replaced by its configuration, right after the one that it changes."""
     recipes = options(words, "--recipe")
     if not recipes:
         return list(words)
@@ -54,7 +54,7 @@ def with_recipe(words: Sequence[str]) -> list[str]:
 
 
 def merge(words: Sequence[str]) -> dict[str, Any]:
-    """All configurations that a command line names as one; later ones win."""
+    """All configurations of a command line, merged; later ones win."""
     merged: dict[str, Any] = {}
     for _, _, name in options(words, "--config", "-c"):
         for _, content in chain(find_config(name, Path.cwd())):
@@ -78,7 +78,7 @@ def beside_checkpoint(
     """
     path, task, known = checkpoint.path, checkpoint.task, checkpoint.config or {}
     if task not in TASKS:
-        raise CheckpointError(f"{path} holds a {task}, which this version does not know")
+        raise CheckpointError(f"{path} holds {task}, which this version does not know")
     if training and TASKS[task].made_of is not None:
         raise ConfigurationError(f"{task} has nothing to learn: score {path} with `facelightning test`")
     used = ("model", "data", "trainer", "seed_everything", "test_after_fit") if training else ("data",)
@@ -108,18 +108,18 @@ def beside_checkpoint(
     base["trainer"] = {"logger": {"class_path": f"{LOGGERS}CSVLogger", "init_args": place}}
     model = {"model": {"class_path": f"facelightning.{task}", "init_args": checkpoint.settings}}
     command = [word for word in words[:1] if not word.startswith("-")]
-    # the model first, so that configurations may say what trains it; and last, so that they change nothing of it
+    # first, so that configurations may change its training options; and last, so that they cannot change the network
     first, last = (f"--config={json.dumps(content)}" for content in (base | model, model))
     return [*command, first, *words[len(command) :], last]
 
 
 def class_name(path: Any) -> str:
-    """Without the module."""
+    """The class name without its module."""
     return str(path).rpartition(".")[2]
 
 
 def _refuse_strangers(path: str, value: Any) -> None:
-    """Refuse classes that a checkpoint, which may come from anywhere, must not have made."""
+    """Refuse classes that a checkpoint, which may be untrusted, must not create."""
     if isinstance(value, list):
         for item in value:
             _refuse_strangers(path, item)
@@ -134,7 +134,9 @@ def _refuse_strangers(path: str, value: Any) -> None:
 def _refuse_other_model(checkpoint: Checkpoint, model: Mapping[str, Any]) -> None:
     path, found = checkpoint.path, class_name(model.get("class_path", checkpoint.task))
     if found != checkpoint.task:
-        raise CheckpointError(f"{path} holds a {checkpoint.task}, but the configuration is of a {found}; leave it out")
+        raise CheckpointError(
+            f"{path} holds {checkpoint.task}, but the configuration is of {found}: leave out --config"
+        )
     for key, value in (model.get("init_args") or {}).items():
         theirs, ours = shown(checkpoint.settings.get(key)), shown(value)
         if key in (*TRAINING, TASKS[checkpoint.task].made_of) or class_name(theirs) == class_name(ours):
@@ -146,7 +148,7 @@ def _refuse_other_model(checkpoint: Checkpoint, model: Mapping[str, Any]) -> Non
 
 
 def sizes(data: Any) -> list[Sequence[int]]:
-    """Every ``image_size`` in the configuration of a data module, of parts of it too."""
+    """Every ``image_size`` in a data module's configuration, including its parts."""
     if not isinstance(data, dict):
         return []
     return [size for key, value in data.items() for size in ([value] if key == "image_size" else sizes(value))]

@@ -1,4 +1,4 @@
-"""The argument parser of every command: finds configurations, and answers a mistake with a suggestion."""
+"""The argument parser of every command: finds configurations, and suggests a correction for a mistake."""
 
 import difflib
 import inspect
@@ -22,7 +22,7 @@ class ConfigFile(ActionConfigFile):
     """``--config``: finds bundled files by name, and lets a file say ``extends: base.yaml``."""
 
     def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
-        if values.startswith("{"):  # what a checkpoint says
+        if values.startswith("{"):  # JSON from a checkpoint
             super().__call__(parser, cfg, values)  # type: ignore[no-untyped-call]  # not typed
             return
         for path, content in chain(find_config(values, Path.cwd())):
@@ -31,7 +31,7 @@ class ConfigFile(ActionConfigFile):
 
 
 class FaceParser(LightningArgumentParser):
-    """An argument parser that takes no abbreviations and reports an error in few lines, with a suggestion."""
+    """An argument parser that takes no abbreviations and reports an error in a few lines, with a suggestion."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs["allow_abbrev"] = False  # else --trainer.max_epoch silently means max_epochs
@@ -67,6 +67,6 @@ def _arguments(part: type) -> set[str]:
 
 
 def _class_names() -> list[str]:
-    """Everything of ours that a configuration may name."""
+    """All classes of facelightning that a configuration may name."""
     data_modules = {name for name in facelightning.data.__all__ if name.endswith("DataModule")}
     return sorted({*facelightning.models.__all__} | TASKS.keys() | data_modules)

@@ -1,1 +1,1 @@
-"""What a user types, beyond Lightning's own four commands: one module each."""
+"""The commands beyond Lightning's own four: one module each."""

@@ -1,4 +1,4 @@
-"""``facelightning attribution``: does a model look where an attribute is? On drawn faces, where that is known."""
+"""``facelightning attribution``: does a model look where an attribute is? On drawn faces, this place is known."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -25,7 +25,7 @@ from facelightning.labels import ATTRIBUTE_REGIONS, ATTRIBUTES, HELEN7
 from facelightning.tasks import FaceTask, load_model
 
 PAIRS = 16
-"""For how many identities, at most, each attribute is drawn with and without; also the batch size."""
+"""The maximum number of identities drawn with and without each attribute; also the batch size."""
 
 _BEARDS = ("5_o_Clock_Shadow", "Goatee", "Mustache", "Sideburns")
 
@@ -33,29 +33,29 @@ _BEARDS = ("5_o_Clock_Shadow", "Goatee", "Mustache", "Sideburns")
 def attribution_scores(
     task: FaceTask, faces: int = 200, image_size: tuple[int, int] = (218, 178), seed: int = 1
 ) -> dict[str, Any]:
-    """How far a model looks in the right place, on synthetic faces that no synthetic data set holds.
+    """Measure whether a model looks in the right place, on synthetic faces that are in no synthetic data set.
 
     A model's evidence for an attribute is the magnitude of the gradient of its logit with respect to the image,
-    summed over colours: any model that predicts has one, and black hair shows in it too. It is measured on pairs of
-    images of one face, with the attribute and without, that are equal in all else. The attribute lies where the two
-    differ, and two pixels around, as far as a network's first resolution sees.
+    summed over colours: every model has one, and it does not vanish on black hair. It is measured on pairs of
+    images of one face, with and without the attribute, that are otherwise equal. The attribute lies where the two
+    differ, and up to two pixels around, as far as a network's first resolution sees.
 
-    The scores are means over attributes, and those in percent except for ``response``:
+    The scores are means over attributes, in percent except for ``response``:
 
-    - ``region_preference``: for how many of the local attributes (those with regions in
-      :data:`~facelightning.labels.ATTRIBUTE_REGIONS`) the region of the largest mean weight is one of their own;
+    - ``region_preference``: the share of the local attributes (those with regions in
+      :data:`~facelightning.labels.ATTRIBUTE_REGIONS`) whose region of largest mean weight is one of their own;
       ``None`` for a model that does not weigh the seven classes.
-    - ``evidence_inside``: how much of the evidence for a local attribute lies in its regions, in either image.
-      ``chance``: the area of those regions, which evenly spread evidence would score.
-    - ``evidence_on_change`` and ``chance_on_change``: the same of the pixels that the attribute changes, for all 40.
+    - ``evidence_inside``: the share of the evidence for a local attribute in its regions, in either image.
+      ``chance``: the share of those regions in the image area, which evenly spread evidence would score.
+    - ``evidence_on_change`` and ``chance_on_change``: the same for the pixels that the attribute changes, for all 40.
     - ``response``: by how much the logit is higher with the attribute than without.
-    - ``switch_accuracy``: in how many of the pairs it is higher at all.
+    - ``switch_accuracy``: the share of pairs in which it is higher at all.
     - ``per_attribute``: name → the same scores, and the ``region`` weighed most; ``None`` where there is none.
 
     Args:
-        task: A task that predicts attributes; put into evaluation mode, on the device where it is.
-        faces: How many faces regions are weighed on; evidence is measured on up to 16 identities an attribute.
-        image_size: Height and width of what the network sees, in pixels.
+        task: A task that predicts attributes; it is put into evaluation mode and stays on its device.
+        faces: Number of faces for region weights; evidence is measured on up to 16 identities per attribute.
+        image_size: Height and width of the network's input, in pixels.
         seed: Another seed draws other identities.
 
     Raises:
@@ -69,7 +69,7 @@ def attribution_scores(
         )
     task.eval()
     transform = FaceTransform(image_size)
-    first = 10**15 + seed * 10**7  # beyond SyntheticDataModule's identities, from 2·10⁷ times its seed on
+    first = 10**15 + seed * 10**7  # beyond SyntheticDataModule's identities, which start at 2·10⁷ times its seed
     regions = _weighed_most(task, range(first, first + faces), transform)
     per_attribute: dict[str, dict[str, Any]] = {}
     for name in tqdm(ATTRIBUTES, desc="switching attributes", unit="attribute"):
@@ -93,8 +93,8 @@ def attribution(
 
     Args:
         ckpt_path: Checkpoint of a model that predicts attributes.
-        faces: How many faces regions are weighed on; evidence is measured on up to 16 identities an attribute.
-        image_size: Height and width of what the network sees; those it was trained with if not given.
+        faces: Number of faces for region weights; evidence is measured on up to 16 identities per attribute.
+        image_size: Height and width of the network's input; as in training if not given.
         seed: Another seed draws other identities.
         output: JSON file to write the scores to.
     """
@@ -118,9 +118,9 @@ def main(args: Sequence[str]) -> None:
 def _draw(
     faces: Iterable[tuple[NDArray[np.bool_], int]], task: FaceTask, transform: FaceTransform
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """Attributes and identities as a batch in evaluation, its images as floats in [0, 1], which have gradients.
+    """Draw a batch of faces, its images as floats in [0, 1], which can have gradients; and their seven-class masks.
 
-    The masks of the seven classes lie apart: in a batch they would have a task parse.
+    The masks are not in the batch: they would make a task parse.
     """
     samples = []
     for attributes, identity in faces:
@@ -140,7 +140,7 @@ def _random(identity: int) -> np.random.Generator:
 
 @torch.no_grad()
 def _weighed_most(task: FaceTask, identities: range, transform: FaceTransform) -> dict[str, str]:
-    """For each attribute the region of the largest mean weight; empty if the task does not weigh the seven classes."""
+    """For each attribute, the region of largest mean weight; empty if the task does not weigh the seven classes."""
     weights = []
     for start in tqdm(range(0, len(identities), PAIRS), desc="weighing regions", unit="batch"):
         faces = ((sample_attributes(_random(identity)), identity) for identity in identities[start : start + PAIRS])
@@ -153,12 +153,12 @@ def _weighed_most(task: FaceTask, identities: range, transform: FaceTransform) -
 
 
 def _with_and_without(name: str, rng: np.random.Generator) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """The attributes of a face that has one of them, and of the same face without it; both faces are possible."""
+    """The attributes of a face that has attribute ``name``, and of the same face without it; both are possible."""
     while True:
         has = dict(zip(ATTRIBUTES, sample_attributes(rng).tolist(), strict=True))
         lacks = {**has, name: False}
         if name in _BEARDS:
-            lacks["No_Beard"] = True  # else a beard of no name would be drawn instead
+            lacks["No_Beard"] = True  # else a beard of no particular kind would be drawn
         for_men = lacks["Bald"] or lacks["Wearing_Necktie"] or not lacks["No_Beard"]
         if has[name] and (lacks["Male"] or not for_men):
             return np.array(list(has.values())), np.array(list(lacks.values()))
@@ -168,14 +168,14 @@ def _evidence(task: FaceTask, batch: dict[str, Tensor], attribute: int) -> tuple
     """The logits ``(B,)`` of one attribute, and where in the images they come from, ``(B, H, W)``, summing to 1."""
     images = batch["image"].requires_grad_()
     logits = task.predict_batch(batch)[0]["attributes"][:, attribute]
-    (gradient,) = torch.autograd.grad(logits.sum(), images)  # in evaluation mode no image acts on another's logit
+    (gradient,) = torch.autograd.grad(logits.sum(), images)  # in evaluation mode no image influences another's logit
     magnitude = gradient.abs().sum(dim=1)
     total = magnitude.sum(dim=(1, 2), keepdim=True)
-    return logits.detach(), magnitude / total.clamp(min=torch.finfo(total.dtype).tiny)  # without a gradient: nowhere
+    return logits.detach(), magnitude / total.clamp(min=torch.finfo(total.dtype).tiny)  # all 0 without a gradient
 
 
 def _pair_scores(task: FaceTask, name: str, identities: range, transform: FaceTransform) -> dict[str, float | None]:
-    """What the model makes of one attribute on pairs of images, with it and without it."""
+    """The scores of one attribute, on pairs of images with and without it."""
     sides = zip(*(_with_and_without(name, _random(identity)) for identity in identities), strict=True)
     drawn = (_draw(zip(side, identities, strict=True), task, transform) for side in sides)
     (first, first_mask), (second, second_mask) = drawn
@@ -184,17 +184,17 @@ def _pair_scores(task: FaceTask, name: str, identities: range, transform: FaceTr
     evidence = (evidence_with + evidence_without) / 2
 
     def share(where: Tensor) -> tuple[float, float]:
-        """Of the evidence, and of the area."""
+        """The share of the evidence, and of the area."""
         return 100 * float((evidence * where).sum(dim=(1, 2)).mean()), 100 * float(where.float().mean())
 
     inside: tuple[float | None, float | None] = (None, None)
     if ATTRIBUTE_REGIONS[name]:
         classes = torch.tensor([HELEN7.index(region) for region in ATTRIBUTE_REGIONS[name]], device=task.device)
-        # of either image: a bald head has no hair, and its attribute lives where hair would be
+        # regions of either image: a bald head has no hair, and its attribute is where hair would be
         inside = share(torch.isin(first_mask, classes) | torch.isin(second_mask, classes))
     difference = (255 * (first["image"] - second["image"]).detach()).round().abs().sum(dim=1)
-    visible = (difference > 8).float()  # of 255, over the three channels: more than rounding, and hardly to be seen
-    # two 3×3 convolutions, the first resolution of every network, see an edge from two pixels away
+    visible = (difference > 8).float()  # of 255, summed over the channels: above rounding, barely visible
+    # the two 3×3 convolutions of every network's first resolution see an edge from two pixels away
     on_change = share(max_pool2d(visible, 5, stride=1, padding=2) > 0)
     return {
         "evidence_inside": inside[0],
@@ -207,7 +207,7 @@ def _pair_scores(task: FaceTask, name: str, identities: range, transform: FaceTr
 
 
 def _table(scores: dict[str, Any]) -> str:
-    """The scores as lines of text, an attribute each, and the summary."""
+    """The scores as lines of text: one per attribute, and the summary."""
     row = "{:20}   {:14} {:>16} {:>20} {:>13}"
     lines = [row.format("in %", "weighed most", "inside (chance)", "on change (chance)", "logit rises")]
     for name, values in {**scores["per_attribute"], "mean": scores}.items():

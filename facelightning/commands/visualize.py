@@ -33,9 +33,9 @@ def visualize(
     faces: int = 256,
     split: Literal["val", "test"] = "test",
 ) -> None:
-    """Draw what a trained model sees, as in Kalayeh et al. (CVPR 2017), Figures 3 to 5: what it and the data allow.
+    """Draw what a trained model sees, as in Kalayeh et al. (CVPR 2017), Figures 3 to 5, as far as model and data allow.
 
-    With masks parsing.png: image, truth and prediction of six images. With attributes region_weights.png, how
+    Masks give parsing.png: image, ground truth and prediction of six images. Attributes give region_weights.png, how
     much each region counts for each attribute, and channels.png, the 50 strongest channels of the last map, with
     measures of how local they are; both are means over faces.
 
@@ -44,12 +44,12 @@ def visualize(
         data: Data modules, each of one data set.
         against: Checkpoint of a second network, whose channels are drawn above those of the first.
         output: Folder of the images; if not given, the run folder's figures, or ./figures without a run folder.
-        faces: How many faces a mean is over, the first of the split.
-        split: Of all data sets.
+        faces: Number of faces to average over, the first of the split.
+        split: The split of all data sets.
     """
     if faces < 1:
         raise ConfigurationError(f"faces must be positive, not {faces}")
-    # in this order from top to bottom: the paper has average pooling above SSP
+    # the order from top to bottom: the paper has average pooling above SSP
     device = "cuda" if torch.cuda.is_available() else "cpu"
     tasks = {path: load_model(path).to(device) for path in (against, ckpt_path) if path is not None}
     task = tasks[ckpt_path]
@@ -63,7 +63,7 @@ def visualize(
             raise ConfigurationError(
                 f"--against compares networks of one image size, but {against} sees {shown(size)}, not {shown(seen)}"
             )
-    task.any_size = True  # the command line has followed the checkpoint, or was told another
+    task.any_size = True  # the command line took the checkpoint's size, or was given another
     for module in data:
         task.check(module.facts, "the data")
     with_masks = [module for module in data if module.facts.label_space and "parsing" in task.objectives]
@@ -103,7 +103,7 @@ class VisualizeCLI(FaceCLI):
     own_command = "visualize"
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """The data modules are made of ``--data``."""
+        """``--data`` defines the data modules."""
         parser.add_function_arguments(visualize, skip={"data"})
 
 
@@ -127,20 +127,20 @@ def write(path: Path, image: Image) -> None:
 
 @torch.inference_mode()
 def mean_over_faces(networks: Mapping[str, FaceTask], loader: DataLoader[Any], faces: int) -> dict[str, Floats]:
-    """What networks see, as a mean over the first faces.
+    """Channels and region weights of networks, averaged over the first faces.
 
-    Activations below 0, which PReLU leaves, are set to 0 face by face: a channel that says "no" on one face takes
-    nothing from where it says "yes" on another.
+    Negative activations, which PReLU allows, are set to 0 on each face, so that they do not cancel positive ones
+    on other faces.
 
     Args:
         networks: By name; the last is the main one.
-        loader: Of images with whatever the networks ask for.
-        faces: How many.
+        loader: Loads images, and whatever else the networks need.
+        faces: Number of faces.
 
     Returns:
         - ``channels of NAME``: ``(C, h, w)``, non-negative, for each network.
         - ``region_weights``: ``(N, A)`` of the main network, if it weighs regions.
-        - ``face``: ``(h, w)`` in [0, 1], how much of each cell is not background, of the last network that parses.
+        - ``face``: ``(h, w)`` in [0, 1], the foreground share of each cell, as parsed by the last network that parses.
     """
     tasks, sums = list(networks.values()), dict[str, Tensor]()
     count, total = 0, min(faces, len(loader.dataset))  # type: ignore[arg-type]  # a sized data set
@@ -175,7 +175,7 @@ def parse(task: FaceTask, images: Tensor) -> Tensor | None:
 
 
 def title_of(task: FaceTask) -> str:
-    """A task and those parts that make its network another.
+    """A task's name, and the parts that distinguish its network.
 
     Example:
         >>> from facelightning.tasks import AttributeNet
@@ -189,24 +189,24 @@ def title_of(task: FaceTask) -> str:
 
 
 def describe_locality(maps: Floats, face: Floats | None) -> str:
-    """How local channels ``(C, H, W)`` are, in words; ``face``, ``(H, W)`` in [0, 1], is where face and hair are.
+    """How local channels ``(C, H, W)`` are, in words; ``face``, ``(H, W)`` in [0, 1], marks face and hair.
 
     Example:
         >>> print(describe_locality(np.array([[[3.0, 1.0]], [[0.0, 4.0]]]), np.array([[1.0, 0.5]])))
         mean entropy 0.41 of at most 1.00 bits; 69 % of the activation on face and hair (75 % of the image)
     """
     text = f"mean entropy {activation_entropy(maps):.2f} of at most {math.log2(maps[0].size):.2f} bits"
-    if face is None or face.shape != maps.shape[1:]:  # or of the other network's cells
+    if face is None or face.shape != maps.shape[1:]:  # or parsed at the other network's cell size
         return text
     share, area = 100 * share_inside(maps, face), 100 * face.mean()
     return f"{text}; {share:.0f} % of the activation on face and hair ({area:.0f} % of the image)"
 
 
 def activation_entropy(maps: Floats) -> float:
-    """The mean entropy in bits of channels whose values, divided by their sum, are taken as a distribution over space.
+    """The mean entropy, in bits, of channels that are each normalised to a distribution over space.
 
-    0 for channels that are active in one place alone, log₂(H·W) for uniform ones. A channel that is zero everywhere
-    has none and does not count; NaN if all are.
+    0 for channels that are active in one place only, log₂(H·W) for uniform ones. A channel that is zero everywhere
+    does not count; NaN if all are.
 
     Shape:
         - maps: ``(C, H, W)``, non-negative.
@@ -225,7 +225,7 @@ def share_inside(maps: Floats, mask: Floats) -> float:
 
     Shape:
         - maps: ``(C, H, W)``, non-negative.
-        - mask: ``(H, W)`` in [0, 1]; between them it counts in part.
+        - mask: ``(H, W)`` in [0, 1]; a fraction counts in part.
 
     Example:
         >>> share_inside(np.array([[[3.0, 1.0]], [[0.0, 4.0]]]), np.array([[1.0, 0.5]]))

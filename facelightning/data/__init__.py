@@ -1,4 +1,4 @@
-"""Files on disk become records, one data set a file; data modules make batches of them."""
+"""Files on disk become records, one data set per file; data modules make batches of them."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -25,7 +25,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    # looked up at first use: a data set is read without Lightning
+    # imported on first use: a data set needs no Lightning
     if name not in __all__:
         raise AttributeError(f"module 'facelightning.data' has no attribute {name!r}")
     home = "joint" if name in ("JointDataModule", "SyntheticDataModule") else "datamodule"

@@ -16,8 +16,8 @@ class JointDataModule(L.LightningDataModule):
     """A parsing and an attribute data module for one :class:`~facelightning.tasks.JointNet`.
 
     A training batch is ``{"parsing_batch": batch, "attribute_batch": batch}``; an epoch is one pass over the longer
-    set, and the shorter one starts again as often as needed, each time in another order. Validation, test and
-    prediction run each on its own set, one after the other.
+    set, and the shorter one restarts as often as needed, each time in a new order. Validation, test and prediction
+    run on one set after the other.
 
     Args:
         parsing: The data set with masks.
@@ -30,7 +30,7 @@ class JointDataModule(L.LightningDataModule):
 
     @property
     def facts(self) -> DataFacts:
-        """The label space of the one and the attributes of the other.
+        """The label space of one data set and the attributes of the other.
 
         Raises:
             ConfigurationError: If their images differ in size.
@@ -74,18 +74,18 @@ class JointDataModule(L.LightningDataModule):
 
 @dataclass(eq=False)
 class SyntheticDataModule(Loading, JointDataModule):
-    """Cartoon faces with known truth: drawn once at 218×178, written as CelebA and Helen, and read as these are.
+    """Cartoon faces with known ground truth: drawn once at 218×178, written and read in CelebA's and Helen's layouts.
 
-    Needs no download, and nobody's photograph. Every attribute is visible where it lives
+    Needs no download and no photographs. Every attribute is visible in known regions
     (:data:`~facelightning.labels.ATTRIBUTE_REGIONS`), so that one can measure whether a model looks there.
 
     Args:
-        root: Folder to write to, and to read from the next time.
-        label_space: Of the masks.
+        root: Folder to write the faces to, and to read them from.
+        label_space: Label space of the masks.
         faces: How many faces with attributes to draw for train, val and test.
-        masks: How many other faces with masks.
+        masks: How many other faces with masks to draw for each split.
         drawing_seed: Another seed draws other identities; needs another ``root``.
-        mask_batch_size: Faces with masks a step and process; few will do, every pixel of them teaches.
+        mask_batch_size: Faces with masks per step and process; a few suffice, because every pixel has a label.
     """
 
     root: str = "data/synthetic"
@@ -103,5 +103,5 @@ class SyntheticDataModule(Loading, JointDataModule):
         JointDataModule.__init__(self, HelenDataModule(f"{self.root}/helen", self.label_space, **shared), celeba)
 
     def prepare_data(self) -> None:
-        """Draw the faces, unless they lie there already."""
+        """Draw the faces, unless they exist already."""
         write_synthetic(Path(self.root).expanduser(), self.faces, self.masks, self.drawing_seed)

@@ -1,4 +1,4 @@
-"""Which sample comes when: order and augmentation seeds as pure functions, so that runs can be repeated and resumed."""
+"""Order and augmentation seeds of samples, as pure functions, so that runs can be repeated and resumed."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -24,8 +24,8 @@ def mix(*keys: int) -> int:
 class TrainSampler(Sampler[Key]):
     """Yields (sample, augmentation seed), both functions of (seed, epoch, cycle) alone.
 
-    Every process draws the same permutation and takes each ``world_size``-th entry of it; the remainder of the
-    division is left out, so that all processes make equally many steps. (Another permutation leaves out others.)
+    Every process draws the same permutation and takes every ``world_size``-th entry of it. The remainder is left out,
+    so that all processes make equally many steps; it differs between permutations.
 
     Args:
         size: Number of samples of the set.
@@ -41,7 +41,7 @@ class TrainSampler(Sampler[Key]):
     def __init__(self, size: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
         self.size, self.seed, self.rank, self.world_size = size, seed, rank, world_size
         self.epoch = 0
-        self.cycle = 0  # how often the set was restarted within the epoch, beside a longer one
+        self.cycle = 0  # how often the set restarted within the epoch of a longer set
         self.skip = 0  # samples already seen before an interruption
 
     def set_epoch(self, epoch: int) -> None:
@@ -81,10 +81,10 @@ class EvaluationSampler(Sampler[Key]):
 
 
 class ResumableLoader(DataLoader[Any]):
-    """A training loader that goes on mid-epoch where a checkpoint was written.
+    """A training loader that resumes mid-epoch from a checkpoint.
 
-    Lightning saves and restores ``state_dict``; the skipping happens in the :class:`TrainSampler`, so that no
-    sample is read twice. Its place in an epoch is (epoch, cycle, batches done).
+    Lightning saves and restores ``state_dict``; the :class:`TrainSampler` skips what was done, so that no sample is
+    read twice. The position is (epoch, cycle, batches done).
     """
 
     sampler: TrainSampler
@@ -107,9 +107,9 @@ class ResumableLoader(DataLoader[Any]):
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """The place of the last batch handed out."""
+        """The position after the last batch returned."""
         return dict(zip(("epoch", "cycle", "done"), self._place, strict=True))
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Continue behind that place."""
+        """Continue from that position."""
         self._restored = (state["epoch"], state["cycle"], state["done"])

@@ -1,4 +1,4 @@
-"""From a record to what a network takes: one size, augmentation, tensors."""
+"""From a record to a network's input: resizing, augmentation, tensors."""
 
 from collections.abc import Sequence
 from typing import TypedDict
@@ -14,7 +14,7 @@ from facelightning.labels import IGNORE_INDEX, LabelSpace
 
 
 class Sample(TypedDict, total=False):
-    """One image as a data module hands it out; a batch has the same keys with a leading dimension B.
+    """One image as a data module yields it; a batch has the same keys with a leading dimension B.
 
     ``image`` uint8 (3,H,W) RGB · ``mask`` int64 (H,W), 255 = ignore · ``attributes`` float32 (A,) in {0,1},
     NaN = unknown · ``landmarks`` float32 (5,2) x,y in pixels · ``identity`` int64 · ``name`` str.
@@ -29,7 +29,7 @@ class Sample(TypedDict, total=False):
 
 
 LANDMARKS_MIRRORED = (1, 0, 2, 4, 3)
-"""Left and right eye, nose, left and right mouth corner: where each goes when the image is mirrored."""
+"""Left and right eye, nose, left and right mouth corner: the index of each after mirroring the image."""
 
 _CORNER = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]], dtype=np.float32)
 """The origin and a step along x and along y: keypoints that show whether an augmentation has mirrored the image."""
@@ -39,12 +39,12 @@ class FaceTransform:
     """Bring an image, its mask and landmarks to one size, augment them together, and make tensors.
 
     The whole image is kept: it is scaled to fit and padded (mask: 255), never distorted. If the augmentation
-    mirrors the image, by whatever transform, the label space's left and right classes and the left and right
-    landmarks change places.
+    mirrors the image, by any transform, the label space's left and right classes and the left and right landmarks
+    are swapped.
 
     Args:
         image_size: Height and width in pixels.
-        label_space: Of the masks, where there are masks.
+        label_space: Label space of the masks, if there are any.
         augmentations: Albumentations transforms, applied in this order after resizing.
 
     Example:

@@ -1,4 +1,4 @@
-"""What is predicted: facial attributes, and the label spaces of face parsing."""
+"""The labels: facial attributes, and the label spaces of face parsing."""
 
 from facelightning.labels.attributes import ATTRIBUTE_GROUPS, ATTRIBUTE_REGIONS, ATTRIBUTES
 from facelightning.labels.parsing import HELEN7, HELEN11, HELEN11_TO_7, IGNORE_INDEX, LABEL_SPACES, LabelSpace

@@ -1,4 +1,4 @@
-"""The 40 attributes, their nine groups, and the regions in which they live."""
+"""The 40 attributes, their nine groups, and the regions where they are visible."""
 
 ATTRIBUTES = tuple(
     """
@@ -26,7 +26,7 @@ ATTRIBUTE_GROUPS = {
         "global": "Attractive Blurry Chubby Heavy_Makeup Male Oval_Face Pale_Skin Young",
     }.items()
 }
-"""Nine groups that partition the attributes (Wang, Su, Zhao, Table I, spelt as CelebA spells them)."""
+"""Nine groups that partition the attributes (Wang, Su, Zhao, Table I, in CelebA's spelling)."""
 
 ATTRIBUTE_REGIONS: dict[str, tuple[str, ...]] = {
     "5_o_Clock_Shadow": ("face_skin",),
@@ -70,7 +70,7 @@ ATTRIBUTE_REGIONS: dict[str, tuple[str, ...]] = {
     "Wearing_Necktie": ("background",),
     "Young": (),
 }
-"""The region(s) of :data:`HELEN7` in which an attribute lives; empty for an attribute of the whole face.
+"""The region(s) of :data:`HELEN7` where an attribute is visible; empty for an attribute of the whole face.
 
-Ears and neck are background in Helen, hence earrings and neckties live there.
+Ears and neck are background in Helen, hence earrings and neckties are, too.
 """

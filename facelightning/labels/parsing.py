@@ -1,9 +1,9 @@
-"""The label spaces of face parsing: classes, colours, pairs that a mirror exchanges, and how one unites another."""
+"""The label spaces of face parsing: classes, colours, left-right pairs, and the mapping between two spaces."""
 
 from dataclasses import dataclass, field
 
 IGNORE_INDEX = 255
-"""The mask value of pixels that count in no loss and no score."""
+"""The mask value of pixels that losses and scores ignore."""
 
 
 @dataclass(frozen=True)
@@ -11,12 +11,12 @@ class LabelSpace:
     """A named, ordered set of parsing classes.
 
     Args:
-        name: What configurations and checkpoints call it.
-        classes: Class names; a class's index is its place here, background first.
-        colors: One RGB colour a class, for figures.
+        name: Its name in configurations and checkpoints.
+        classes: Class names in the order of their indices, background first.
+        colors: One RGB colour per class, for figures.
         parts: The small facial components (eyes, brows, nose, mouth): enlarged by max pooling in SSP
             (Kalayeh et al., §5) and merged in Helen's "overall" F1.
-        flip_pairs: Pairs of classes that change places when an image is mirrored.
+        flip_pairs: Pairs of classes that swap when an image is mirrored.
 
     Example:
         >>> HELEN11.mirrored
@@ -45,7 +45,7 @@ class LabelSpace:
 
     @property
     def mirrored(self) -> tuple[int, ...]:
-        """For each class the one it becomes when the image is mirrored."""
+        """For each class, its class index in the mirrored image."""
         partner = {a: b for pair in self.flip_pairs for a, b in (pair, pair[::-1])}
         return tuple(self.index(partner.get(name, name)) for name in self.classes)
 
@@ -86,7 +86,7 @@ HELEN11_TO_7 = {
     "mouth": ("upper_lip", "inner_mouth", "lower_lip"),
     "nose": ("nose",),
 }
-"""Which of the eleven labels each of the seven classes unites (Kalayeh et al., §4.1)."""
+"""The labels of :data:`HELEN11` that each class of :data:`HELEN7` merges (Kalayeh et al., §4.1)."""
 
 LABEL_SPACES = {space.name: space for space in (HELEN7, HELEN11)}
 """Every label space by its name."""

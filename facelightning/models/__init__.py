@@ -1,4 +1,4 @@
-"""Networks, and the parts that they are made of: tensors in, tensors out; one idea of a paper a file."""
+"""Networks and their parts: tensors in, tensors out; one idea of a paper per file."""
 
 from facelightning.models.attributes import AttributeNetwork
 from facelightning.models.encoders import MaskedInput, PaperEncoder, TorchvisionEncoder

@@ -15,26 +15,26 @@ from facelightning.models.regions import RegionSource
 
 
 class AttributeNetwork(nn.Module):
-    """The basic attribute network of Kalayeh et al. (CVPR 2017), §3.1.1, and the parts that make its variants.
+    """The basic attribute network of Kalayeh et al. (CVPR 2017), §3.1.1, and its variants with other parts.
 
     Args:
         num_attributes: A.
         width: Filters of the first layer, 64 in the paper; scales every layer of the paper's encoder.
         encoder: Makes the encoder; the paper's if not given.
-        image_input: Makes what the first layer sees; the normalised image if not given.
-        gate: Makes what gates in the encoder; nothing if not given.
+        image_input: Makes the input of the first layer; the normalised image if not given.
+        gate: Makes the gate in the encoder; none if not given.
         pooling: Makes the pooling of the last map.
         head: Makes the classifier.
-        regions: Makes what finds regions, for the parts that need them.
+        regions: Makes the source of regions, for the parts that need them.
 
     Shape:
         - images: ``(B, 3, H, W)``, uint8, or float in [0, 1]; 218×178 in the paper.
         - landmarks: ``(B, 5, 2)``, x, y in pixels; for boxes only.
-        - return: ``"attributes"``: logits ``(B, A)``; ``"features"``: the last map before pooling, ``(B, C, h, w)``, in
-          which PReLU leaves negative values; ``"region_weights"``: ``(B, N, A)``, of a head that weighs places.
+        - return: ``"attributes"``: logits ``(B, A)``; ``"features"``: the last map before pooling, ``(B, C, h, w)``,
+          which may be negative after PReLU; ``"region_weights"``: ``(B, N, A)``, if the head weighs places.
 
     Raises:
-        ConfigurationError: If a part needs regions and there are none, or there are and no part needs them.
+        ConfigurationError: If a part needs regions and there are none, or no part needs the given ones.
 
     Example:
         >>> AttributeNetwork(40, width=4)(torch.rand(2, 3, 218, 178))["attributes"].shape

@@ -1,4 +1,4 @@
-"""What every network is made of: normalised input, the convolution block, pooling between resolutions."""
+"""Building blocks of every network: normalised input, the convolution block, pooling between resolutions."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,11 +10,11 @@ from torch import Tensor, nn
 class Normalize(nn.Module):
     """Turn images into zero-centred floats; a part of the network, so that no caller can forget it.
 
-    Mean and deviation are ImageNet's; the first BatchNorm makes the exact numbers unimportant.
+    Mean and standard deviation are ImageNet's; the first BatchNorm makes the exact numbers unimportant.
 
     Shape:
         - images: ``(B, 3, H, W)``, uint8, or float in [0, 1]; RGB.
-        - return: ``(B, 3, H, W)``, float, laid out channels-last, which convolutions run faster on.
+        - return: ``(B, 3, H, W)``, float, channels-last, which makes convolutions faster.
 
     Example:
         >>> Normalize()(torch.full((1, 3, 2, 2), 255, dtype=torch.uint8)).mean(dim=(0, 2, 3))
@@ -37,9 +37,9 @@ class Normalize(nn.Module):
 class ConvBlock(nn.Sequential):
     """3×3 convolution, BatchNorm, PReLU (Kalayeh et al., Table 1); keeps height and width.
 
-    It serves as the paper's "Deconv" too: a transposed convolution of stride 1 and padding 1 is a convolution
+    It also serves as the paper's "Deconv": a transposed convolution of stride 1 and padding 1 is a convolution
     with mirrored kernel, so the two compute the same functions. The convolution has no bias: BatchNorm would
-    cancel it, and AdaGrad would blow the rounding noise of its zero gradient up to full steps.
+    cancel it, and AdaGrad would amplify the rounding noise of its zero gradient to full steps.
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -51,7 +51,7 @@ class ConvBlock(nn.Sequential):
 
 
 def conv_stage(in_channels: int, out_channels: int) -> nn.Sequential:
-    """Two convolution blocks: one resolution of a network."""
+    """Two convolution blocks, for one resolution of a network."""
     return nn.Sequential(ConvBlock(in_channels, out_channels), ConvBlock(out_channels, out_channels))
 
 
@@ -62,7 +62,7 @@ def max_pool() -> nn.MaxPool2d:
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Run a module in evaluation mode for the time of a ``with`` block."""
+    """Keep a module in evaluation mode during a ``with`` block."""
     training = module.training
     module.eval()
     try:

@@ -16,10 +16,10 @@ from facelightning.models.regions import Regions, need_regions
 
 
 class Input(nn.Module):
-    """What the first layer sees; a part of the encoder.
+    """The input of the first layer; a part of the encoder.
 
     Args:
-        num_regions: N, where it shows regions too.
+        num_regions: N, if it includes regions.
     """
 
     channels = 3
@@ -74,12 +74,12 @@ class MaskedInput(Input):
 
 
 class Tail(nn.Sequential):
-    """The layers behind an encoder that attributes alone have.
+    """The layers after an encoder that only attribute prediction uses.
 
     Args:
-        layers: None, if the encoder's last map is the one to pool.
-        channels: Of the map that they make.
-        stride: Of that map.
+        layers: The layers; none if the encoder's last map is pooled directly.
+        channels: Channels of the map that they return.
+        stride: Stride of that map.
     """
 
     def __init__(self, *layers: nn.Module, channels: int, stride: int) -> None:
@@ -88,23 +88,23 @@ class Tail(nn.Sequential):
 
 
 class Encoder(nn.Module):
-    """The contract of all encoders: images to maps, fine to coarse.
+    """The contract of all encoders: images to feature maps, fine to coarse.
 
     A map of stride s has ⌈H/s⌉×⌈W/s⌉ cells. ``forward(images, regions)`` takes images ``(B, 3, H, W)``, uint8, or
-    float in [0, 1]; regions are for the input and the gate that need them.
+    float in [0, 1]; regions are for an input or a gate that needs them.
     """
 
     channels: tuple[int, ...]
-    """Of each map."""
+    """Channels of each map."""
     strides: tuple[int, ...]
-    """Of each map: how many pixels wide and high a cell is."""
+    """Stride of each map: width and height of a cell, in pixels."""
 
     def add_gate(self, gate: Callable[[int, int, int, bool], Gate], num_regions: int) -> None:
-        """Put a gate into the encoder: what gates is made with (channels, regions, stride, whether it pools)."""
+        """Put a gate into the encoder, made by ``gate(channels, num_regions, stride, pool)``."""
         raise NotImplementedError
 
     def tail(self) -> Tail:
-        """New layers 9 to 12, or what this encoder has in their place."""
+        """New layers 9 to 12 of the paper, or what this encoder has instead."""
         raise NotImplementedError
 
     def forward(self, images: Tensor, regions: Regions | None = None) -> list[Tensor]:
@@ -115,7 +115,7 @@ EncoderFactory = Callable[[Input], Encoder]
 
 
 def make_encoder(encoder: EncoderFactory | None, width: int, image_input: Input | None = None) -> Encoder:
-    """An encoder with its input; the paper's, of the given width, if none is asked for."""
+    """An encoder with its input; the paper's encoder of the given width if ``encoder`` is ``None``."""
     image_input = image_input or PlainInput()
     return PaperEncoder(image_input, width) if encoder is None else encoder(image_input)
 
@@ -124,8 +124,8 @@ class PaperEncoder(Encoder):
     """The first eight layers of every network of the paper, Conv11 to Conv42 (Kalayeh et al., Table 1).
 
     Args:
-        image_input: What Conv11 sees.
-        width: Filters of the first layer (64 in the paper); the others are 2, 4, 8 times as many.
+        image_input: The input of Conv11.
+        width: Filters of the first resolution (64 in the paper); the others have 2, 4, 8 times as many.
 
     Example:
         >>> [tuple(x.shape[1:]) for x in PaperEncoder(PlainInput(), width=4)(torch.rand(1, 3, 218, 178))]
@@ -146,7 +146,7 @@ class PaperEncoder(Encoder):
         self.gate: Gate | None = None
 
     def add_gate(self, gate: Callable[[int, int, int, bool], Gate], num_regions: int) -> None:
-        """In place of Conv32 and the pooling behind it (§5)."""
+        """Replace Conv32 and the pooling after it (§5)."""
         _, inner, outer, _ = self.channels
         self.conv3 = nn.Sequential(ConvBlock(inner, outer))  # Conv31
         self.gate = gate(outer, num_regions, self.strides[2], True)
@@ -154,7 +154,7 @@ class PaperEncoder(Encoder):
     def tail(self) -> Tail:
         """Layers 9 to 12: 512, 512, pool, 1024, 1024 filters (§3.1.1).
 
-        A pool stands before each increase of filters, so none between the encoder's 512 and these.
+        The paper pools before each increase of filters, so not between the encoder's 512 and these.
         """
         channels = self.channels[-1]
         return Tail(
@@ -176,20 +176,20 @@ class PaperEncoder(Encoder):
 
 
 FAMILIES = ("resnet", "convnext", "efficientnet", "mobilenet")
-"""The backbones of torchvision that :class:`TorchvisionEncoder` takes: names begin so."""
+"""The torchvision backbones that :class:`TorchvisionEncoder` takes, by the start of their names."""
 
 
 class TorchvisionEncoder(Encoder):
-    """A classification network of torchvision without its classifier: one map for each resolution.
+    """A torchvision classification network without its classifier: one map for each resolution.
 
     Args:
-        image_input: What its first convolution sees.
+        image_input: The input of its first convolution.
         name: As ``torchvision.models.list_models`` spells it: a ResNet, ConvNeXt, EfficientNet or MobileNet.
-        weights: To begin with, by torchvision's names, such as ``IMAGENET1K_V1`` or ``DEFAULT``, which are then
-            downloaded; random if not given. A checkpoint holds its own.
+        weights: Name of torchvision's pretrained weights, such as ``IMAGENET1K_V1`` or ``DEFAULT``, which are then
+            downloaded; random weights if not given. A checkpoint holds its own.
 
     Raises:
-        ConfigurationError: If there is no such network or weights, or weights meet an input of other channels.
+        ConfigurationError: If there is no such network or weights, or the weights do not fit the input's channels.
 
     Example:
         >>> encoder = TorchvisionEncoder(PlainInput(), "resnet18")
@@ -222,11 +222,11 @@ class TorchvisionEncoder(Encoder):
         self.gates = nn.ModuleDict()
 
     def add_gate(self, gate: Callable[[int, int, int, bool], Gate], num_regions: int) -> None:
-        """Behind the stage of stride 4; the next stage's convolution does what pooling would."""
+        """Put it after the stage of stride 4; the next stage's convolution downsamples instead of a pooling."""
         self.gates["4"] = gate(self.channels[self.strides.index(4)], num_regions, 4, False)
 
     def tail(self) -> Tail:
-        """Nothing: a backbone's last stage is deep enough."""
+        """No layers: a backbone's last stage is deep enough."""
         return Tail(channels=self.channels[-1], stride=self.strides[-1])
 
     def forward(self, images: Tensor, regions: Regions | None = None) -> list[Tensor]:
@@ -244,7 +244,7 @@ class TorchvisionEncoder(Encoder):
 
 
 def _see(layers: nn.Sequential, channels: int) -> None:
-    """Let a first convolution that was made for RGB see any number of channels."""
+    """Replace the first convolution, made for RGB, by one that takes any number of channels."""
     if channels == 3:
         return
     name, old = next((name, module) for name, module in layers.named_modules() if isinstance(module, nn.Conv2d))
@@ -256,8 +256,8 @@ def _see(layers: nn.Sequential, channels: int) -> None:
 
 @torch.no_grad()
 def _stages(layers: nn.Sequential, channels: int) -> tuple[nn.ModuleList, tuple[int, ...], tuple[int, ...], bool]:
-    """Layers that end at one resolution, together; what each stage's map has for channels and stride; and whether maps
-    must be padded, for a backbone that halves without padding would lose a last odd row: 109 → 54."""
+    """Stages of layers with one resolution each, the channels and strides of their maps, and whether maps must be
+    padded: a backbone that halves without padding would lose a last odd row (109 → 54)."""
     size, strides, found, widths = 64, list[int](), list[list[nn.Module]](), list[int]()
     with evaluating(layers):
         x = torch.zeros(1, channels, size, size)

@@ -11,7 +11,7 @@ from facelightning.models.attributes import AttributeNetwork
 
 
 class EnsembleNetwork(nn.Module):
-    """Average the probabilities that trained attribute networks give ("SSP + SSG") [1]_.
+    """Average the probabilities of trained attribute networks ("SSP + SSG") [1]_.
 
     It has nothing to learn: its members are frozen, and always in evaluation mode.
 
@@ -43,5 +43,5 @@ class EnsembleNetwork(nn.Module):
 
     def forward(self, images: Tensor, landmarks: Tensor | None = None) -> dict[str, Any]:
         logits = torch.stack([member(images, landmarks)["attributes"] for member in self.members]).float()
-        # the logit of mean p is log Σ p - log Σ (1 - p), summed in logarithms: p itself rounds to 0 and 1
+        # the logit of mean p is log Σ p - log Σ (1 - p), computed in logarithms: p itself rounds to 0 and 1
         return {"attributes": logsigmoid(logits).logsumexp(dim=0) - logsigmoid(-logits).logsumexp(dim=0)}

@@ -10,10 +10,10 @@ from facelightning.models.regions import Regions, need_regions
 
 
 def gate_masks(masks: Tensor) -> Tensor:
-    """Scale each region's mask to mean 1 over the image, as SSG's gates need it.
+    """Scale each region's mask to mean 1 over the image, for SSG's gates.
 
     The paper scales each mask to sum 1 [1]_, which makes activations some thousand times smaller. Mean 1 is the same
-    up to a constant, which the BatchNorm behind the gate removes; and it is safe in half precision.
+    up to a constant, which the BatchNorm after the gate removes; and it is safe in half precision.
 
     Shape:
         - masks: ``(B, N, H, W)``, non-negative.
@@ -31,17 +31,17 @@ def gate_masks(masks: Tensor) -> Tensor:
 
 
 class Gate(nn.Module):
-    """What stands in an encoder in place of a convolution block, and of the pooling behind it if there is one.
+    """Replaces a convolution block of an encoder, and the pooling after it if there is one.
 
     Args:
         channels: C.
         num_regions: N.
-        stride: Of the maps that it gates.
-        pool: Whether it halves them.
+        stride: Stride of the gated maps.
+        pool: Whether to halve their resolution by pooling.
 
     Shape:
         - x: ``(B, C, H, W)``.
-        - regions: N of them, which it asks for its masks at its stride.
+        - regions: N regions, which give the masks at the gate's stride.
         - return: ``(B, C, ⌈H/2⌉, ⌈W/2⌉)``, or ``(B, C, H, W)`` without pooling.
     """
 
@@ -54,12 +54,12 @@ class Gate(nn.Module):
         self.pool = max_pool() if pool else nn.Identity()
 
     def masks(self, x: Tensor, regions: Regions | None) -> Tensor:
-        """The regions' gates in the type of the maps; raises ``ValueError`` if they differ in height or width."""
+        """The regions' gates, in the maps' dtype; raises ``ValueError`` if height or width differ."""
         assert regions is not None
         masks = gate_masks(regions.at(self.stride))
         if x.shape[-2:] != masks.shape[-2:]:
             sizes = [" × ".join(map(str, t.shape[-2:])) for t in (x, masks)]
-            raise ValueError(f"maps ({sizes[0]}) and masks ({sizes[1]}) must have one height and width")
+            raise ValueError(f"maps ({sizes[0]}) and masks ({sizes[1]}) must have the same height and width")
         return masks.to(x.dtype)
 
     def forward(self, x: Tensor, regions: Regions | None) -> Tensor:
@@ -69,16 +69,15 @@ class Gate(nn.Module):
 class SemanticGating(Gate):
     """Convolve, gate by each region, normalise, activate, pool; then mix the regions' maps (SSG) [1]_.
 
-    Each of N regions gates each of C maps before BatchNorm, so that pooling never compares activations of two
-    regions; a 1×1 convolution brings the N·C maps back to C. It has no bias: the convolution and BatchNorm behind it
-    would cancel one. Its weights begin as the mean over a map's N versions, a case of the sparse weights with which
-    SSG mimics plain max pooling.
+    Each region gates each map before BatchNorm, so that pooling never compares activations of two regions; a 1×1
+    convolution reduces the N·C maps to C. It has no bias: the BatchNorm after it would cancel one. Its initial weights
+    average a map's N versions, a case of the sparse weights with which SSG mimics plain max pooling.
 
     Args:
         channels: C.
         num_regions: N.
-        stride: Of the maps that it gates.
-        pool: Whether it halves them.
+        stride: Stride of the gated maps.
+        pool: Whether to halve their resolution by pooling.
 
     .. [1] Kalayeh, Gong, Shah, "Improving Facial Attribute Prediction using Semantic Segmentation", CVPR 2017, §3.1.3.
     """
@@ -105,8 +104,8 @@ class SymbioticAugmentation(Gate):
     Args:
         channels: C.
         num_regions: N.
-        stride: Of the maps that it gates.
-        pool: Whether it halves them.
+        stride: Stride of the gated maps.
+        pool: Whether to halve their resolution by pooling.
 
     .. [1] Kalayeh, Shah, "On Symbiosis of Attribute Prediction and Semantic Segmentation", TPAMI 2019.
     """

@@ -9,11 +9,11 @@ from facelightning.models.pooling import Pooled
 
 
 class Head(nn.Module):
-    """Scores attributes.
+    """A classifier of attributes.
 
     Args:
         channels: C.
-        num_places: N, of the pooling before it.
+        num_places: N, the places of the pooling before it.
         num_attributes: A.
 
     Shape:
@@ -32,7 +32,7 @@ HeadFactory = Callable[[int, int, int], Head]
 
 
 class LinearHead(Head):
-    """One linear classifier of all places together (Kalayeh et al., §3.1.1).
+    """One linear classifier of all places, concatenated (Kalayeh et al., §3.1.1).
 
     Example:
         >>> pooled = Pooled(torch.rand(2, 5, 8), torch.ones(2, 5, 1, dtype=torch.bool))
@@ -51,8 +51,8 @@ class LinearHead(Head):
 class LocalizationHead(Head):
     """Each attribute chooses its place (SSP) [1]_.
 
-    Two linear maps that all places share: recognition scores an attribute; localization, after a softmax over places,
-    says how much each counts. An absent place counts for nothing.
+    All places share two linear maps: recognition scores an attribute in each place; localization, after a softmax over
+    places, weighs these scores. An absent place has weight 0.
 
     Example:
         >>> pooled = Pooled(torch.rand(2, 7, 8), torch.ones(2, 7, 1, dtype=torch.bool))
@@ -65,13 +65,13 @@ class LocalizationHead(Head):
     def __init__(self, channels: int, num_places: int, num_attributes: int) -> None:
         super().__init__(channels, num_places, num_attributes)
         self.recognition = nn.Linear(channels, num_attributes)
-        # no bias: one constant for all places would cancel in the softmax over them
+        # no bias: a constant for all places would cancel in the softmax
         self.localization = nn.Linear(channels, num_attributes, bias=False)
 
     def forward(self, pooled: Pooled) -> dict[str, Tensor]:
         evidence = self.localization(pooled.vectors)  # (B, N, A)
         evidence = evidence.to(torch.promote_types(evidence.dtype, torch.float32))
         evidence = evidence.masked_fill(~pooled.present, torch.finfo(evidence.dtype).min)
-        # the product matters where no place is present: the softmax is then uniform
+        # the product matters if no place is present: the softmax alone would be uniform
         weights = evidence.softmax(dim=1) * pooled.present
         return {"attributes": (self.recognition(pooled.vectors) * weights).sum(dim=1), "region_weights": weights}

@@ -1,4 +1,4 @@
-"""One network for both tasks: the encoder is shared, each task has its own half behind it."""
+"""One network for both tasks: a shared encoder, followed by each task's own layers."""
 
 from collections.abc import Callable, Collection
 from typing import Any
@@ -18,7 +18,7 @@ from facelightning.models.segmentation import Decoder
 class JointNetwork(nn.Module):
     """Parsing and attributes with the first eight layers shared (Kalayeh et al., CVPR 2017, §4.4).
 
-    A pooling that needs regions gets those that this network itself parses, as they are: attribute loss does not
+    A pooling that needs regions gets this network's own parsing, without gradients: the attribute loss does not
     reach the decoder.
 
     Args:
@@ -61,22 +61,22 @@ class JointNetwork(nn.Module):
         attribute_images: Tensor | None = None,
         wanted: Collection[str] = ("parsing", "attributes"),
     ) -> dict[str, Any]:
-        """Parse images, and describe them or others.
+        """Parse images, and predict attributes of them or of other images.
 
         In joint training each task has its own images. Both go through the encoder as one batch, so that its
-        BatchNorm sees in training the mixture that its running statistics describe later; the decoder sees those to
-        parse alone, and regions for the others are parsed as at prediction.
+        BatchNorm normalises the same mixture that its running statistics describe. The decoder trains only on the
+        images to parse; for the others' regions it runs in evaluation mode.
 
         Args:
-            images: To parse; and to describe, without others.
-            attribute_images: Others to describe, of the same size.
-            wanted: What to compute.
+            images: Images to parse; also to predict attributes of, without ``attribute_images``.
+            attribute_images: Other images to predict attributes of, of the same size.
+            wanted: The outputs to compute.
 
         Shape:
             - images: ``(P, 3, H, W)``, uint8, or float in [0, 1].
             - attribute_images: ``(Q, 3, H, W)``.
             - return: ``"parsing"``: logits ``(P, K, h, w)``, coarse to fine; ``"attributes"``: logits ``(Q, A)``;
-              ``"features"`` and ``"region_weights"`` as of :class:`~facelightning.models.attributes.AttributeNetwork`.
+              ``"features"`` and ``"region_weights"`` as in :class:`~facelightning.models.attributes.AttributeNetwork`.
 
         Raises:
             ConfigurationError: If the two differ in height or width; the message names both sizes.

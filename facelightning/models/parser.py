@@ -1,4 +1,4 @@
-"""Regions from a face parser: decoded as far as they are asked for, and a trained, frozen parser that finds them."""
+"""Regions from a face parser: decoded only up to the resolution needed; and a trained, frozen parser as source."""
 
 import json
 from collections.abc import Sequence
@@ -19,12 +19,12 @@ from facelightning.models.segmentation import Decoder, SegmentationNetwork
 def pool_masks(masks: Tensor, parts: Sequence[int], factor: int) -> Tensor:
     """Region masks at a coarser resolution, for SSP (Kalayeh et al., CVPR 2017, §5).
 
-    Small facial parts are pooled by maximum, which takes some context along, all others by average. Windows are
-    aligned with the coarser cells, a last partial one included.
+    Small facial parts are max-pooled, which includes some context; all others are average-pooled. Windows are
+    aligned with the coarser cells; the last one may be partial.
 
     Args:
         masks: Probabilities.
-        parts: Indices of the regions that are pooled by maximum.
+        parts: Indices of the regions to max-pool.
         factor: Ratio of the two resolutions.
 
     Shape:
@@ -42,16 +42,16 @@ def pool_masks(masks: Tensor, parts: Sequence[int], factor: int) -> Tensor:
 
 
 class ParsedRegions:
-    """The classes that a parser sees, as masks: a softmax of its prediction.
+    """A parser's classes as masks: the softmax of its prediction.
 
-    Down to 1/8 of the images' size a mask is the parser's own prediction there; coarser ones are pooled from its
-    prediction at half size, as in the paper. It teaches the parser nothing: no gradient, running statistics.
+    Masks down to 1/8 of the image size are the parser's own predictions at that size; coarser masks are pooled from its
+    prediction at half size, as in the paper. The parser learns nothing from them: no gradient, evaluation mode.
 
     Args:
-        decoder: Of the parser.
-        features: What it decodes: the encoder's coarsest map.
+        decoder: The parser's decoder.
+        features: The decoder's input: the encoder's coarsest map.
         image_size: Height and width of the images.
-        label_space: The classes; those of its ``parts`` are pooled by maximum.
+        label_space: The classes; those in its ``parts`` are max-pooled.
         predictions: Logits at all strides, coarse to fine, if they are known already.
     """
 
@@ -85,10 +85,10 @@ class ParsedRegions:
 
 
 class ParserRegions(RegionSource):
-    """The classes that a trained :class:`~facelightning.tasks.SegNet` sees; frozen, and always in evaluation mode.
+    """The classes of a trained :class:`~facelightning.tasks.SegNet`, frozen and always in evaluation mode.
 
     Args:
-        checkpoint: Its file; or what a checkpoint says of itself, for a parser whose weights follow.
+        checkpoint: The SegNet's checkpoint, or a description from one, for a parser whose weights are loaded later.
 
     Raises:
         CheckpointError: If the file is missing, broken, or of another task.

@@ -10,19 +10,19 @@ from facelightning.models.regions import Regions, need_regions
 
 
 class Pooled(NamedTuple):
-    """What a pooling makes of a map."""
+    """The result of pooling a map."""
 
     vectors: Tensor
     """The mean feature of each of N places, ``(B, N, C)``; 0 where a place is absent."""
     present: Tensor
-    """Whether an image has the place, ``(B, N, 1)``, bool."""
+    """Whether the place is present in the image, ``(B, N, 1)``, bool."""
 
 
 class Pooling(nn.Module):
-    """Features of a map by place; it has no parameters.
+    """Pools a map's features by place, without parameters.
 
     Args:
-        stride: Of the map.
+        stride: Stride of the map.
 
     Shape:
         - features: ``(B, C, H, W)``.
@@ -36,7 +36,7 @@ class Pooling(nn.Module):
         self.stride = stride
 
     def places(self, regions: tuple[str, ...]) -> tuple[str, ...]:
-        """Names of the places, where the regions have these names."""
+        """Names of the places, given the names of the regions."""
         raise NotImplementedError
 
     def forward(self, features: Tensor, regions: Regions | None) -> Pooled:
@@ -56,7 +56,7 @@ class AveragePooling(Pooling):
 class PyramidPooling(Pooling):
     """The cells of a 1×1 and a 2×2 grid ("SPPNet*") [1]_.
 
-    Averages, not maxima, so that it differs from the basic network in nothing but where it pools.
+    It averages instead of taking maxima, so that it differs from the basic network only in where it pools.
 
     Example:
         >>> PyramidPooling()(torch.rand(2, 8, 14, 12)).vectors.shape
@@ -102,7 +102,7 @@ class SemanticPooling(Pooling):
         masks = regions.at(self.stride)
         if features.shape[-2:] != masks.shape[-2:]:
             sizes = [" × ".join(map(str, x.shape[-2:])) for x in (features, masks)]
-            raise ValueError(f"features ({sizes[0]}) and masks ({sizes[1]}) must have one height and width")
+            raise ValueError(f"features ({sizes[0]}) and masks ({sizes[1]}) must have the same height and width")
         masks = masks.to(features.dtype)
         mass = masks.sum(dim=(2, 3)).unsqueeze(2)  # (B, N, 1)
         present = mass > 0

@@ -1,4 +1,4 @@
-"""Where the parts of a face are: what gates and poolings ask for, at their own resolution."""
+"""Where the parts of a face are: regions for gates and poolings, at the resolution that each needs."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -19,7 +19,7 @@ BOXES = (*(f"{name} {h}:{w}" for name in LANDMARKS for h, w in _ASPECTS), "image
 
 
 def need_regions(part: nn.Module, num_regions: int) -> None:
-    """Refuse to make a part of a network that works on regions where there are none."""
+    """Refuse to make a part of a network that needs regions if there are none."""
     if num_regions == 0:
         raise ConfigurationError(
             f"{type(part).__name__} needs regions: set `regions` to ParserRegions with the checkpoint of a SegNet "
@@ -38,9 +38,9 @@ class RegionSource(nn.Module):
     """Finds the regions of images; a part of the network that uses them."""
 
     names: tuple[str, ...]
-    """The regions, in the order of their channel."""
+    """Names of the regions, in the order of their channels."""
     settings: Mapping[str, Any] = MappingProxyType({})
-    """Arguments that a checkpoint keeps in place of those given, so that it needs no other file."""
+    """Arguments that a checkpoint stores instead of the given ones, so that it needs no other file."""
 
     def forward(self, images: Tensor, landmarks: Tensor | None) -> Regions:
         """The regions of images ``(B, 3, H, W)``; landmarks ``(B, 5, 2)`` are x, y in pixels."""
@@ -48,13 +48,13 @@ class RegionSource(nn.Module):
 
 
 class LandmarkBoxes(RegionSource):
-    """Three boxes of one area around each annotated landmark, and the whole image ("BBox") [1]_.
+    """Three boxes of equal area around each annotated landmark, and the whole image ("BBox") [1]_.
 
     Args:
-        side: Of the square box, in pixels of a 218×178 image; it scales with the image's size.
+        side: Side of the square box, in pixels of a 218×178 image; it scales with the image size.
 
     .. [1] Kalayeh, Gong, Shah, "Improving Facial Attribute Prediction using Semantic Segmentation", CVPR 2017, §4.3.
-       The paper found two areas alike; 40² is ours, for no copy of its text tells them.
+       The paper found two areas equally good, but does not state them; 40² is our choice.
     """
 
     names = BOXES
@@ -74,12 +74,12 @@ class LandmarkBoxes(RegionSource):
 
 
 class BoxRegions:
-    """Boxes around landmarks, drawn when they are asked for.
+    """Boxes around landmarks, drawn on demand.
 
     Args:
         landmarks: ``(B, 5, 2)``, x, y in pixels.
         image_size: Height and width of the images.
-        side: Of the square box, in pixels of a 218×178 image.
+        side: Side of the square box, in pixels of a 218×178 image.
 
     Example:
         >>> BoxRegions(torch.full((1, 5, 2), 50.0), (218, 178)).at(16).shape
@@ -91,13 +91,13 @@ class BoxRegions:
         self.side = side * (image_size[0] * image_size[1] / (218 * 178)) ** 0.5
 
     def at(self, stride: int) -> Tensor:
-        """The covered part of each cell, in the order of :data:`BOXES`; a box outside of the image is empty."""
+        """The covered fraction of each cell, in the order of :data:`BOXES`; a box outside the image is empty."""
         down, across = (self._covered(axis, stride) for axis in (0, 1))
         boxes = (down.unsqueeze(-1) * across.unsqueeze(-2)).flatten(1, 2)  # (B, 15, h, w)
         return torch.cat([boxes, torch.ones_like(boxes[:, :1])], dim=1)
 
     def _covered(self, axis: int, cell: int) -> Tensor:
-        """The part of each cell that each box covers, down or across: ``(B, 5, 3, cells)``."""
+        """The fraction of each cell that each box covers, vertically or horizontally: ``(B, 5, 3, cells)``."""
         device = self.landmarks.device
         ratios = torch.tensor([aspect[axis] / aspect[1 - axis] for aspect in _ASPECTS], device=device)
         extents, length = self.side * ratios.sqrt(), self.image_size[axis]

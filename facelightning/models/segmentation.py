@@ -18,8 +18,8 @@ class Decoder(nn.Module):
     One stage for each power of two from the coarsest map's stride to 1; upsampling repeats cells.
 
     Args:
-        in_channels: Of the encoder's coarsest map.
-        stride: Of that map; 8 in the paper.
+        in_channels: Channels of the encoder's coarsest map.
+        stride: Stride of that map; 8 in the paper.
         num_classes: K.
         width: Filters of the last stage (64 in the paper).
 
@@ -37,7 +37,7 @@ class Decoder(nn.Module):
         self.heads = nn.ModuleList(ConvBlock(channels, num_classes) for channels in widths)
 
     def step(self, index: int, x: Tensor, image_size: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """The features and the prediction of one stage, from the features of the one before."""
+        """The features and the prediction of one stage, from the features of the previous stage."""
         # to the encoder's size at this depth: doubling would give 56×46 where the encoder has 55×45
         size = [-(-side // self.strides[index]) for side in image_size]
         x = self.stages[index](x if x.shape[-2:] == torch.Size(size) else interpolate(x, size, mode="nearest"))

@@ -20,8 +20,8 @@ class Attributes(Objective):
 
     Args:
         names: The attributes, in the order of the columns.
-        weight: Of the loss in the sum of all.
-        balanced: Weigh each attribute's positives and negatives alike, by their rates in the training data
+        weight: Weight of its loss in the total loss.
+        balanced: Give positives and negatives of each attribute equal total weight, by their rates in the training data
             (:func:`facelightning.losses.attribute_loss`).
     """
 
@@ -31,11 +31,11 @@ class Attributes(Objective):
     def __init__(self, names: Sequence[str], weight: float = 1.0, balanced: bool = False) -> None:
         super().__init__(weight)
         self.names = tuple(names)
-        # 1/2 balances nothing: until the training data is known
+        # a rate of 1/2 changes nothing: used until the training data is known
         self.register_buffer("positive_rates", torch.full((len(self.names),), 0.5) if balanced else None)
 
     def prepare(self, facts: DataFacts) -> None:
-        """Take the attributes' rates; raises :class:`ConfigurationError` if the data did not count them."""
+        """Take the attributes' positive rates; raises :class:`ConfigurationError` if the facts lack them."""
         if self.positive_rates is None:
             return
         if facts.positive_rates is None:

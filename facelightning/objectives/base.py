@@ -9,52 +9,52 @@ from torchmetrics import Metric
 from facelightning.facts import DataFacts
 
 Batch = Mapping[str, Any]
-"""What a data loader gives."""
+"""What a data loader yields."""
 Output = Mapping[str, Any]
-"""What a network says of a batch."""
+"""A network's output for a batch."""
 
 
 class Objective(nn.Module):
     """One thing that is learned.
 
     Args:
-        weight: Of its loss in the sum of all.
+        weight: Weight of its loss in the total loss.
     """
 
     key: str
-    """Its entry in a network's output."""
+    """The key of its logits in a network's output."""
     truth: str
-    """Its entry in a batch."""
+    """The key of its ground truth in a batch."""
 
     def __init__(self, weight: float = 1.0) -> None:
         super().__init__()
         self.weight = weight
 
     def is_known(self, output: Output, batch: Batch) -> bool:
-        """Whether a network predicts it and a batch has the truth."""
+        """Whether the network predicts it and the batch has its ground truth."""
         return self.key in output and self.truth in batch
 
     def prepare(self, facts: DataFacts) -> None:
-        """Take from the training data what the loss needs, before the first step."""
+        """Take what the loss needs from the training data's facts, before the first step."""
 
     def loss(self, output: Output, batch: Batch) -> Tensor:
-        """Of the batch, ``()``."""
+        """The loss of a batch, ``()``."""
         raise NotImplementedError
 
     def sample_loss(self, output: Output, batch: Batch) -> Tensor:
-        """Of each sample alone, ``(B,)``."""
+        """The loss of each sample, ``(B,)``."""
         raise NotImplementedError
 
     def scores(self) -> Metric:
-        """A new metric, whose ``compute`` gives all that is scored, in percent."""
+        """A new metric, whose ``compute`` returns all scores, in percent."""
         raise NotImplementedError
 
     def count(self, scores: Metric, output: Output, batch: Batch) -> None:
-        """Add a batch to such a metric."""
+        """Add a batch to the metric."""
         raise NotImplementedError
 
     def scalars(self, scores: Mapping[str, Any]) -> dict[str, float]:
-        """Those of the computed scores that are logged."""
+        """The computed scores to log, by name."""
         raise NotImplementedError
 
     def report(self, scores: Mapping[str, Any]) -> list[str]:
@@ -62,10 +62,10 @@ class Objective(nn.Module):
         raise NotImplementedError
 
     def predict(self, output: Output) -> Tensor:
-        """What is handed to the user: numbers ``(B, A)`` for ``columns``, or a class for each pixel, ``(B, H, W)``."""
+        """The prediction for the user: numbers ``(B, A)`` for ``columns``, or a class for each pixel, ``(B, H, W)``."""
         raise NotImplementedError
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Names of the numbers that it predicts; none for an image."""
+        """Names of the predicted numbers; empty if it predicts a mask."""
         return ()

@@ -17,7 +17,7 @@ class Parsing(Objective):
 
     Args:
         label_space: The classes.
-        weight: Of the loss in the sum of all.
+        weight: Weight of its loss in the total loss.
     """
 
     key, truth = "parsing", "mask"

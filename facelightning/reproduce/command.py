@@ -1,4 +1,4 @@
-"""``facelightning reproduce``: trains the rows of the published tables that are missing, and prints the tables."""
+"""``facelightning reproduce``: trains the missing rows of the published tables, and prints the tables."""
 
 import csv
 import signal
@@ -38,26 +38,26 @@ def reproduce(
     attribution: bool = False,
     dry_run: bool = False,
 ) -> None:
-    """Train what is missing of the rows of Kalayeh et al. (CVPR 2017), Tables 2 to 4, and print them side by side.
+    """Train the missing rows of Kalayeh et al. (CVPR 2017), Tables 2 to 4, and print published and own scores.
 
-    Interrupted and started again, it goes on where it was; a run counts once it is trained, tested and has predicted.
-    Started several times at once with the same arguments, the processes of one machine share the runs between them.
+    After an interruption the same command resumes; a run is finished once it is trained, tested and has predicted.
+    Several processes on one machine, started with the same arguments, share the runs.
 
     Args:
         celeba: Folder of CelebA.
         helen: Folder of Helen.
         lfwa: Folder of LFWA.
-        rows: Names of rows; all that the given data allows if not given. What a row starts from is trained too.
-        seeds: One training of each row for each; 0 if not given.
-        recipe: Size, optimiser and length of every training, such as small; the paper's if not given.
-        overlay: Configurations about the machine, such as overlays/fast.yaml, that change every training after that.
-            Ensembles train nothing: they take accelerator, precision and settings of the data from them.
-        output: Folder of runs and tables.
-        resamples: Bootstrap samples of the test images, for intervals.
+        rows: Names of rows; if not given, all that the given data allows. The rows that a row starts from are added.
+        seeds: Each row is trained once per seed; seed 0 if not given.
+        recipe: Recipe for size, optimiser and length of every training, such as small; the paper's if not given.
+        overlay: Configurations for the machine, such as overlays/fast.yaml, applied to every training after the recipe.
+            Ensembles, which train nothing, take only accelerator, precision and data settings from them.
+        output: Folder for runs and tables.
+        resamples: Number of bootstrap resamples of the test set, for intervals.
         attribution: Also measure on drawn faces whether the attribute networks look in the right place, as
-            ``facelightning attribution`` does; it means something for networks that were trained on drawn faces.
-        dry_run: Only list the rows, what they need, how far they are, and how long a run took: here, or when the recipe
-            was measured. Needs no data.
+            ``facelightning attribution`` does; meaningful for networks that were trained on drawn faces.
+        dry_run: Only list the rows, what they need, their progress, and the time per run: measured here, or with the
+            recipe. Needs no data.
     """
     given = {"celeba": celeba, "helen": helen, "lfwa": lfwa}
     roots = {name: str(Path(root).expanduser().resolve()) for name, root in given.items() if root is not None}
@@ -97,14 +97,14 @@ def reproduce(
 
 
 def main(args: Sequence[str]) -> None:
-    """The command line of :func:`reproduce`, where ``--dry-run`` alone is enough."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the training that runs is ended, too
+    """The command line of :func:`reproduce`, where ``--dry-run`` needs no value."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # this also ends the running training
     words = ["--dry_run=true" if word == "--dry-run" else word for word in args]
     auto_cli(reproduce, args=words, as_positional=False, prog="facelightning reproduce", parser_class=FaceParser)
 
 
 def _overview(plan: Plan) -> str:
-    """Each row of a plan: what was published, what it needs, how long a run takes, how far its runs are."""
+    """Each row of a plan: published scores, what it needs, time per run, and progress of its runs."""
     lines, times = list[str](), list[float | None]()
     for name in dict.fromkeys(name for name, _ in plan.runs):
         runs = [run for (row, _), run in plan.runs.items() if row == name]
@@ -131,7 +131,7 @@ def _numbers(scores: Mapping[str, float]) -> str:
 
 
 def _records(table: Table, runs: Sequence[Run], resamples: int) -> Iterator[dict[str, Any]]:
-    """What is known of each row of a table: published, ours by seed, difference to the baseline."""
+    """The record of each row of a table: published scores, ours by seed, difference to the baseline."""
     baseline = {run.seed: run for run in runs if run.row.name == table.baseline}
     for row in table.rows:
         mine = sorted((run for run in runs if run.row.name == row.name), key=lambda run: run.seed)

@@ -1,4 +1,4 @@
-"""What a reproduction of the tables consists of: runs, what each starts from, and its settings."""
+"""The plan of a reproduction of the tables: its runs, what each starts from, and its settings."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ from facelightning.reproduce.tables import ATTRIBUTION, Row, listed, read_tables
 from facelightning.runs import RunFolder
 
 COMPUTING = ("accelerator", "precision")
-"""Settings of the trainer that a score may depend on."""
+"""Trainer settings that a score may depend on."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,14 +22,14 @@ class Run:
     """One row with one seed.
 
     Args:
-        row: What is trained, or assembled.
-        seed: Of everything random.
-        files: Where its configuration, checkpoints and results lie.
+        row: The row to train or assemble.
+        seed: Seed of all randomness.
+        files: Paths of its configuration, checkpoints and results.
         parents: The runs that it starts from.
-        configs: The files of its configurations, with all that they extend.
-        command: What ``facelightning`` is called with: ``fit``, or ``test`` for an assembled row.
-        prediction: What it is called with for the predictions.
-        minutes: How long it took whoever measured the recipe.
+        configs: Its configuration files, and all that they extend.
+        command: Arguments of ``facelightning``: ``fit``, or ``test`` for an assembled row, and its options.
+        prediction: The same for its predictions.
+        minutes: How long it took when the recipe was measured.
     """
 
     row: Row
@@ -43,21 +43,21 @@ class Run:
 
     @property
     def title(self) -> str:
-        """What it is called in messages."""
+        """Its name in messages."""
         return f"{self.row.name}, seed {self.seed}"
 
     @property
     def folder(self) -> Path:
-        """Of all its files."""
+        """The folder of all its files."""
         return self.files.path
 
     @property
     def state(self) -> str:
-        """How far it is."""
+        """Its progress, in words."""
         return "finished" if self.finished() else "to be continued" if self.files.last.is_file() else "to be trained"
 
     def finished(self) -> dict[str, Any] | None:
-        """Time and memory of a finished run, else ``None``; the file is written last, and whole or not at all."""
+        """Time and memory of a finished run, else ``None``; the file is written last and atomically."""
         path = self.folder / "finished.json"
         return json.loads(path.read_text()) if path.is_file() else None
 
@@ -67,31 +67,31 @@ class Run:
         return results
 
     def attribution(self) -> dict[str, float | None] | None:
-        """How far it looks in the right place, if that was measured."""
+        """Its attribution scores, if measured."""
         if not self.files.attribution.is_file():
             return None
         scores = json.loads(self.files.attribution.read_text())
         return {key: scores[key] for key in ATTRIBUTION}
 
     def estimate(self) -> tuple[float, str] | None:
-        """How many seconds such a run takes, and where that was measured; ``None`` if nowhere."""
+        """The seconds that such a run takes, and where they were measured; ``None`` if nowhere."""
         records = [json.loads(path.read_text()) for path in self.folder.parent.glob("seed_*/finished.json")]
-        # a run that was interrupted does not know its whole time
+        # an interrupted run does not know its total time
         if times := [record["seconds"] for record in records if record["attempts"] == 1]:
             return mean(times), "here"
         return None if self.minutes is None else (60 * self.minutes, "when the recipe was measured")
 
 
 class Plan:
-    """The runs that a reproduction consists of, each after those that it starts from.
+    """The runs of a reproduction, each after those that it starts from.
 
     Args:
-        roots: The folder of each data set that is given.
+        roots: The folder of each given data set.
         recipe: Changes size, optimiser and length of every training.
-        overlays: Configurations that change every training after that. An assembled row takes of them the settings of
-            the data, but not the image size, which its members know; and, as every prediction, accelerator and
-            precision.
-        folder: Of all runs.
+        overlays: Configurations applied to every training after the recipe. An assembled row takes from them only the
+            data settings, but not the image size, which its members know; and, like every prediction, accelerator
+            and precision.
+        folder: Folder of all runs.
     """
 
     def __init__(self, roots: Mapping[str, str], recipe: str | None, overlays: Sequence[str], folder: Path) -> None:
@@ -117,7 +117,7 @@ class Plan:
         return next((found for parent in row.parents if (found := self.obstacle(parent))), None)
 
     def add(self, name: str, seed: int) -> Run:
-        """Plan a run, and before it those that it starts from."""
+        """Plan a run, after those that it starts from."""
         if (name, seed) not in self.runs:
             parents = {parent: self.add(parent, seed) for parent in self.rows[name].parents}
             self.runs[name, seed] = self._run(name, seed, parents)
@@ -156,13 +156,13 @@ def _section(content: Mapping[str, Any], *keys: str) -> Mapping[str, Any]:
 
 
 def _options(section: str, settings: Mapping[str, Any]) -> list[str]:
-    """Settings as the command line reads them."""
+    """Settings as command-line options."""
     words = {key: value if isinstance(value, str) else json.dumps(value) for key, value in settings.items()}
     return [f"--{section}.{key}={word}" for key, word in words.items()]
 
 
 def _settings(run: Run) -> dict[str, Any]:
-    """All that decides what a run becomes: its command, the content of its configurations, and what it starts from."""
+    """Everything that determines a run: its command, the content of its configurations, and what it starts from."""
     parents = [(parent.row.name, parent.folder / "settings.json") for parent in run.parents]
     return {
         "command": [word for word in run.command if not word.startswith("--config=")],
@@ -176,7 +176,7 @@ def _fingerprint(path: Path) -> str:
 
 
 def check_settings(run: Run) -> None:
-    """Refuse to go on with other settings than those that a run began with."""
+    """Refuse to resume a run with settings other than those it began with."""
     path = run.folder / "settings.json"
     if path.is_file() and json.loads(path.read_text()) != _settings(run):
         raise ConfigurationError(
@@ -186,7 +186,7 @@ def check_settings(run: Run) -> None:
 
 
 def write_settings(run: Run) -> None:
-    """Note what a run begins with."""
+    """Record the settings that a run begins with."""
     path = run.folder / "settings.json"
     if not path.is_file():
         written = path.with_suffix(".part")

@@ -1,4 +1,4 @@
-"""Train what is missing, beside other processes that do the same."""
+"""Train the missing runs, sharing them with other processes that do the same."""
 
 import fcntl
 import json
@@ -18,7 +18,7 @@ from facelightning.reproduce.plan import Run, write_settings
 
 @contextmanager
 def alone(folder: Path, wait: bool = True) -> Iterator[bool]:
-    """Keep other processes out of a folder; whether that succeeded, which without waiting it may not."""
+    """Lock a folder against other processes; yields whether that succeeded, which it always does with ``wait``."""
     with (folder / ".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -30,7 +30,7 @@ def alone(folder: Path, wait: bool = True) -> Iterator[bool]:
 
 
 def train_all(runs: Sequence[Run], attribution: bool) -> list[str]:
-    """Train what is not finished, beside other processes that do the same; the names of the runs that failed."""
+    """Train the unfinished runs, sharing them with other processes; returns the names of the runs that failed."""
     failed: list[Run] = []
     left, waiting = list(runs), False
     while left:
@@ -46,10 +46,10 @@ def train_all(runs: Sequence[Run], attribution: bool) -> list[str]:
 
 
 def _advance(run: Run, runs: Sequence[Run], failed: list[Run], attribution: bool) -> bool:
-    """Train a run if it can be trained now; whether it has ended. One that fails, or that cannot be, is noted."""
+    """Train a run if that is possible now; returns whether it has ended. Failed or skipped runs join ``failed``."""
     title = f"[{runs.index(run) + 1}/{len(runs)}] {run.title}"
     if broken := [parent.title for parent in run.parents if parent in failed]:
-        print(f"{title}: left out, for {' and '.join(broken)} failed", file=sys.stderr)
+        print(f"{title}: skipped, because {' and '.join(broken)} failed", file=sys.stderr)
         failed.append(run)
         return True
     if any(parent.finished() is None for parent in run.parents):
@@ -70,15 +70,15 @@ def _advance(run: Run, runs: Sequence[Run], failed: list[Run], attribution: bool
 
 
 def _train(run: Run) -> bool:
-    """Train, test and predict; whether all went well."""
+    """Train, test and predict; returns whether all succeeded."""
     attempts = run.folder / "attempts"
-    with attempts.open("a") as file:  # counted before it begins: it may be killed
+    with attempts.open("a") as file:  # counted before the run begins: it may be killed
         file.write(time.strftime("%Y-%m-%d %H:%M:%S\n"))
     started = time.monotonic()
     go_on = not run.row.assembled and _is_whole(run.files.last)
     peak = _call([*run.command, *([f"--ckpt_path={run.files.last}"] if go_on else [])])
     if peak is not None and not run.files.best.is_file():
-        print(f"{run.title}: ended before its first validation, so that no checkpoint is the best", file=sys.stderr)
+        print(f"{run.title}: ended before its first validation, so there is no best checkpoint", file=sys.stderr)
         return False
     if peak is not None and run.row.predicts is not None:
         shutil.rmtree(run.folder / "test", ignore_errors=True)
@@ -98,7 +98,7 @@ def _train(run: Run) -> bool:
 
 
 def _is_whole(checkpoint: Path) -> bool:
-    """Whether there is a checkpoint to go on from; a kill may have left a part of one."""
+    """Whether there is a checkpoint to resume from; a killed run may have left an incomplete one."""
     try:
         Checkpoint.read(checkpoint)
     except CheckpointError:
@@ -107,7 +107,7 @@ def _is_whole(checkpoint: Path) -> bool:
 
 
 def _attribute(run: Run) -> bool:
-    """Measure where a trained network looks, if that was not done; whether all went well."""
+    """Measure where a trained network looks, unless measured already; returns whether that succeeded."""
     path = run.files.attribution
     if path.is_file():
         return True
@@ -119,8 +119,8 @@ def _attribute(run: Run) -> bool:
 
 
 def _call(command: Sequence[str]) -> float | None:
-    """Run a command of ours; the peak of its memory in MiB, or ``None`` if it failed."""
-    # the files that are open go along: the lock
+    """Run a facelightning command; returns its peak memory in MiB, or ``None`` if it failed."""
+    # the child process inherits open files: the lock
     process = subprocess.Popen([sys.executable, "-m", "facelightning", *command], close_fds=False)
     try:
         _, status, usage = os.wait4(process.pid, 0)

@@ -1,4 +1,4 @@
-"""The published tables, whose rows say what trains them, and how ours are printed beside them."""
+"""The published tables, whose rows define what trains them, and our scores printed beside them."""
 
 import csv
 import json
@@ -17,7 +17,7 @@ ATTRIBUTION = {
     "evidence_on_change": "evidence on the attribute %",
     "chance_on_change": "by chance %",
 }
-"""Scores of :func:`facelightning.commands.attribution.attribution_scores`, and how they are headed."""
+"""Scores of :func:`facelightning.commands.attribution.attribution_scores`, and their column titles."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,13 @@ class Row:
 
     @property
     def parents(self) -> list[str]:
-        """The rows that must be trained before."""
+        """The rows that must be trained first."""
         return [name for value in self.starts_from.values() for name in listed(value)]
 
 
 @dataclass(frozen=True)
 class Table:
-    """One table; likewise."""
+    """One table; the same file says what its keys mean."""
 
     name: str
     title: str
@@ -56,7 +56,7 @@ class Table:
 
 
 def listed(value: str | list[str]) -> list[str]:
-    """A list of one, or the list that it is."""
+    """The value itself if it is a list, else a list of it."""
     return [value] if isinstance(value, str) else value
 
 
@@ -134,10 +134,10 @@ def _markdown(table: Table, records: Sequence[Mapping[str, Any]]) -> str:
         cells.append(f"{max(f['peak_memory_mib'] for f in record['finished']):.0f} MiB" if record["finished"] else "")
         lines.append(_line(cells))
     seeds = sorted({seed for record in records for seed in record["seeds"]})
-    lines += ["", f"Ours: mean ± standard deviation over seeds {', '.join(map(str, seeds))}, as far as they are done."]
+    lines += ["", f"Ours: mean ± standard deviation over seeds {', '.join(map(str, seeds))}, of finished runs."]
     if with_differences:
         lines.append("Δ: to the baseline, with a bootstrap interval over the test's identities, not over trainings.")
-    lines.append("Time: from start to end, whatever else ran beside it. Memory: of the main process, without a GPU's.")
+    lines.append("Time: from start to end, perhaps beside other runs. Memory: of the main process, without a GPU's.")
     return "\n".join(lines)
 
 

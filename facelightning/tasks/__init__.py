@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from facelightning.checkpoint import Checkpoint, built_from, restore_part
+from facelightning.checkpoint import Checkpoint
 from facelightning.errors import CheckpointError
-from facelightning.facts import DataFacts
 from facelightning.tasks.attributenet import AttributeNet
 from facelightning.tasks.base import FaceTask
 from facelightning.tasks.ensemblenet import EnsembleNet
@@ -17,7 +16,7 @@ TASKS: dict[str, type[FaceTask]] = {task.__name__: task for task in (AttributeNe
 
 
 def load_model(path: str | Path) -> FaceTask:
-    """The trained task of any checkpoint, a parser inside it included, ready to predict.
+    """The trained task of any checkpoint, including a parser inside it, ready to predict.
 
     Nothing in the file is executed (``weights_only=True``).
 
@@ -25,7 +24,7 @@ def load_model(path: str | Path) -> FaceTask:
         path: A ``.ckpt`` file.
 
     Raises:
-        CheckpointError: If the file is missing, broken, or of another library.
+        CheckpointError: If the file is missing, broken, or not written by facelightning.
 
     Example:
         >>> load_model("missing.ckpt")
@@ -33,11 +32,6 @@ def load_model(path: str | Path) -> FaceTask:
         facelightning.errors.CheckpointError: checkpoint missing.ckpt does not exist
     """
     checkpoint = Checkpoint.read(path)
-    with built_from(path):
-        if checkpoint.task not in TASKS:
-            raise CheckpointError(f"{path} holds a {checkpoint.task}, which this version does not know")
-        task = TASKS[checkpoint.task](**{key: restore_part(value) for key, value in checkpoint.settings.items()})
-        if task.facts is None:
-            task.build(DataFacts.of(checkpoint.facts))
-    checkpoint.load_into(task)
-    return task.eval()
+    if checkpoint.task not in TASKS:
+        raise CheckpointError(f"{path} holds {checkpoint.task}, which this version does not know")
+    return TASKS[checkpoint.task].of(checkpoint)

@@ -13,7 +13,7 @@ from facelightning.models.heads import Head, LinearHead
 from facelightning.models.pooling import AveragePooling, Pooling
 from facelightning.models.regions import RegionSource
 from facelightning.objectives import Attributes, Objective
-from facelightning.tasks.base import LearningTask
+from facelightning.tasks.learning import LearningTask
 
 
 @dataclass(eq=False, repr=False)
@@ -27,22 +27,22 @@ class AttributeNet(LearningTask):
         encoder: The paper's if not given, or :class:`~facelightning.models.encoders.TorchvisionEncoder`.
         image_input: The normalised image if not given, or :class:`~facelightning.models.encoders.MaskedInput`, which
             adds the regions' masks as channels (the naive approach).
-        gate: In the encoder: nothing, :class:`~facelightning.models.gating.SemanticGating` (SSG), or
+        gate: Gate in the encoder: none, :class:`~facelightning.models.gating.SemanticGating` (SSG), or
             :class:`~facelightning.models.gating.SymbioticAugmentation`.
-        pooling: Of the last map: :class:`~facelightning.models.pooling.AveragePooling`,
+        pooling: Pooling of the last map: :class:`~facelightning.models.pooling.AveragePooling`,
             :class:`~facelightning.models.pooling.PyramidPooling`, or
             :class:`~facelightning.models.pooling.SemanticPooling`.
         head: :class:`~facelightning.models.heads.LinearHead`, or :class:`~facelightning.models.heads.LocalizationHead`;
             the latter with semantic pooling is SSP.
         regions: For the parts that need them: :class:`~facelightning.models.parser.ParserRegions` with the checkpoint
             of a trained :class:`SegNet`, or :class:`~facelightning.models.regions.LandmarkBoxes`.
-        weights: Checkpoint of an :class:`AttributeNet` of the same parts to start from (fine-tuning). Its weights,
-            parser included, replace all others.
-        balanced: Weigh each attribute's positives and negatives alike, by their rates in the training data
+        weights: Checkpoint of an :class:`AttributeNet` with the same parts, to fine-tune. Its weights, including its
+            parser's, replace all others.
+        balanced: Give positives and negatives of each attribute equal total weight, by their rates in the training data
             (:func:`facelightning.losses.attribute_loss`), as the paper does for balanced accuracy.
 
     Raises:
-        ConfigurationError: When built, if a part needs regions and there are none, or the other way round.
+        ConfigurationError: When built, if a part needs regions and there are none, or no part needs the given ones.
         CheckpointError: When built, if a file is missing, broken, or of another task.
 
     Example:

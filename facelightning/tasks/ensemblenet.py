@@ -16,15 +16,15 @@ from facelightning.tasks.base import FaceTask
 class EnsembleNet(FaceTask):
     """Average the predictions of trained :class:`AttributeNet` s (Kalayeh et al., CVPR 2017, Table 2, "SSP + SSG").
 
-    It has nothing to learn: ``facelightning test`` scores it as it is, and writes a checkpoint that holds all of its
-    members, and tests, predicts and loads like any other.
+    It has nothing to learn: ``facelightning test`` scores it and writes one checkpoint with all its members, which
+    tests, predicts and loads like any other.
 
     Args:
-        members: Checkpoints of :class:`AttributeNet`, all for the same data; or what checkpoints say of themselves, for
-            members whose weights follow.
+        members: Checkpoints of :class:`AttributeNet`, all for the same data; or descriptions from a checkpoint, for
+            members whose weights are loaded later.
 
     Raises:
-        ConfigurationError: If there is no member, or they are for different data.
+        ConfigurationError: If there is no member, or the members are for different data.
         CheckpointError: If a member's file is missing, broken, or of another task.
 
     Example:
@@ -55,7 +55,7 @@ class EnsembleNet(FaceTask):
             self.check(other, "another member")
 
     def make(self, facts: DataFacts) -> tuple[EnsembleNetwork, list[Objective]]:
-        """The members, for the attributes that they know."""
+        """The network of all members, and the attributes they predict."""
         assert facts.attributes is not None
         return EnsembleNetwork(cast(AttributeNetwork, task.network) for task in self._members), [
             Attributes(facts.attributes)

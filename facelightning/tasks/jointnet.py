@@ -10,24 +10,24 @@ from facelightning.models.heads import Head, LinearHead
 from facelightning.models.joint import JointNetwork
 from facelightning.models.pooling import AveragePooling, Pooling
 from facelightning.objectives import Attributes, Batch, Objective, Output, Parsing
-from facelightning.tasks.base import LearningTask
+from facelightning.tasks.learning import LearningTask
 
 
 @dataclass(eq=False, repr=False)
 class JointNet(LearningTask):
     """Learn parsing and attributes with a shared encoder (Kalayeh et al., CVPR 2017, §4.4).
 
-    Trains on pairs of batches, as :class:`~facelightning.data.JointDataModule` gives them, with one optimiser step on
+    Trains on pairs of batches from :class:`~facelightning.data.JointDataModule`, with one optimiser step on
     the weighted sum of both losses; or on batches that have both masks and attributes.
 
     Args:
         width: Filters of the first layer; scales every layer.
         encoder: The paper's if not given, or :class:`~facelightning.models.encoders.TorchvisionEncoder`.
-        pooling: Of the attributes' last map; :class:`~facelightning.models.pooling.SemanticPooling` pools within the
-            regions that the network parses itself.
+        pooling: Pooling of the attributes' last map; :class:`~facelightning.models.pooling.SemanticPooling` pools
+            within the regions that the network itself parses.
         head: :class:`~facelightning.models.heads.LinearHead`, or :class:`~facelightning.models.heads.LocalizationHead`.
-        parsing_weight: Of the parsing loss in the sum.
-        attribute_weight: Of the attribute loss in the sum.
+        parsing_weight: Weight of the parsing loss in the total loss.
+        attribute_weight: Weight of the attribute loss in the total loss.
 
     Example:
         >>> from facelightning.labels import HELEN7
@@ -53,10 +53,11 @@ class JointNet(LearningTask):
         return network, [Parsing(space, self.parsing_weight), Attributes(names, self.attribute_weight)]
 
     def predict_batch(self, batch: Batch) -> tuple[Output, Batch]:
-        """In training each task on its own images; else what the batch has the truth for, or both."""
+        """In joint training, each objective on its own images; else those with ground truth in the batch, or both."""
         if "parsing_batch" in batch:
             masks, attributes = batch["parsing_batch"], batch["attribute_batch"]
             output = self.network(masks["image"], attributes["image"])
-            return output, {"mask": masks["mask"], "attributes": attributes["attributes"]}
+            names = {"mask_name": masks["name"], "attributes_name": attributes["name"]}
+            return output, {"mask": masks["mask"], "attributes": attributes["attributes"], **names}
         wanted = [key for key, objective in self.objectives.items() if objective.truth in batch]
         return self.network(batch["image"], wanted=wanted or list(self.objectives)), batch

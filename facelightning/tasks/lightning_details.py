@@ -1,11 +1,11 @@
-"""What Lightning has no public way for; each function says which versions need it."""
+"""What Lightning offers no public API for; each function says which versions need it."""
 
 import lightning as L
 
 
 def forget_loaders(trainer: L.Trainer) -> None:
-    """Have the training loaders made again, which counting the steps of a training made too early.
+    """Make Lightning create the training loaders again: counting the training's steps created them too early.
 
-    Lightning 2.5 and 2.6 restore a checkpoint's place in the loaders only when they make them.
+    Lightning 2.5 and 2.6 restore the loaders' state from a checkpoint only when they create them.
     """
     trainer.fit_loop._combined_loader = None

@@ -8,7 +8,7 @@ from facelightning.facts import DataFacts
 from facelightning.models.encoders import Encoder, Input
 from facelightning.models.segmentation import SegmentationNetwork
 from facelightning.objectives import Batch, Objective, Output, Parsing
-from facelightning.tasks.base import LearningTask
+from facelightning.tasks.learning import LearningTask
 
 
 @dataclass(eq=False, repr=False)

@@ -210,8 +210,8 @@ def test_the_model_is_that_of_the_checkpoint(flag: str, refused: Refused, runs: 
 @pytest.mark.parametrize(
     ("configs", "words"),
     [
-        (["segnet.yaml"], ["holds a", "AttributeNet", "SegNet"]),
-        (["quickstart.yaml"], ["holds a", "AttributeNet", "JointNet"]),
+        (["segnet.yaml"], ["holds", "AttributeNet", "SegNet"]),
+        (["quickstart.yaml"], ["holds", "AttributeNet", "JointNet"]),
         (["avg.yaml"], ["trained with width 2, but the configuration says 64"]),
         (["tiny.yaml", "wider.yaml"], ["trained with width 2, but the configuration says 3"]),
         (["pyramid.yaml"], ["trained with pooling AveragePooling, but the configuration says PyramidPooling"]),

@@ -260,7 +260,7 @@ class TestCheckpoint:
         with pytest.raises(CheckpointError, match=r"parser\.ckpt does not exist.*--config segnet\.yaml"):
             ParserRegions(str(path))
         self.write(path, network, task="AttributeNet")
-        with pytest.raises(CheckpointError, match=r"holds a AttributeNet, not a SegNet.*--config segnet\.yaml"):
+        with pytest.raises(CheckpointError, match=r"holds AttributeNet, not SegNet.*--config segnet\.yaml"):
             ParserRegions(str(path))
         self.write(path, network, width=3)
         with pytest.raises(CheckpointError, match=r"parser\.ckpt do not fit"):

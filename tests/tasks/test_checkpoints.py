@@ -242,7 +242,7 @@ class TestMismatch:
 
     def test_another_task(self, parser: Path, tmp_path: Path) -> None:
         path = save(make_task("attributenet-avg", parser), tmp_path / "task.ckpt")
-        with pytest.raises(CheckpointError, match="holds a AttributeNet, not a JointNet"):
+        with pytest.raises(CheckpointError, match="holds AttributeNet, not JointNet"):
             score(make_task("jointnet-avg", parser), FACTS, path)
 
     def test_training_may_go_on_otherwise(self, parser: Path, tmp_path: Path) -> None:

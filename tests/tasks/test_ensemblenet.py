@@ -104,7 +104,7 @@ def test_fit_is_refused(members: list[str], tmp_path: Path) -> None:
 
 
 def test_refuses_what_is_no_attributenet(parser: Path, members: list[str]) -> None:
-    with pytest.raises(CheckpointError, match=r"member.*parser\.ckpt holds a SegNet, not a AttributeNet"):
+    with pytest.raises(CheckpointError, match=r"member.*parser\.ckpt holds SegNet, not AttributeNet"):
         EnsembleNet([*members, str(parser)])
     with pytest.raises(ConfigurationError, match="members"):
         EnsembleNet([])

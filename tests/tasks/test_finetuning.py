@@ -67,7 +67,7 @@ class TestFineTuning:
                 task.build(DataFacts(SIZE, attributes=names))
 
     def test_other_tasks_are_refused(self, parser: Path) -> None:
-        with pytest.raises(CheckpointError, match=r"weights: .*parser\.ckpt holds a SegNet, not a AttributeNet"):
+        with pytest.raises(CheckpointError, match=r"weights: .*parser\.ckpt holds SegNet, not AttributeNet"):
             AttributeNet(width=2, weights=str(parser)).build(FACTS)
 
 

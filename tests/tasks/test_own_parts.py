@@ -249,5 +249,5 @@ def test_an_own_objective(tmp_path: Path) -> None:
     other = CompactNet(width=2, head=LinearHead).build(FACTS)
     make_trainer().test(other, batches, ckpt_path=tmp_path / "own.ckpt", verbose=False)
     assert repr(other.results) == repr(task.results)
-    with pytest.raises(CheckpointError, match="holds a CompactNet, which this version does not know"):
+    with pytest.raises(CheckpointError, match="holds CompactNet, which this version does not know"):
         load_model(tmp_path / "own.ckpt")

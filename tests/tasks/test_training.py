@@ -120,7 +120,7 @@ class TestRegions:
 
     def test_of_another_task(self, parser: Path, tmp_path: Path) -> None:
         path = save(make_task("attributenet-avg", parser), tmp_path / "attributes.ckpt")
-        with pytest.raises(CheckpointError, match=r"attributes\.ckpt holds a AttributeNet, not a SegNet"):
+        with pytest.raises(CheckpointError, match=r"attributes\.ckpt holds AttributeNet, not SegNet"):
             AttributeNet(width=2, **SSP, regions=partial(ParserRegions, checkpoint=str(path))).build(FACTS)
 
     def test_boxes_need_landmarks(self, parser: Path) -> None:

@@ -1,7 +1,7 @@
-"""Cartoon faces: every one of the 40 attributes drawn where it lives, with exact soft masks, and a data set of them.
+"""Cartoon faces: each of the 40 attributes drawn in its own place, with exact soft masks; and a data set of them.
 
 They stand in for photographs where there are none yet, without a licence to accept or a person to recognise:
-:func:`sample_attributes` says what a face has, :func:`draw_face` draws it.
+:func:`sample_attributes` samples a face's attributes, :func:`draw_face` draws it.
 """
 
 from facelightning.data.synthetic.attributes import sample_attributes

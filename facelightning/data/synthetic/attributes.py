@@ -1,4 +1,4 @@
-"""Forty attributes that go together as CelebA's do."""
+"""Sampling of the 40 attributes, which depend on each other as in CelebA."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,15 +7,15 @@ from facelightning.labels import ATTRIBUTES
 
 
 def sample_attributes(rng: np.random.Generator) -> NDArray[np.bool_]:
-    """Draw the attributes of one face.
+    """Sample the attributes of one face.
 
-    Base rates follow CelebA's [1]_, raised to at least 6 %, so that a small split holds positives of each. What
-    excludes what is exact: beards and neckties need ``Male``; make-up and lipstick exclude it; a bald head has
+    Base rates follow CelebA's [1]_, raised to at least 6 %, so that a small split has positives of each. Mutual
+    exclusions are exact: beards and neckties need ``Male``; make-up and lipstick exclude it; a bald head has
     neither colour, cut nor fringe of hair, and wears no hat; hair has at most one colour; ``No_Beard`` means none of
     the four kinds of beard.
 
     Args:
-        rng: The source of randomness; the same number of draws is taken whatever they come to.
+        rng: The source of randomness; the number of draws does not depend on their results.
 
     Shape:
         - return: ``(40,)`` in the order of :data:`~facelightning.labels.ATTRIBUTES`.

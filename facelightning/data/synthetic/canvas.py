@@ -1,4 +1,4 @@
-"""A painter: smooth outlines become soft stencils, each laid down once for its colour and once for its class."""
+"""The painter: smooth outlines become soft stencils, which paint both the colour and the class of what they cover."""
 
 from functools import cache
 from typing import NamedTuple
@@ -20,7 +20,7 @@ _FLIP: Points = np.array([-1.0, 1.0])
 
 @cache
 def _catmull_rom(count: int, steps: int, closed: bool) -> tuple[Points, Points]:
-    """The matrices that take control points to points on their Catmull-Rom curve and to its tangents there."""
+    """The matrices that map control points to points on their Catmull-Rom curve and to its tangents there."""
     t = np.arange(steps)[:, None] / steps
     weights = np.hstack([-t + 2 * t**2 - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, -(t**2) + t**3]) / 2
     slopes = np.hstack([-1 + 4 * t - 3 * t**2, -10 * t + 9 * t**2, 1 + 8 * t - 9 * t**2, -2 * t + 3 * t**2]) / 2
@@ -39,7 +39,7 @@ def _catmull_rom(count: int, steps: int, closed: bool) -> tuple[Points, Points]:
 
 
 def smooth(points: ArrayLike, closed: bool = True, steps: int = 5) -> Points:
-    """Points on the Catmull-Rom curve through ``(K, 2)``: ``(K * steps, 2)``, if open ``((K - 1) * steps + 1, 2)``.
+    """Points on the Catmull-Rom curve through ``(K, 2)``: ``(K * steps, 2)``; ``((K - 1) * steps + 1, 2)`` if open.
 
     Example:
         >>> smooth([(0, 0), (1, 0), (1, 1), (0, 1)], steps=2).tolist()[:2]
@@ -84,7 +84,7 @@ def mirror(points: Points) -> Points:
 
 
 def symmetric(half: ArrayLike) -> Points:
-    """The points of one side of the face, then those of the other side backwards; points between them come once.
+    """The points of one side of the face, then those of the other side backwards; points on the axis occur once.
 
     Example:
         >>> symmetric([(0, 5), (8, 1), (0, -3)]).tolist()
@@ -95,7 +95,7 @@ def symmetric(half: ArrayLike) -> Points:
 
 
 def ripple(line: Points, amplitude: float, wavelength: float, phase: float) -> Points:
-    """An outline with waves of a given amplitude and length in pixels across it: locks and curls."""
+    """An outline with waves of given amplitude and wavelength, in pixels: locks and curls."""
     length = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(line, axis=0).T))])
     dense = np.arange(0, length[-1], 2.5)
     line = np.stack([np.interp(dense, length, line[:, axis]) for axis in (0, 1)], axis=1)
@@ -105,7 +105,7 @@ def ripple(line: Points, amplitude: float, wavelength: float, phase: float) -> P
 
 
 class Stencil(NamedTuple):
-    """An 8-bit alpha and the place of its upper left corner on the canvas."""
+    """An 8-bit alpha mask and the position of its upper left corner on the canvas."""
 
     alpha: NDArray[np.uint8]
     x: int
@@ -148,7 +148,7 @@ class Canvas:
         return points @ self.pose[:, :2].T + self.pose[:, 2]
 
     def stencil(self, *outlines: Points, blur: float = 0.0) -> Stencil:
-        """The inside of outlines, softened by a radius in pixels; an outline inside another cuts a hole."""
+        """The inside of outlines, blurred by a radius in pixels; an outline inside another cuts a hole."""
         margin = 1 + int(2 * blur)
         fixed = (np.concatenate(outlines) @ self._fixed_pose[0] + self._fixed_pose[1]).astype(np.int32)
         x, y, width, height = (value >> _SUBPIXEL_BITS for value in cv2.boundingRect(fixed))
@@ -176,12 +176,12 @@ class Canvas:
         """Lay a colour over the image.
 
         Args:
-            stencil: Where.
+            stencil: Where to paint.
             colour: RGB in [0, 255], ``(3,)``.
-            label: The class of :data:`~facelightning.labels.HELEN11` that the stencil covers what is below with; None
-                for paint that leaves the class as it was.
-            opacity: Of the paint, in [0, 1]; the class covers with the stencil's alpha in any case.
-            texture: ``(218, 178)`` factors of the colour.
+            label: The class of :data:`~facelightning.labels.HELEN11` that covered pixels get; None to leave their class
+                as it was.
+            opacity: Opacity of the paint, in [0, 1]; the class always covers with the stencil's alpha.
+            texture: Factors of the colour, ``(218, 178)``.
         """
         rows, columns = stencil.area
         below = self.image[:, rows, columns]
@@ -193,7 +193,7 @@ class Canvas:
             self._layers.append((HELEN11.index(label), stencil))
 
     def masks(self) -> NDArray[np.uint8]:
-        """How much of each pixel each class shows, ``(11, 218, 178)``; the eleven sum to 255 in every pixel."""
+        """How much of each pixel each class covers, ``(11, 218, 178)``; the eleven sum to 255 in every pixel."""
         masks = np.zeros((len(HELEN11), HEIGHT, WIDTH), np.uint8)
         clear = np.full((HEIGHT, WIDTH), 255, np.uint8)
         for label, stencil in reversed(self._layers):  # front to back, each layer takes its share of what is left

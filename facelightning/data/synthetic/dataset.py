@@ -18,11 +18,11 @@ from facelightning.errors import ConfigurationError, DataFormatError
 from facelightning.labels import ATTRIBUTES
 
 STAMP = "synthetic.json"
-"""The file that says with which parameters, and by which version of the drawing, a data set was made."""
+"""The file that records a data set's parameters and the version of its drawing."""
 
 _IMAGES_PER_IDENTITY = 4
 _LANDMARKS = "lefteye_x lefteye_y righteye_x righteye_y nose_x nose_y leftmouth_x leftmouth_y rightmouth_x rightmouth_y"
-_OF_THE_MOMENT = np.isin(  # what differs between two images of one identity
+_OF_THE_MOMENT = np.isin(  # what varies between images of one identity
     ATTRIBUTES, "Bags_Under_Eyes Blurry High_Cheekbones Mouth_Slightly_Open Narrow_Eyes Smiling".split()
 )
 
@@ -30,17 +30,17 @@ _OF_THE_MOMENT = np.isin(  # what differs between two images of one identity
 def write_synthetic(root: Path, attributes: tuple[int, int, int], parsing: tuple[int, int, int], seed: int) -> None:
     """Write cartoon faces as ``root/celeba`` and ``root/helen`` in the layouts of CelebA [1]_ and Helen [2]_.
 
-    A folder that holds the same data set already is left as it is. The files are written beside ``root`` and moved
+    If ``root`` already holds the same data set, nothing is written. The files are written beside ``root`` and moved
     there when all are complete: an interrupted run leaves no ``root``.
 
     Args:
-        root: Folder to make; its parents are made too.
+        root: Folder to create, with its parents.
         attributes: How many faces with attributes, identity and landmarks to write for train, val and test.
-        parsing: How many faces with masks. No identity is in two splits, nor in both data sets.
+        parsing: How many faces with masks. No identity is in two splits or in both data sets.
         seed: The same seed gives the same files. Not negative.
 
     Raises:
-        DataFormatError: If ``root`` exists and is no such data set, or one of other parameters; nothing is changed.
+        DataFormatError: If ``root`` exists, but is no such data set or has other parameters; nothing is changed.
         ConfigurationError: If a count or the seed is negative.
 
     Example:
@@ -82,7 +82,7 @@ def _is_complete(root: Path, stamp: dict[str, object]) -> bool:
         found = json.loads((root / STAMP).read_text())
     except (OSError, ValueError):
         raise DataFormatError(
-            f"{root} exists but has no readable {STAMP}, so it is no synthetic data set: choose another folder"
+            f"{root} exists but has no readable {STAMP}, so it is not a synthetic data set: choose another folder"
         ) from None
     if found != stamp:
         raise DataFormatError(
@@ -95,7 +95,7 @@ def _is_complete(root: Path, stamp: dict[str, object]) -> bool:
 def _draw_faces(
     counts: tuple[int, int, int], stream: int, seed: int, progress: "tqdm[NoReturn]"
 ) -> Iterator[tuple[int, int, int, NDArray[np.bool_], CartoonFace]]:
-    """For each face of train, val and test in turn its number, its split, its identity, its attributes, its drawing."""
+    """Number, split, identity, attributes and drawing of each face, first train, then val, then test."""
     number = identity = 0
     for split, count in enumerate(counts):
         for face in range(count):
@@ -105,7 +105,7 @@ def _draw_faces(
                 lasting = sample_attributes(rng)
             number += 1
             attributes = np.where(_OF_THE_MOMENT, sample_attributes(rng), lasting)
-            # streams keep the identities of the two data sets apart, and the seed those of two data sets of one kind
+            # the stream separates the identities of the two data sets, the seed those of data sets with other seeds
             drawn = (seed * 2 + stream) * 10_000_000 + identity
             yield number, split, identity, attributes, draw_face(attributes, drawn, seed=number)
             progress.update()

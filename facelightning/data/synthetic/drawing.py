@@ -12,19 +12,19 @@ from facelightning.data.synthetic.parameters import Sketch, lerp, noise_bank, sa
 from facelightning.labels import ATTRIBUTES
 
 DRAWING_VERSION = 1
-"""Raised whenever the same arguments give another drawing than before."""
+"""Incremented whenever the same arguments give a different drawing than before."""
 
 
 @dataclass(frozen=True)
 class CartoonFace:
-    """A drawn face and the truth about it.
+    """A drawn face and its ground truth.
 
     Args:
         image: RGB, ``(218, 178, 3)``.
         masks: ``(11, 218, 178)``, soft masks of the classes of :data:`~facelightning.labels.HELEN11`; they sum to 255
             in every pixel.
         landmarks: ``(5, 2)``, x and y in pixels of left eye, right eye, nose tip, left and right mouth corner; left is
-            the image's.
+            the image's left.
     """
 
     image: NDArray[np.uint8]
@@ -33,15 +33,15 @@ class CartoonFace:
 
 
 def draw_face(attributes: NDArray[np.bool_], identity: int, seed: int) -> CartoonFace:
-    """Draw a face aligned as CelebA's aligned images are: eyes near (69, 112) and (109, 112).
+    """Draw a face that is aligned like CelebA's aligned images: eyes near (69, 112) and (109, 112).
 
-    The same arguments give the same bytes. What is random comes from ``identity`` and ``seed`` alone, hence switching
-    one attribute changes what that attribute draws and nothing else.
+    The same arguments give the same bytes. Randomness depends on ``identity`` and ``seed`` alone, so switching
+    one attribute changes only what that attribute draws.
 
     Args:
         attributes: ``(40,)`` in the order of :data:`~facelightning.labels.ATTRIBUTES`; True where the face has it.
-        identity: Its number; sets the shape of the head, the tone of the skin and the like. Not negative.
-        seed: The number of the image; sets pose, light, background, clothes and noise. Not negative.
+        identity: Number of the identity; sets the shape of the head, the tone of the skin and the like. Not negative.
+        seed: Number of the image; sets pose, light, background, clothes and noise. Not negative.
 
     Raises:
         ValueError: If ``attributes`` does not hold 40 values, or a number is negative.
@@ -84,7 +84,7 @@ def draw_face(attributes: NDArray[np.bool_], identity: int, seed: int) -> Cartoo
 
 
 def _background(rng: np.random.Generator) -> NDArray[np.float32]:
-    """Clutter out of focus: a colour field with boxes, discs and bars, ``(3, 218, 178)``."""
+    """Out-of-focus clutter: a colour field with boxes, discs and bars, ``(3, 218, 178)``."""
     height, width = HEIGHT // 2, WIDTH // 2  # half the resolution is sharp enough behind a face
     grey = rng.uniform(50, 210)
     base = grey + rng.normal(0, 22, 3)
@@ -107,7 +107,7 @@ def _background(rng: np.random.Generator) -> NDArray[np.float32]:
 
 
 def _photograph(sketch: Sketch, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """The finished drawing with light from one side, focus, and the sensor's noise, ``(218, 178, 3)``."""
+    """The finished drawing with light from one side, blur, and sensor noise, ``(218, 178, 3)``."""
     image, shot = sketch.canvas.image, sketch.shot
     angle, strength = 2 * np.pi * shot.light_angle, lerp(0.02, 0.2, shot.light_strength)
     x, y = np.linspace(-1, 1, WIDTH, dtype=np.float32), np.linspace(-1, 1, HEIGHT, dtype=np.float32)

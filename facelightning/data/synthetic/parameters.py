@@ -1,4 +1,4 @@
-"""Everything random about a drawing that expresses no attribute: who it is, and how this shot was taken."""
+"""The random traits of a drawing that express no attribute: those of the identity and those of the shot."""
 
 from collections import namedtuple
 from collections.abc import Mapping
@@ -76,7 +76,7 @@ _OTHER_HAIR = (rgb(196, 92, 36), rgb(150, 36, 44), rgb(208, 96, 148), rgb(60, 13
 
 @dataclass(frozen=True)
 class Sketch:
-    """One drawing in the making: the canvas, the attributes by name, the traits, and the colours that follow."""
+    """A drawing in progress: the canvas, the attributes by name, the traits, and the colours derived from them."""
 
     canvas: Canvas
     has: Mapping[str, bool]
@@ -100,14 +100,14 @@ class Sketch:
 
     @cached_property
     def hair(self) -> Colour:
-        """The colour of the hair; ginger or dyed where no attribute says otherwise."""
+        """The colour of the hair; ginger or dyed if no attribute names one."""
         named = [colour for name, colour in _HAIR.items() if self.has[name]]
         colour = named[0] if named else pick(_OTHER_HAIR, self.identity.hair_hue)
         return colour * np.float32(lerp(0.88, 1.1, self.identity.hair_tone))
 
     @cached_property
     def beard(self) -> Colour:
-        """The colour of beard and eyebrows, whatever the hair's."""
+        """The colour of beard and eyebrows, independent of the hair."""
         return blend(rgb(38, 26, 20), rgb(92, 60, 38), self.identity.brow_tone)
 
     @property
@@ -117,7 +117,7 @@ class Sketch:
 
     @property
     def tilt(self) -> float:
-        """How many pixels one eye and one mouth corner hang in an asymmetric face."""
+        """By how many pixels one eye and one mouth corner are lower in an asymmetric face."""
         return 0.0 if self.has["Attractive"] else (2.5 if self.identity.asymmetry < 0.5 else -2.5)
 
     def texture(self, kind: str) -> NDArray[np.float32]:
@@ -148,5 +148,5 @@ def _texture(kind: str) -> NDArray[np.float32]:
 
 @cache
 def noise_bank() -> NDArray[np.float32]:
-    """Gaussian noise of unit variance to cut a sensor's noise from, ``(282, 242, 3)``."""
+    """Gaussian noise of unit variance, from which sensor noise is cropped, ``(282, 242, 3)``."""
     return np.random.default_rng(8).standard_normal((HEIGHT + 64, WIDTH + 64, 3), dtype=np.float32)

@@ -1,0 +1,147 @@
+"""Tasks that learn: their options, optimiser and schedule, and the exact resuming of an interrupted training."""
+
+import os
+import warnings
+from dataclasses import dataclass, fields
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor, nn
+from torch.optim import Adagrad, AdamW, Optimizer
+from torch.optim.lr_scheduler import OneCycleLR
+
+from facelightning.checkpoint import part_class
+from facelightning.errors import CheckpointError, ConfigurationError
+from facelightning.objectives import Batch
+from facelightning.tasks.base import FaceTask
+from facelightning.tasks.lightning_details import forget_loaders
+
+NO_PART = "{} must be a class, or a partial of one, which a checkpoint can name; not {!r}"
+
+
+@dataclass(kw_only=True, eq=False, repr=False)  # tasks compare by identity, not by options
+class Training:
+    """How a network is trained: the options of every task that learns; defaults are Kalayeh et al.'s (CVPR 2017, §5).
+
+    Tasks are dataclasses, so that each option is written once, typed, for Python and the command line.
+
+    Args:
+        optimizer: The paper's AdaGrad, or AdamW.
+        learning_rate: Constant, or the peak of the one-cycle schedule.
+        weight_decay: L2 penalty (AdaGrad) or decoupled decay (AdamW).
+        schedule: Constant as in the paper, or one cycle over the whole training.
+    """
+
+    optimizer: Literal["adagrad", "adamw"] = "adagrad"
+    learning_rate: float = 0.001
+    weight_decay: float = 0.0005
+    schedule: Literal["constant", "one_cycle"] = "constant"
+
+    def __post_init__(self) -> None:
+        # the command line checks choices itself, a notebook does not
+        for name, choices in {"optimizer": ("adagrad", "adamw"), "schedule": ("constant", "one_cycle")}.items():
+            if getattr(self, name) not in choices:
+                raise ConfigurationError(f"{name} must be {' or '.join(choices)}, not {getattr(self, name)!r}")
+        for name, low, high in (("learning_rate", 1e-12, 1e6), ("weight_decay", 0, 1e6), ("width", 1, 1024)):
+            if not low <= getattr(self, name, low) <= high:
+                raise ConfigurationError(f"{name} must lie in {low:g}...{high:g}, not {getattr(self, name)}")
+
+
+class OneCycle(OneCycleLR):
+    """A one-cycle schedule that stretches to a longer training: the rate depends on the step and the planned steps."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Resume at a checkpoint's step, with the steps planned for this training."""
+        planned, step = state_dict["total_steps"], state_dict["last_epoch"]
+        super().load_state_dict({key: state_dict[key] for key in ("last_epoch", "_step_count", "_last_lr")})
+        if planned == self.total_steps or step >= self.total_steps:
+            return
+        ended = step >= planned - 1
+        what = "had ended: it restarts warm" if ended else "goes on"
+        rank_zero_info(
+            f"the one-cycle schedule of {planned} steps {what} at step {step} of a plan of {self.total_steps} steps"
+        )
+        with warnings.catch_warnings(action="ignore"):  # it prefers the last rate, which is that of the other plan
+            rates = self.get_lr()
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+
+
+class LearningTask(Training, FaceTask):
+    """Base of the tasks that learn: their arguments are dataclass fields."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if callable(value) and part_class(value) is None:
+                raise ConfigurationError(NO_PART.format(field.name, value))
+        # super() would call the dataclass constructor, which resets the options
+        FaceTask.__init__(self, {field.name: getattr(self, field.name) for field in fields(self)})
+        self._gradients: dict[str, Tensor] = {}
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Refuse a module instance as a part: a task creates its parts itself, once it knows the data."""
+        if isinstance(value, nn.Module) and "_modules" not in vars(self):
+            raise ConfigurationError(NO_PART.format(name, value))
+        super().__setattr__(name, value)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Seed random layers such as dropout by (seed, epoch, batch), so that resuming is exact."""
+        keys = (int(os.environ.get("PL_GLOBAL_SEED", 0)), self.current_epoch, batch_idx, self.global_rank)
+        torch.manual_seed(int(np.random.SeedSequence(keys).generate_state(1)[0]))
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Validate after the last step, so that a training of any length ends with scores and a best checkpoint."""
+        trainer, progress = self.trainer, self.trainer.fit_loop.epoch_loop.batch_progress
+        last_step = 0 <= trainer.max_steps <= trainer.global_step
+        last_epoch = trainer.max_epochs is not None and 0 < trainer.max_epochs <= self.current_epoch + 1
+        if last_step or (last_epoch and progress.is_last_batch):
+            trainer.should_stop = True
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Also store the gradients that an unfinished accumulation has added up on each process."""
+        super().on_save_checkpoint(checkpoint)
+        progress = self.trainer.fit_loop.epoch_loop.batch_progress
+        unfinished = progress.current.ready % self.trainer.accumulate_grad_batches and not progress.is_last_batch
+        if self.trainer.state.fn == TrainerFn.FITTING and unfinished:
+            gradients = {name: p.grad for name, p in self.named_parameters() if p.grad is not None}
+            rows = {name: cast(Tensor, self.all_gather(gradient)) for name, gradient in gradients.items()}
+            shape = (self.trainer.world_size, -1)
+            checkpoint["facelightning_gradients"] = {name: row.reshape(shape).clone() for name, row in rows.items()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of another network or of other data; keep its accumulated gradients."""
+        super().on_load_checkpoint(checkpoint)
+        self._gradients = checkpoint.get("facelightning_gradients", {})
+
+    def on_train_start(self) -> None:
+        """Resume an interrupted accumulation of gradients."""
+        gradients, self._gradients = self._gradients, {}
+        for name, parameter in self.named_parameters():
+            if name in gradients:
+                if len(gradients[name]) != self.trainer.world_size:
+                    raise CheckpointError(
+                        f"the checkpoint was written amid an accumulation of gradients on {len(gradients[name])} "
+                        f"processes, but there are {self.trainer.world_size}: resume on as many"
+                    )
+                parameter.grad = gradients[name][self.global_rank].reshape(parameter.shape).to(parameter)
+
+    def configure_optimizers(self) -> Optimizer | OptimizerLRSchedulerConfig:
+        """The optimiser of all parameters that are not frozen, and its schedule."""
+        parameters = [p for p in self.network.parameters() if p.requires_grad]
+        make = {"adagrad": Adagrad, "adamw": AdamW}[self.optimizer]
+        optimizer: Optimizer = make(parameters, lr=self.learning_rate, weight_decay=self.weight_decay)
+        if self.schedule == "constant":
+            return optimizer
+        steps = self.trainer.estimated_stepping_batches
+        if steps == float("inf"):
+            raise ConfigurationError("the one_cycle schedule needs an end: set trainer.max_steps or trainer.max_epochs")
+        forget_loaders(self.trainer)
+        momentum = self.optimizer == "adamw"  # AdaGrad has none to cycle
+        scheduler = OneCycle(optimizer, self.learning_rate, int(steps), cycle_momentum=momentum)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
