@@ -1,11 +1,13 @@
 """The ``facelightning`` command: lists the subcommands, and imports each only when it is called."""
 
 import difflib
+import errno
 import re
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import version
+from traceback import walk_tb
 
 from facelightning.errors import FacelightningError
 
@@ -35,11 +37,44 @@ options:
 example: facelightning fit --config quickstart.yaml"""
 
 
-def users_mistake(error: BaseException | None) -> FacelightningError | None:
-    """The facelightning error behind an exception, if any: the argument parser wraps errors that a class raises."""
-    while error is not None and not isinstance(error, FacelightningError):
+REMEDIES = {
+    errno.ENOSPC: "free some space, or write elsewhere",
+    errno.EFBIG: "free some space, or write elsewhere",
+    errno.EDQUOT: "free some space, or write elsewhere",
+    errno.EROFS: "write elsewhere",
+    errno.EACCES: "change its permissions, or use another place",
+    errno.EPERM: "change its permissions, or use another place",
+    errno.ENOTDIR: "a file stands where a folder is needed: use another place",
+    errno.EEXIST: "a file stands where a folder is needed: use another place",
+}
+"""What to do about an error of the operating system."""
+
+
+def sentence(error: BaseException | None) -> str | None:
+    """A user's mistake, or what the operating system refused, as one sentence; ``None`` if an exception is neither.
+
+    Argument parsers, torch and worker processes wrap what they pass on, so causes count too. Lightning and jsonargparse
+    refuse settings by Python's own exceptions: these count if they were raised there.
+    """
+    found: str | None = None
+    while error is not None:
+        *_, (frame, _) = [(None, 0), *walk_tb(error.__traceback__)]
+        home = frame.f_globals.get("__name__", "").partition(".")[0] if frame else ""
+        if isinstance(error, FacelightningError):
+            # an error from a worker process begins with its traceback
+            return re.sub(r"(?s)^Caught .*\n[\w.]+Error: ", "", str(error)).strip()
+        if isinstance(error, OSError) and error.strerror:
+            place = f"{error.filename}: " if error.filename else ""
+            return f"{place}{error.strerror}" + (f"; {remedy}" if (remedy := REMEDIES.get(error.errno or 0)) else "")
+        if type(error).__name__ == "MisconfigurationException" or home in REFUSING:
+            lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+            found = (lines[-1] if lines and home == "jsonargparse" else " ".join(lines)) or found
         error = error.__cause__ or error.__context__
-    return error
+    return found and (found if len(found) <= 300 else f"{found[:299]}…")
+
+
+REFUSING = ("lightning", "lightning_utilities", "jsonargparse", "wandb")
+"""Packages that refuse settings by exceptions of any kind."""
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -74,12 +109,10 @@ def main(args: Sequence[str] | None = None) -> int:
 
             FaceCLI(arguments)
     except Exception as error:
-        mistake = users_mistake(error)
-        if mistake is None and type(error).__name__ != "MisconfigurationException":  # Lightning's own class of it
+        mistake = sentence(error)
+        if mistake is None:
             raise
-        # an error from a worker process begins with its traceback
-        sentence = re.sub(r"(?s)^Caught .*\n[\w.]+Error: ", "", str(mistake or error)).strip()
-        print(f"facelightning: {sentence}", file=sys.stderr)
+        print(f"facelightning: {mistake}", file=sys.stderr)
         return 1
     except SystemExit as error:
         if type(error).__name__ == "SIGTERMException":  # Lightning would end a killed run with status 0

@@ -23,11 +23,11 @@ def suggestion(name: str, known: Iterable[str]) -> str:
 
     Example:
         >>> suggestion("sgs", ["avg", "ssg"])
-        'did you mean ssg? There are avg, ssg'
+        'did you mean ssg?'
     """
     names = sorted(known)
     close = get_close_matches(name, names, 1)
-    return (f"did you mean {close[0]}? There are " if close else "there are ") + ", ".join(names)
+    return f"did you mean {close[0]}?" if close else f"there are {', '.join(names)}"
 
 
 def find_config(name: str, folder: Path) -> Path:
@@ -88,7 +88,7 @@ def recipe_folder(recipe: str) -> Path:
         ConfigurationError: If there is no such recipe; the message lists all recipes.
     """
     recipes = config_folder() / "recipes"
-    if not (recipes / recipe).is_dir():
+    if not recipe or not (recipes / recipe).is_dir():
         known = (path.name for path in recipes.iterdir())
         raise ConfigurationError(f"no recipe is named {recipe}; {suggestion(recipe, known)}")
     return recipes / recipe

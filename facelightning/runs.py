@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import lightning as L
+import lightning as L
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities import rank_zero_only
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class RunFolder:
         return cls(folder.parent) if folder.name == "checkpoints" else None
 
     @classmethod
-    def of(cls, trainer: "L.Trainer") -> "RunFolder | None":
+    def of(cls, trainer: L.Trainer) -> "RunFolder | None":
         """The folder a trainer writes to; ``None`` without a logger. Call it on every process: they communicate."""
         folder = trainer.log_dir
         return cls(Path(folder)) if trainer.logger and folder else None
@@ -68,3 +68,48 @@ class RunFolder:
     def predictions(self) -> Path:
         """The folder of predictions."""
         return self.path / "predictions"
+
+
+class RunLogger(CSVLogger):
+    """Lightning's CSV logger in a run folder of its own: runs that start at the same moment never share one.
+
+    Args:
+        save_dir: Parent of the folders of all runs.
+        name: Name of the run.
+        version: Name of the folder; ``version_N`` with the next free N if not given, claimed when first asked for.
+        flush_logs_every_n_steps: How often metrics are written.
+
+    Example:
+        >>> RunLogger("runs", "avg", version="trial").log_dir
+        'runs/avg/trial'
+    """
+
+    def __init__(
+        self,
+        save_dir: str | Path = "runs",
+        name: str = "run",
+        version: int | str | None = None,
+        flush_logs_every_n_steps: int = 100,
+    ) -> None:
+        super().__init__(save_dir, name, version, flush_logs_every_n_steps=flush_logs_every_n_steps)
+        self._claimed = version
+
+    @property
+    def version(self) -> int | str:
+        """Name of the folder, or N of ``version_N``."""
+        if self._claimed is None:
+            first = rank_zero_only.rank == 0  # type: ignore[attr-defined]  # Lightning sets it
+            self._claimed = self._claim(int(super().version)) if first else super().version
+        return self._claimed
+
+    def _claim(self, number: int) -> int:
+        """Create the first ``version_N`` from a number on that no other process creates."""
+        root = Path(self.root_dir)
+        root.mkdir(parents=True, exist_ok=True)
+        while True:
+            try:
+                (root / f"version_{number}").mkdir()
+            except FileExistsError:
+                number += 1
+            else:
+                return number

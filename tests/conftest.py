@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 from facelightning.__main__ import main
 from facelightning.data.synthetic import write_synthetic
@@ -19,6 +20,11 @@ os.environ["WANDB_MODE"] = "offline"
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start; two workers share two cores
 torch.set_num_threads(1)  # the tests run side by side
+
+# HYPOTHESIS_PROFILE=long tries what a night has time for; the same examples in every short run
+settings.register_profile("short", max_examples=300, derandomize=True, database=None, deadline=None)
+settings.register_profile("long", max_examples=20_000, database=None, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "short"))
 
 SIZE = (40, 32)
 """Height and width that the tiny networks see."""

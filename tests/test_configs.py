@@ -251,8 +251,8 @@ class TestFiles:
     def test_an_unknown_name_gets_a_hint(self, name: str, hint: str, tmp_path: Path) -> None:
         with pytest.raises(ConfigurationError, match=re.escape(f"{name} is neither in {tmp_path} nor bundled; {hint}")):
             find_config(name, tmp_path)
-        with pytest.raises(ConfigurationError, match=r"There are avg, .*overlays/fast, "):
-            find_config(name, tmp_path)
+        with pytest.raises(ConfigurationError, match=r"there are avg, .*overlays/fast, "):
+            find_config("unlike", tmp_path)
 
     def test_recipes_are_for_the_nearest_name(self, tmp_path: Path) -> None:
         folder = config_folder()
@@ -263,7 +263,5 @@ class TestFiles:
         assert find_recipe("small", tmp_path / "mine.yaml") == folder / "recipes" / "small" / "avg.yaml"
         assert find_recipe("quickstart", folder / "jointnet.yaml") is None
         assert find_recipe("small", folder / "ssp_ssg.yaml") is None  # it trains nothing
-        with pytest.raises(
-            ConfigurationError, match=r"no recipe is named smal; did you mean small\? There are adagrad,"
-        ):
+        with pytest.raises(ConfigurationError, match=r"no recipe is named smal; did you mean small\?"):
             find_recipe("smal", folder / "avg.yaml")

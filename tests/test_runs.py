@@ -1,12 +1,14 @@
 """Where a run's files lie, told by its logger or by a checkpoint of it."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import lightning as L
 import pytest
 from lightning.pytorch.loggers import CSVLogger
 
-from facelightning.runs import RunFolder
+from facelightning.runs import RunFolder, RunLogger
 
 
 def test_every_file_is_in_the_folder() -> None:
@@ -44,3 +46,35 @@ def test_a_trainer_tells_its_run(tmp_path: Path) -> None:
     assert folder(CSVLogger(tmp_path, name="avg", version=3)) == RunFolder(tmp_path / "avg" / "version_3")
     assert folder(False) is None
     assert not list(tmp_path.iterdir())  # to ask makes nothing
+
+
+CLAIM = """
+import sys
+from facelightning.runs import RunLogger
+sys.stdin.readline()
+print(*(RunLogger(sys.argv[1], "avg").version for _ in range(30)))
+"""
+
+
+def test_runs_that_start_at_one_moment_share_no_folder(tmp_path: Path) -> None:
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", CLAIM, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(4)
+    ]
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    numbers = [int(number) for process in processes for number in process.communicate()[0].split()]
+    assert sorted(numbers) == list(range(120))
+    assert len(list((tmp_path / "avg").iterdir())) == 120
+
+
+def test_a_folder_is_claimed_once_and_not_before_it_is_needed(tmp_path: Path) -> None:
+    logger = RunLogger(tmp_path, "avg")
+    assert not list(tmp_path.iterdir())
+    assert Path(logger.log_dir) == tmp_path / "avg" / "version_0" == Path(logger.log_dir)
+    assert RunLogger(tmp_path, "avg").version == 1
+    assert Path(RunLogger(tmp_path, "avg", "mine").log_dir) == tmp_path / "avg" / "mine"

@@ -48,8 +48,14 @@ class Report(Callback):
         if isinstance(pl_module, FaceTask):
             pl_module.results.pop("val", None)
 
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Print where the run writes."""
+        if (folder := RunFolder.of(trainer)) is not None:
+            rank_zero_info(f"run folder: {folder.path}")
+
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Print the scores of the last validation."""
+        """Print where the run wrote, and the scores of the last validation."""
+        self.on_fit_start(trainer, pl_module)
         self._print("scores of the last validation", "val", pl_module)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

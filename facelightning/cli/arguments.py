@@ -105,7 +105,7 @@ def beside_checkpoint(
     place = {"save_dir": "runs", "name": Path(path).stem}
     if folder is not None:  # a new version beside the run that wrote it
         place = {"save_dir": str(folder.path.parents[1]), "name": folder.path.parent.name}
-    base["trainer"] = {"logger": {"class_path": f"{LOGGERS}CSVLogger", "init_args": place}}
+    base["trainer"] = {"logger": {"class_path": "facelightning.runs.RunLogger", "init_args": place}}
     model = {"model": {"class_path": f"facelightning.{task}", "init_args": checkpoint.settings}}
     command = [word for word in words[:1] if not word.startswith("-")]
     # first, so that configurations may change its training options; and last, so that they cannot change the network

@@ -1,27 +1,31 @@
-"""Stock LightningCLI, which builds any task, data module and trainer from YAML; and from checkpoints."""
+"""LightningCLI that builds task, data module and trainer from YAML or from a checkpoint."""
 
 import logging
+import os
 import re
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import lightning as L
 import yaml
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.utilities import rank_zero_only
 
 from facelightning.callbacks import Figures, PredictionWriter, Report
 from facelightning.checkpoint import Checkpoint, built_from
 from facelightning.cli.arguments import beside_checkpoint, merge, options, set_sizes, sizes, with_recipe
 from facelightning.cli.parser import ConfigFile, FaceParser
+from facelightning.data import FaceDataModule, JointDataModule
 from facelightning.errors import CheckpointError, ConfigurationError
 from facelightning.facts import DataFacts, shown
 from facelightning.runs import RunFolder
 from facelightning.tasks import TASKS, FaceTask
 
 QUIET = (
-    # a test, and a training that goes on, write into folders of their own
+    # a test and a resumed training write to folders of their own
     r"The dirpath has changed from",
     # a test needs no callback that chose checkpoints
     r"Be aware that when using `ckpt_path`, callbacks used to create the checkpoint",
@@ -29,7 +33,7 @@ QUIET = (
     r"Found \d+ module\(s\) in eval mode at the start of training",
     # a laptop has few cores; workers are set in the configuration
     r"The '\w+' does not have many workers",
-    # deprecations inside Lightning, which its users cannot mend
+    # deprecations inside Lightning, which its users cannot fix
     r".*isinstance\(treespec, LeafSpec\).* is deprecated",
 )
 
@@ -41,7 +45,7 @@ class SaveConfig(SaveConfigCallback):
     """Writes the complete configuration into the run folder, to every logger, and into checkpoints."""
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Runs on every process: ``log_dir`` is agreed between them, so it must not be asked for on one alone."""
+        """Runs on every process: ``log_dir`` is a collective call."""
         self.folder = RunFolder.of(trainer)
         super().setup(trainer, pl_module, stage)
 
@@ -54,8 +58,17 @@ class SaveConfig(SaveConfigCallback):
             self.folder.path.mkdir(parents=True, exist_ok=True)
             self.folder.config.write_text(text, encoding="utf-8")
 
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Remove the folder of a run that failed before it wrote anything else."""
+        if self.folder is not None and trainer.is_global_zero and self.folder.path.is_dir():
+            files = list(self.folder.path.iterdir())
+            if {file.name for file in files} <= {"config.yaml", "hparams.yaml"}:
+                for file in files:
+                    file.unlink()
+                self.folder.path.rmdir()
+
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """What a test or a prediction needs of it, when no configuration is given."""
+        """Store the configuration that a test or prediction needs when none is given."""
         checkpoint["facelightning_config"] = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
 
 
@@ -69,7 +82,7 @@ class FaceCLI(LightningCLI):
     """
 
     own_command: str | None = None
-    """Of a subclass that parses a command which is none of the four."""
+    """Name of the command, for a subclass whose command is not one of the four."""
 
     def __init__(self, args: Sequence[str]) -> None:
         for message in QUIET:
@@ -87,7 +100,7 @@ class FaceCLI(LightningCLI):
             save_config_callback=SaveConfig,
             save_config_kwargs={"save_to_log_dir": False},
             seed_everything_default=0,
-            trainer_defaults={"use_distributed_sampler": False},  # our samplers know the processes
+            trainer_defaults={"use_distributed_sampler": False},  # our samplers split the data between processes
             parser_class=FaceParser,
             args=list(args),
             run=self.own_command is None,
@@ -104,7 +117,7 @@ class FaceCLI(LightningCLI):
         return parser
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """The callbacks that every run has, and what follows training."""
+        """The callbacks that every run has, and the option to test after training."""
         parser.add_lightning_class_args(Report, "report")
         parser.add_lightning_class_args(Figures, "figures")
         parser.add_lightning_class_args(PredictionWriter, "predictions")
@@ -119,12 +132,15 @@ class FaceCLI(LightningCLI):
         return settings
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse what was given, and what the checkpoint says beside it."""
+        """Parse the command line, completed from the checkpoint."""
         words, command = with_recipe(args), self.own_command or args[0]
         configs, training = merge(words), command == "fit"
         path = [configs.get("ckpt_path"), *(path for *_, path in options(words, "--ckpt_path"))][-1]
         helps = ("--model", "--data.help", "-h", "--help", "--print_config")
-        if path not in (None, "best", "last", "hpc"):
+        if path in ("best", "last", "hpc"):  # Lightning would look for one, and train from the start without
+            example = NEEDED.replace("best.ckpt", "last.ckpt") if training else NEEDED
+            raise ConfigurationError(f"--ckpt_path={path} names no file: {command} needs {example}")
+        if path is not None:
             self.checkpoint = Checkpoint.read(str(path))
             words = beside_checkpoint(words, self.checkpoint, configs, training)
         elif not configs and not any(word.startswith(helps) for word in words):
@@ -132,17 +148,21 @@ class FaceCLI(LightningCLI):
             raise ConfigurationError(f"{command} needs {what}")
         self.config = parser.parse_args(words)
         settings = self.settings
-        if settings.recipe is not None:  # from a file: --recipe itself has become a configuration
+        if settings.recipe is not None:  # from a file: --recipe on the command line is already replaced
             raise ConfigurationError(f"recipe {settings.recipe} in a configuration does nothing: pass --recipe")
         if self.checkpoint is not None:
             settings.ckpt_path = self.checkpoint.path
-        for key in ("verbose", "return_predictions"):  # Report prints the scores; kept, predictions fill the memory
+        for key in ("verbose", "return_predictions"):  # Report prints scores; kept predictions fill memory
             if key in settings:
                 settings[key] = False
+        _check_trainer(settings.trainer)
+        limit = {"validate": "limit_val_batches", "test": "limit_test_batches", "predict": "limit_predict_batches"}
+        if command in limit and settings.trainer.get(limit[command]) == 0:
+            raise ConfigurationError(f"trainer.{limit[command]} 0 leaves nothing to {command}")
         name, source = settings.model.class_path.rpartition(".")[2], self.checkpoint
         made_of = TASKS.get(name, FaceTask).made_of
         if source is not None and source.task != name:
-            raise CheckpointError(f"{source.path} holds a {source.task}, not a {name}")
+            raise CheckpointError(f"{source.path} holds {source.task}, not {name}")
         if made_of is not None and training:
             raise ConfigurationError(f"{name} has nothing to learn: `facelightning test` writes its checkpoint")
         if made_of is not None and source is None:
@@ -172,20 +192,67 @@ class FaceCLI(LightningCLI):
             set_sizes(data, tuple(size))
 
     def after_instantiate_classes(self) -> None:
-        """Build the task for what its checkpoint was trained on; the weights follow."""
+        """Build the task for what its checkpoint was trained on; the weights are loaded later."""
         if self.checkpoint is not None and self.model.facts is None:
             with built_from(self.checkpoint.path):
                 self.model.build(DataFacts.of(self.checkpoint.facts))
         self.model.any_size = self.any_size
 
+    def before_fit(self) -> None:
+        """Open the data and build the model before anything is written: a mistake leaves no run folder behind."""
+        self._open("fit")
+
+    def before_validate(self) -> None:
+        """Likewise."""
+        self._open("validate")
+
+    def before_test(self) -> None:
+        """Likewise."""
+        self._open("test")
+
+    def before_predict(self) -> None:
+        """Likewise."""
+        self._open("predict")
+
+    def _open(self, stage: str) -> None:
+        data = self.datamodule
+        first = rank_zero_only.rank == 0  # type: ignore[attr-defined]  # Lightning sets it
+        if not first or not isinstance(data, FaceDataModule | JointDataModule):
+            return
+        data.prepare_data()
+        data.setup(stage)
+        if self.model.facts is None:
+            self.model.build(data.facts)
+        else:
+            self.model.check(data.facts, "the data")
+
     def after_fit(self) -> None:
         """Test the best checkpoint, if the configuration asks for it."""
         if self.settings["test_after_fit"]:
-            best = getattr(self.trainer.checkpoint_callback, "best_model_path", "")  # none in a very short training
-            self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=best or None, verbose=False)
+            # none where nothing is validated; that of a resumed run may have been deleted
+            best = getattr(self.trainer.checkpoint_callback, "best_model_path", "")
+            path = best if Path(best).is_file() else None
+            self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=path, verbose=False)
+
+    def after_predict(self) -> None:
+        """A prediction that left images out has failed, now that all others are written."""
+        for writer in self.trainer.callbacks:  # type: ignore[attr-defined]  # Lightning declares it nowhere
+            if isinstance(writer, PredictionWriter):
+                writer.check_complete()
 
     def after_test(self) -> None:
-        """What was assembled is written as one checkpoint."""
+        """Save an assembled task as one checkpoint."""
         folder = RunFolder.of(self.trainer)
         if self.model.made_of is not None and self.checkpoint is None and folder is not None:
             self.trainer.save_checkpoint(folder.best)
+
+
+def _check_trainer(settings: Namespace) -> None:
+    """Refuse numbers for which Lightning has no sentence."""
+    for key, low in (("accumulate_grad_batches", 1), ("check_val_every_n_epoch", 1), ("gradient_clip_val", 0)):
+        value = settings.get(key)
+        if value is not None and value < low:
+            raise ConfigurationError(f"trainer.{key} must be {low} or more, not {value}")
+    count, cores = str(settings.get("devices")), os.cpu_count() or 1
+    if settings.get("accelerator") in ("auto", "cpu") and count.isdigit() and int(count) > 8 * cores:
+        raise ConfigurationError(f"trainer.devices {count} is too many processes for the {cores} cores of this machine")

@@ -40,10 +40,21 @@ class FaceParser(LightningArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> None:  # type: ignore[override]
         """Exit with status 2 and the message."""
         unknown = re.findall(r"ption '([\w.+-]+)' is not accepted|accept option '([\w.+-]+)'|: --([\w.+-]+)", message)
-        classes = re.findall(r"(?:path string: |Given value: |got: )(\w+)$", message, re.MULTILINE)
+        classes = re.findall(
+            r"(?:path string: |Given value: |got: |class_path ')([A-Za-z_][\w.]*)(?=$|')", message, re.M
+        )
+        classes = classes if re.search(r"class.path|path string|subclass", message) and not unknown else []
+        key, values = re.search(r'Parser key "([\w.]+)"', message), re.findall(r"(?:Given|Got) value: (.*)", message)
         hint = ""
-        if classes and not unknown:
+        if re.search(r"are required: (\w+\.)?(data|model)\b", message):
+            message = "there is no model or no data: give --config NAME.yaml, such as quickstart.yaml, before overlays"
+        elif classes:
             message = f"no class is named {classes[-1]}"
+        elif key and values:
+            kinds = re.findall(r"Expected an? <class '([\w.]+)'>", message)
+            choices = ", ".join(re.findall(r"Literal\[(.*?)\]", message) or kinds)
+            expected = ", ".join(dict.fromkeys(word for word in choices.split(", ") if word not in ("NoneType", "")))
+            message = f"{key[1]} takes {expected or 'something else'}, not {values[-1][:80]}"
         if unknown or classes:
             name = next(group for group in unknown[-1] if group).rsplit(".", 1)[-1] if unknown else classes[-1]
             close = difflib.get_close_matches(name, self._known_names(message) if unknown else _class_names(), 1)

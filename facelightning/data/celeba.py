@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from facelightning.data.files import SPLITS, Split, existing_root, list_images, warn
+from facelightning.data.files import SPLITS, Split, existing_root, list_images, reading, shown, warn
 from facelightning.data.tables import AnnotationTable, AttributeDataset
 from facelightning.errors import DataFormatError, DataNotFoundError
 from facelightning.labels import ATTRIBUTES
@@ -17,21 +17,27 @@ Crop = Literal["aligned", "wild"]
 IMAGE_FOLDERS = {"aligned": ("img_align_celeba", "img_align_celeba_png"), "wild": ("img_celeba",)}
 LANDMARK_FILES = {"aligned": "list_landmarks_align_celeba", "wild": "list_landmarks_celeba"}
 
+POINTS = tuple(f"{point}_{axis}" for point in "lefteye righteye nose leftmouth rightmouth".split() for axis in "xy")
+"""The names of the landmarks' columns; a file whose columns have other names has them in this order."""
+
+LARGEST_COORDINATE = 1_000_000  # of a landmark, in pixels
+LARGEST_IDENTITY = 2**53  # the table holds floats, which skip whole numbers beyond this
+
 
 class CelebA(AttributeDataset):
-    """CelebA with its attributes and, where their files are there, landmarks and identities [1]_.
+    """CelebA with its attributes and, if their files exist, landmarks and identities [1]_.
 
     Reads the official layout (``Anno``, ``Eval``, ``Img``), a flat folder, and Kaggle's CSV files. Landmarks are
-    pixels of the annotated files, also where the images are copies of another size. ``name`` is the file's name.
+    in pixels of the annotated images, even if these are copies of another size. ``name`` is the file's name.
 
     Args:
         root: The folder of the data set; never written to.
-        split: Its part.
+        split: ``train``, ``val`` or ``test``.
         images: The pre-cropped images (``aligned``) or the original ones (``wild``).
 
     Raises:
-        DataNotFoundError: If a folder, or a file that every run needs, is missing.
-        DataFormatError: If an annotation file is not what it should be; the message names file and line.
+        DataNotFoundError: If a folder or a required file is missing.
+        DataFormatError: If an annotation file has an unexpected format; the message names file and line.
 
     Example:
         >>> faces = CelebA("~/celeba", "val")  # doctest: +SKIP
@@ -46,14 +52,17 @@ class CelebA(AttributeDataset):
 
 
 def read_celeba(root: str | Path | None, images: Crop = "aligned") -> dict[Split, AttributeDataset]:
-    """All splits of :class:`CelebA`: its annotation files are read and joined by the images' names.
+    """All splits of :class:`CelebA`, its annotation files joined by the images' names.
 
-    What is not in all of attributes, partition and image folder is left out, with one warning that counts it.
+    Images missing from the attributes, the partition or the image folder are left out, with one warning.
     """
     root = existing_root(root, "CelebA", "list_attr_celeba.txt or Anno, Eval and Img")
-    attributes_path = required_annotation(root, "list_attr_celeba")
-    partition_path = required_annotation(root, "list_eval_partition")
-    folder, files = find_images(root, images)
+    with reading(root):
+        attributes_path = required_annotation(root, "list_attr_celeba")
+        partition_path = required_annotation(root, "list_eval_partition")
+        landmarks_path = find_annotation(root, LANDMARK_FILES[images])
+        identities_path = find_annotation(root, "identity_CelebA")
+        folder, files = find_images(root, images)
     names, attributes = read_attributes(attributes_path)
     partition = read_partition(partition_path)
 
@@ -66,22 +75,21 @@ def read_celeba(root: str | Path | None, images: Crop = "aligned") -> dict[Split
         f"in {partition_path.name}, but not in {attributes_path.name}": [n for n in partition if n not in known],
         f"in {folder}, but not in {attributes_path.name}": [name for name in files if name not in known],
     }
-    notes = [f"{len(absent)} {what} (such as {absent[0]})" for what, absent in left_out.items() if absent]
+    counts = {what: len(absent) for what, absent in left_out.items() if absent}
+    notes = {what: f"{count} {what} (such as {shown(left_out[what][0], 40)})" for what, count in counts.items()}
     if not rows:
-        raise DataFormatError(f"CelebA in {root}: no image is left: {'; '.join(notes)}")
+        raise DataFormatError(f"CelebA in {root}: no image is left: {notes[max(counts, key=counts.__getitem__)]}")
 
-    landmarks = _read_rows(find_annotation(root, LANDMARK_FILES[images]), "coordinates", 10, joined)
-    identities = _read_rows(find_annotation(root, "identity_CelebA"), "identity number", 1, joined)
     everything = AttributeDataset(
         folder,
         np.array([files[name] for name in joined]),
         attributes[rows],
-        None if landmarks is None else landmarks.reshape(-1, 5, 2).astype(np.float32),
-        None if identities is None else identities[:, 0].astype(np.int64),
+        None if landmarks_path is None else read_landmarks(landmarks_path, joined),
+        None if identities_path is None else read_identities(identities_path, joined),
     )
     splits = np.array([partition[name] for name in joined])
     if notes:
-        warn(f"CelebA in {root}: {len(rows)} images are used; left out are {'; '.join(notes)}")
+        warn(f"CelebA in {root}: {len(rows)} images are used; left out are {'; '.join(notes.values())}")
     if everything.identities is not None:
         pairs = np.unique(np.stack([everything.identities, splits]), axis=1)
         crossing = pairs.shape[1] - len(np.unique(pairs[0]))
@@ -94,12 +102,12 @@ def read_attributes(path: Path) -> tuple[list[str], npt.NDArray[np.uint8]]:
     """Images' names without suffix and their 40 attributes, ``(rows, 40)`` in {0,1}, in the order of ``ATTRIBUTES``.
 
     Raises:
-        DataFormatError: If an attribute has no column, or a label is neither −1/1 nor, throughout the file, 0/1.
+        DataFormatError: If an attribute has no column, or the labels are neither all −1/1 nor all 0/1.
     """
     table = AnnotationTable.read(path, "labels")
     missing = [name for name in ATTRIBUTES if name not in table.columns]
     if missing:
-        raise DataFormatError(f"{path}: no column is named {', '.join(missing)}")
+        raise DataFormatError(f"{path}: no column is named {shown(', '.join(missing))}")
     order = [table.columns.index(name) for name in ATTRIBUTES]
     table = replace(table, columns=list(ATTRIBUTES), values=table.values[:, order])
     negative = -1 if (table.values == -1).any() else 0
@@ -110,7 +118,7 @@ def read_attributes(path: Path) -> tuple[list[str], npt.NDArray[np.uint8]]:
 
 
 def read_partition(path: Path) -> dict[str, int]:
-    """For each image's name, without suffix, its place in ``SPLITS``."""
+    """The index in ``SPLITS`` of each image, by its name without suffix."""
     table = AnnotationTable.read(path, "partition number", 1)
     bad = ~np.isin(table.values, range(len(SPLITS)))
     if bad.any():
@@ -118,14 +126,41 @@ def read_partition(path: Path) -> dict[str, int]:
     return dict(zip(table.names, table.values[:, 0].astype(int).tolist(), strict=True))
 
 
+def read_landmarks(path: Path, names: list[str]) -> npt.NDArray[np.float32] | None:
+    """The five landmarks of each named image, ``(N, 5, 2)`` x,y in pixels; ``None`` if the file lacks an image."""
+    table = _rows_of(AnnotationTable.read(path, "coordinates", 10), names)
+    if table is None:
+        return None
+    bad = np.abs(table.values) > LARGEST_COORDINATE
+    if bad.any():
+        raise table.error(bad, f"a coordinate must lie within ±{LARGEST_COORDINATE} pixels")
+    order = [table.columns.index(name) for name in POINTS] if set(table.columns) == set(POINTS) else range(10)
+    return table.values[:, order].reshape(-1, 5, 2).astype(np.float32)
+
+
+def read_identities(path: Path, names: list[str]) -> npt.NDArray[np.int64] | None:
+    """The identity of each named image as a number, ``(N,)``; ``None`` if the file lacks an image."""
+    table = _rows_of(AnnotationTable.read(path, "identity number", 1), names)
+    if table is None:
+        return None
+    bad = (table.values != table.values.round()) | (np.abs(table.values) > LARGEST_IDENTITY)
+    if bad.any():
+        raise table.error(bad, "an identity's number must be a whole number")
+    return table.values[:, 0].astype(np.int64)
+
+
 def find_annotation(root: Path, name: str) -> Path | None:
-    """An annotation file, ``.txt`` before ``.csv``, in the official folders or in the root itself."""
+    """An annotation file, ``.txt`` before ``.csv``, in the official folders or in the root itself.
+
+    If there is none, a folder or link of that name, so that reading it reports what it is.
+    """
     places = [root / folder / f"{name}{suffix}" for suffix in (".txt", ".csv") for folder in ("Anno", "Eval", "")]
-    return next((path for path in places if path.is_file()), None)
+    there = [path for path in places if path.is_file() or path.is_dir() or path.is_symlink()]
+    return next((path for path in there if path.is_file()), there[0] if there else None)
 
 
 def required_annotation(root: Path, name: str) -> Path:
-    """The same of a file that no run can do without."""
+    """The same for a required file."""
     if path := find_annotation(root, name):
         return path
     raise DataNotFoundError(f"CelebA: no {name}.txt or {name}.csv in {root} or its Anno or Eval folder; copy it there")
@@ -141,18 +176,16 @@ def find_images(root: Path, images: Crop) -> tuple[Path, dict[str, str]]:
             return folder, files
     raise DataNotFoundError(
         f"CelebA: no folder with the {images} images: looked for .jpg or .png files in {' or '.join(names)} "
-        f"in {root} and {root / 'Img'}; unpack the archive of the images there"
+        f"in {root} or its Img folder; unpack the archive of the images there"
     )
 
 
-def _read_rows(path: Path | None, what: str, count: int, names: list[str]) -> npt.NDArray[np.float64] | None:
-    """The numbers of the named images, if there is a file of them that has all."""
-    if path is None:
-        return None
-    table = AnnotationTable.read(path, what, count)
-    row = {name: row for row, name in enumerate(table.names)}
-    absent = [name for name in names if name not in row]
+def _rows_of(table: AnnotationTable, names: list[str]) -> AnnotationTable | None:
+    """The rows of the named images; ``None``, with a warning, if one is missing."""
+    place = {name: row for row, name in enumerate(table.names)}
+    absent = [name for name in names if name not in place]
     if absent:
-        warn(f"{path} lacks {len(absent)} images (such as {absent[0]}) and is therefore not used")
+        warn(f"{table.path} lacks {len(absent)} images (such as {shown(absent[0])}) and is therefore not used")
         return None
-    return table.values[[row[name] for name in names]]
+    rows = [place[name] for name in names]
+    return replace(table, names=names, values=table.values[rows], lines=[table.lines[row] for row in rows])

@@ -1,6 +1,7 @@
-"""From data sets to batches: sizes, augmentation, order, loaders, and what a task must know of its data."""
+"""From data sets to batches: sizes, augmentation, order, loaders, and what a task must know about its data."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, Protocol
@@ -9,6 +10,7 @@ import albumentations as A
 import cv2
 import lightning as L
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, Dataset
 
@@ -17,6 +19,7 @@ from facelightning.data.files import Record, Split
 from facelightning.data.folder import Folder
 from facelightning.data.helen import Helen
 from facelightning.data.lfwa import read_lfwa
+from facelightning.data.prediction import PredictionLoader, Readable, apart
 from facelightning.data.sampling import EvaluationSampler, Key, ResumableLoader, TrainSampler
 from facelightning.data.tables import AttributeDataset
 from facelightning.data.transforms import FaceTransform, Sample
@@ -27,6 +30,10 @@ from facelightning.labels import ATTRIBUTES, LABEL_SPACES
 
 class Records(Protocol):
     """One split of a data set."""
+
+    @property
+    def names(self) -> Sequence[str] | npt.NDArray[np.str_]:
+        """The name of each image."""
 
     def __len__(self) -> int: ...
 
@@ -45,25 +52,25 @@ class FaceDataset(Dataset[Sample]):
     def __getitem__(self, key: Key) -> Sample:
         if not isinstance(key, tuple):
             raise ConfigurationError(
-                "a face data set is indexed by (sample, seed), but got one number, as from a sampler that Lightning "
-                "put in: create the Trainer with use_distributed_sampler=False"
+                "a face data set is indexed by (sample, seed), but got one number, probably from a sampler of "
+                "Lightning's: create the Trainer with use_distributed_sampler=False"
             )
         index, seed = key
         return self.transform(self.records[index], seed)
 
 
-@dataclass(kw_only=True, eq=False)  # two data modules of the same options are two
+@dataclass(kw_only=True, eq=False)  # data modules compare by identity, not by options
 class Loading:
     """How records become batches: the options that every data module of this library has.
 
     Data modules are dataclasses, so that each option is written once, typed, for Python and the command line.
 
     Args:
-        image_size: Height and width of what the network sees, in pixels (Kalayeh et al.: 218×178).
-        batch_size: Images a step and process.
+        image_size: Height and width of the network's input, in pixels (Kalayeh et al.: 218×178).
+        batch_size: Images per step and process.
         num_workers: Processes that read and augment; 0 reads in the main process.
         augmentations: Albumentations transforms for training; the paper's horizontal flip if not given.
-        seed: Of order and augmentation; the run's ``seed_everything`` if not given.
+        seed: Seed of order and augmentation; the run's ``seed_everything`` if not given.
     """
 
     image_size: tuple[int, int] = (218, 178)
@@ -81,15 +88,15 @@ class Loading:
 
 
 def _single_threaded(worker: int) -> None:
-    cv2.setNumThreads(0)  # workers are the parallelism; OpenCV's own threads would fight over the cores
+    cv2.setNumThreads(0)  # the workers already run in parallel; OpenCV's own threads would compete for the cores
 
 
 class FaceDataModule(Loading, L.LightningDataModule):
-    """Base of the data modules of one data set: a subclass says how to read a split, and what is known of it."""
+    """Base of the data modules of one data set: a subclass defines how to read a split, and its facts."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        L.LightningDataModule.__init__(self)  # super() would reach the options' constructor, and reset them
+        L.LightningDataModule.__init__(self)  # super() would call the dataclass constructor, which resets the options
         self._datasets: dict[Split, FaceDataset] = {}
 
     def records(self, split: Split) -> Records:
@@ -98,11 +105,11 @@ class FaceDataModule(Loading, L.LightningDataModule):
 
     @property
     def facts(self) -> DataFacts:
-        """What a task must know; what only files tell is known as soon as the training split is open."""
+        """What a task must know; facts that come from the files are known once the training split is open."""
         return DataFacts(self.image_size)
 
     def dataset(self, split: Split) -> FaceDataset:
-        """One split as tensors, augmented if it is the training split; made once and kept."""
+        """One split as tensors, augmented if it is the training split; created once."""
         if split not in self._datasets:
             records = self.records(split)
             if len(records) == 0:
@@ -126,25 +133,31 @@ class FaceDataModule(Loading, L.LightningDataModule):
         return ResumableLoader(dataset, sampler=sampler, **self._loading())
 
     def val_dataloader(self) -> DataLoader[Sample]:
-        """Every validation sample once over all processes."""
+        """Every validation sample exactly once over all processes."""
         return self._evaluation_loader("val")
 
     def test_dataloader(self) -> DataLoader[Sample]:
-        """Every test sample once over all processes."""
+        """Every test sample exactly once over all processes."""
         return self._evaluation_loader("test")
 
-    predict_dataloader = test_dataloader
+    def predict_dataloader(self) -> PredictionLoader:
+        """The same, but goes on where an image cannot be read."""
+        dataset = self.dataset("test")
+        readable = Readable(dataset, dataset.records.names)
+        return PredictionLoader(readable, sampler=self._sampler("test"), collate_fn=apart, **self._loading())
 
     def _evaluation_loader(self, split: Split) -> DataLoader[Sample]:
+        return DataLoader(self.dataset(split), sampler=self._sampler(split), **self._loading())
+
+    def _sampler(self, split: Split) -> Any:
         dataset = self.dataset(split)
         rank, processes = self._process()
-        if len(dataset) < processes:  # a process without a sample would leave the others waiting
+        if len(dataset) < processes:  # a process without a sample would keep the others waiting
             raise ConfigurationError(
                 f"{type(self).__name__}: the {split} split has {len(dataset)} images for {processes} processes; "
                 "use fewer devices"
             )
-        sampler: Any = EvaluationSampler(len(dataset), rank, processes)
-        return DataLoader(dataset, sampler=sampler, **self._loading())
+        return EvaluationSampler(len(dataset), rank, processes)
 
     def _process(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
@@ -162,7 +175,7 @@ class FaceDataModule(Loading, L.LightningDataModule):
 class _AttributeDataModule(FaceDataModule):
     @cached_property
     def splits(self) -> dict[Split, AttributeDataset]:
-        """The data set, whose annotations are read once, at the first use."""
+        """The data set; annotations are read once, on first use."""
         raise NotImplementedError
 
     def records(self, split: Split) -> AttributeDataset:
@@ -171,7 +184,7 @@ class _AttributeDataModule(FaceDataModule):
 
     @property
     def facts(self) -> DataFacts:
-        """Image size and attributes; with an open training split also their rates and the number of identities."""
+        """Image size and attributes; once the training split is open, also positive rates and number of identities."""
         facts = DataFacts(self.image_size, attributes=ATTRIBUTES)
         if "train" not in self._datasets:
             return facts
@@ -200,7 +213,7 @@ class CelebADataModule(_AttributeDataModule):
 
     @cached_property
     def splits(self) -> dict[Split, AttributeDataset]:
-        """The data set, read at the first use."""
+        """The data set, read on first use."""
         return read_celeba(self.root, self.images)
 
 
@@ -209,14 +222,14 @@ class LFWADataModule(_AttributeDataModule):
     """Batches of :class:`~facelightning.data.LFWA`.
 
     Args:
-        root: The folder of the two files, with the images in it or in a folder ``lfw`` within; never written to.
+        root: The folder of the two files and of the images, or of a folder ``lfw`` with the images; never written to.
     """
 
     root: str | None = None
 
     @cached_property
     def splits(self) -> dict[Split, AttributeDataset]:
-        """The data set, read at the first use."""
+        """The data set, read on first use."""
         return read_lfwa(self.root)
 
 
@@ -226,7 +239,7 @@ class HelenDataModule(FaceDataModule):
 
     Args:
         root: The folder of ``images``, ``labels`` and the three lists; never written to.
-        label_space: Of the masks.
+        label_space: Label space of the masks.
     """
 
     root: str | None = None
@@ -244,7 +257,7 @@ class HelenDataModule(FaceDataModule):
 
 @dataclass(eq=False)
 class FolderDataModule(FaceDataModule):
-    """Batches of :class:`~facelightning.data.Folder`, to predict on: one face an image, cropped about as in training.
+    """Batches of :class:`~facelightning.data.Folder`, for prediction: one face per image, cropped about as in training.
 
     Args:
         root: A folder; its subfolders are read too.
@@ -253,7 +266,7 @@ class FolderDataModule(FaceDataModule):
     root: str | None = None
 
     def setup(self, stage: str) -> None:
-        """Open the folder; there is nothing to train or to score on."""
+        """Open the folder; there is nothing to train on or to score."""
         if stage != "predict":
             raise ConfigurationError(f"FolderDataModule has no labels: use it with `predict`, not with {stage}")
         super().setup(stage)

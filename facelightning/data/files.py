@@ -1,7 +1,11 @@
-"""Files become records: what is missing, broken or not what it says is reported in one sentence."""
+"""Files become records: a missing, broken or mislabelled file is reported in one sentence."""
 
+import codecs
 import os
+import stat
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, TypedDict
 
@@ -10,14 +14,15 @@ import numpy as np
 import numpy.typing as npt
 from torch import distributed
 
-from facelightning.errors import DataFormatError, DataNotFoundError
+from facelightning.data.decoding import MAX_PIXELS, decode, fault, promised_size
+from facelightning.errors import DataFormatError, DataNotFoundError, FacelightningError
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
 class Record(TypedDict, total=False):
-    """What a data set knows of one image, at the file's own size; only the keys that the data set has.
+    """What a data set knows about one image, at the file's own size; only the keys that the data set has.
 
     ``image`` (H,W,3) RGB · ``mask`` (H,W), 255 = ignore · ``attributes`` (A,) in {0,1}, NaN = unknown ·
     ``landmarks`` (5,2) x,y in pixels: left and right eye, nose, left and right mouth corner.
@@ -32,77 +37,152 @@ class Record(TypedDict, total=False):
 
 
 def warn(message: str) -> None:
-    """Warn once, however many processes read the same files."""
+    """Warn once, even if several processes read the same files."""
     if not (distributed.is_available() and distributed.is_initialized() and distributed.get_rank() > 0):
         warnings.warn(message, stacklevel=3)
 
 
 HTML_HINT = "it is a web page, as a download service sends when its quota is exceeded: download the file again"
 
-SUFFIXES = (".jpg", ".jpeg", ".png")
-"""What an image file ends with."""
+SUFFIXES = (
+    ".jpg", ".jpeg", ".png", ".webp", ".avif", ".tif", ".tiff", ".bmp", ".dib", ".gif", ".jfif", ".jpe", ".jp2", ".j2k",
+    ".ppm", ".pgm", ".pbm", ".pnm",
+)  # fmt: skip
+"""Suffixes of image files that OpenCV decodes, in lower case; of two files with one stem the earlier one is taken."""
+
+MAX_BYTES = 8 * MAX_PIXELS
+"""No image of so many pixels has more: four channels of 16 bits."""
 
 STORED_RGB = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
-"""Masks and landmarks belong to the pixels as stored, so a note of the camera's orientation is not followed."""
+"""Masks and landmarks refer to the pixels as stored, so the camera's orientation tag is ignored."""
 
 
 def read_image(path: Path, flags: int = STORED_RGB) -> npt.NDArray[np.uint8]:
     """Read an image file as uint8, (H,W,3) RGB, or (H,W) with ``cv2.IMREAD_GRAYSCALE``.
 
+    Warns if a decoder finds damage in it.
+
     Raises:
-        DataNotFoundError: If there is no such file.
-        DataFormatError: If it cannot be decoded.
+        DataNotFoundError: If there is no such file, or it cannot be read.
+        DataFormatError: If it cannot be decoded, or has more than ``MAX_PIXELS``.
     """
+    check_file(path)
+    with reading(path):
+        size = path.stat().st_size
+        content = path.read_bytes() if size <= MAX_BYTES else b""
+    width, height = promised_size(content)
+    if size > MAX_BYTES or width * height > MAX_PIXELS:
+        much = f"{width}×{height} pixels" if content else f"{size} bytes"
+        limit = f"the limit of {MAX_PIXELS // 10**6} megapixels"
+        raise DataFormatError(f"cannot decode {ending(path)}: {much} are above {limit}; scale it down")
     try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise DataNotFoundError(f"image {path} does not exist") from None
-    try:
-        image = cv2.imdecode(np.frombuffer(content, np.uint8), flags) if content else None
+        image, damage = decode(content, flags) if content else (None, "")
     except cv2.error:
-        raise DataFormatError(
-            f"cannot decode {path}: OpenCV refuses it, for example for its number of pixels"
-        ) from None
+        raise DataFormatError(f"cannot decode {ending(path)}: OpenCV refuses it; save it as PNG or JPEG") from None
     if image is None:
-        what = HTML_HINT if content.lstrip()[:1] == b"<" else f"its {len(content)} bytes are not an image"
-        raise DataFormatError(f"cannot decode {path}: {what}")
+        what = HTML_HINT if content[:1000].lstrip()[:1] == b"<" else fault(content)
+        raise DataFormatError(f"cannot decode {ending(path)}: {what}")
+    if damage:
+        warnings.warn(f"{ending(path)} is damaged, and many of its pixels may be wrong: {shown(damage)}", stacklevel=3)
     return image.astype(np.uint8, copy=False)
 
 
 def existing_root(root: str | Path | None, what: str, example: str) -> Path:
-    """The folder of the data set named ``what``, or one clear sentence about what to pass; ``example`` lies in it."""
+    """The folder of the data set named ``what``; an error about a missing one says that it must hold ``example``."""
     if root is None:
         raise DataNotFoundError(f"{what}: no data root given; pass its folder as `root` (it holds {example})")
-    path = Path(root).expanduser()
-    if not path.is_dir():
-        raise DataNotFoundError(f"{what}: data root {path} does not exist; pass the folder that holds {example}")
+    path = Path(os.path.expanduser(root))
+    with reading(path):
+        found = path.is_dir()
+    if not found:
+        reason = "is a file, not a folder" if path.exists() else "does not exist"
+        raise DataNotFoundError(f"{what}: data root {ending(path)} {reason}; pass the folder that holds {example}")
     return path
 
 
-def read_lines(path: Path) -> list[str]:
-    """The lines of a text file of a data set, whatever its line ends.
+def shown(text: str, limit: int = 80) -> str:
+    """Text of a file as quoted in a message: at most ``limit`` characters, unprintable ones replaced."""
+    clean = "".join(letter if letter.isprintable() else "�" for letter in text[: limit + 1])
+    return clean if len(clean) <= limit else f"{clean[: limit - 1]}…"
+
+
+def ending(path: Path) -> str:
+    """A path, as a message names it: of a long one the end."""
+    text = str(path)
+    return shown(text, 150) if len(text) <= 150 else f"…{shown(text[-149:], 149)}"
+
+
+def is_file_name(name: str) -> bool:
+    """Whether a listed name is a plain file name on every system: neither a path nor a drive, and not too long."""
+    safe = name.isprintable() and name not in ("", ".", "..") and set("/\\:").isdisjoint(name)
+    return safe and len(name.encode()) <= 255
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn any error of the operating system into one sentence that names the file, or else ``path``.
 
     Raises:
-        DataFormatError: If it is empty, a web page or not text.
+        DataNotFoundError: In place of any other ``OSError``.
     """
-    content = path.read_bytes()
-    if content.lstrip()[:1] == b"<":
-        raise DataFormatError(f"cannot read {path}: {HTML_HINT}")
     try:
-        lines = content.decode("utf-8-sig").splitlines()
+        yield
+    except FacelightningError:
+        raise
+    except OSError as error:
+        path = Path(os.fsdecode(error.filename or path))
+        dangling = isinstance(error, FileNotFoundError) and path.is_symlink()
+        reason = "it is a link to nothing" if dangling else error.strerror or shown(str(error))
+        raise DataNotFoundError(f"cannot read {ending(path)}: {reason}; check the file and its permissions") from None
+
+
+def check_file(path: Path) -> None:
+    """Refuse anything but a regular file before opening it: opening a pipe would block.
+
+    Raises:
+        DataNotFoundError: If it does not exist, or is a folder or a device.
+    """
+    with reading(path):
+        mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):
+        what = "folder" if stat.S_ISDIR(mode) else "device"
+        raise DataNotFoundError(f"cannot read {ending(path)}: it is a {what}, not a file; put the file in its place")
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a data set's text file, with any line endings.
+
+    Raises:
+        DataNotFoundError: If there is no such file, or it cannot be read.
+        DataFormatError: If it is empty, a web page or not text in UTF-8.
+    """
+    check_file(path)
+    with reading(path):
+        content = path.read_bytes().removeprefix(codecs.BOM_UTF8)
+    if content[:1000].lstrip()[:1] == b"<":
+        raise DataFormatError(f"cannot read {path}: {HTML_HINT}")
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or content[:2].count(0) == 1:
+        raise DataFormatError(f"cannot read {path}: it is UTF-16: save it as UTF-8")
+    try:
+        lines = content.decode().splitlines()
     except UnicodeDecodeError:
         raise DataFormatError(f"cannot read {path}: it is not a text file; download it again") from None
     if not lines:
         raise DataFormatError(f"cannot read {path}: it is empty; download it again")
+    if b"\0" in content:
+        number = next(number for number, line in enumerate(lines, start=1) if "\0" in line)
+        raise DataFormatError(f"{path}, line {number}: it holds NUL bytes, so it is damaged; download it again")
     return lines
 
 
 def stem(name: str) -> str:
-    """A file's name without its last suffix; what comes before may contain dots."""
+    """A file's name without its last suffix; the rest may contain dots."""
     return name.rpartition(".")[0]
 
 
 def list_images(folder: Path) -> dict[str, str]:
     """The names of all images in a folder by their stem, from one listing."""
-    names = sorted(name for name in os.listdir(folder) if name.lower().endswith(SUFFIXES) and name[0] != ".")
-    return {stem(name): name for name in reversed(names)}  # of one stem's files the first, .jpg before .png
+    with reading(folder):
+        names = [name for name in os.listdir(folder) if name.lower().endswith(SUFFIXES) and name[0] != "."]
+    names.sort(key=lambda name: (SUFFIXES.index(os.path.splitext(name)[1].lower()), name))
+    return {stem(name): name for name in reversed(names)}  # the first file of each stem wins: .jpg before .png

@@ -10,7 +10,18 @@ import numpy as np
 import numpy.typing as npt
 from torch.utils.data import Dataset
 
-from facelightning.data.files import SUFFIXES, Record, Split, existing_root, list_images, read_image, read_lines
+from facelightning.data.files import (
+    SUFFIXES,
+    Record,
+    Split,
+    existing_root,
+    is_file_name,
+    list_images,
+    read_image,
+    read_lines,
+    reading,
+    shown,
+)
 from facelightning.errors import DataFormatError, DataNotFoundError
 from facelightning.labels import HELEN7, HELEN11, HELEN11_TO_7
 
@@ -20,17 +31,17 @@ GROUPS: dict[str, tuple[tuple[int, ...], ...]] = {
     "helen11": tuple((index,) for index in range(len(HELEN11))),
     "helen7": tuple(tuple(HELEN11.index(part) for part in HELEN11_TO_7[name]) for name in HELEN7.classes),
 }
-"""For each label space and class of it the ``lblNN`` files that it unites."""
+"""For each class of each label space, the numbers of the ``lblNN`` files that it merges."""
 
 
 def merge_masks(alphas: list[npt.NDArray[np.uint8]], groups: tuple[tuple[int, ...], ...]) -> npt.NDArray[np.uint8]:
-    """The class of each pixel: of the groups of soft masks the one with the largest sum.
+    """The class of each pixel: the group of soft masks with the largest sum.
 
-    Sums stop at 255; of equal ones the first group wins, so a pixel without any mask is background.
+    Sums are capped at 255; ties go to the first group, so a pixel without any mask is background.
 
     Args:
-        alphas: One soft mask a label, each ``(H, W)`` in [0, 255].
-        groups: For each class its masks' places in ``alphas``.
+        alphas: One soft mask per label, each ``(H, W)`` in [0, 255].
+        groups: For each class, the indices of its masks in ``alphas``.
 
     Shape:
         - return: ``(H, W)``, indices of ``groups``.
@@ -50,55 +61,57 @@ def merge_masks(alphas: list[npt.NDArray[np.uint8]], groups: tuple[tuple[int, ..
 
 
 def read_lists(root: Path) -> dict[Split, dict[str, int]]:
-    """The ids of all list files that are there, and the line of each; lines are ``<number> , <id>`` or only ``<id>``.
+    """The ids in each existing list file, with their line numbers; a line is ``<number> , <id>`` or only ``<id>``.
 
     Raises:
-        DataFormatError: If a line is something else, or an id comes twice.
+        DataNotFoundError: If a list cannot be read.
+        DataFormatError: If a line has another form, or an id occurs twice.
     """
     lists: dict[Split, dict[str, int]] = {}
     seen: dict[str, tuple[str, int]] = {}
     for split, list_name in LISTS.items():
         path = root / list_name
-        if not path.is_file():
-            continue
+        with reading(path):
+            if not (path.exists() or path.is_symlink()):
+                continue
         lists[split] = {}
         for number, line in enumerate(read_lines(path), start=1):
             if not line.strip():
                 continue
             where = f"{path}, line {number}"
             match = re.fullmatch(r"(?:\d+\s*,\s*)?([^\s,/]+)", line.strip())
-            if match is None:
-                raise DataFormatError(f"{where}: expected '<number> , <id>', found {line.strip()[:40]!r}")
+            if match is None or not is_file_name(match[1]):
+                raise DataFormatError(f"{where}: expected '<number> , <id>', found '{shown(line.strip())}'")
             name = match[1]
             other, first = seen.setdefault(name, (list_name, number))
             if other != list_name:
                 raise DataFormatError(
-                    f"{where}: {name} is also in {other}, line {first}; an image may serve one purpose only"
+                    f"{where}: {shown(name)} is also in {other}, line {first}; an image may serve one purpose only"
                 )
             if first != number:
-                raise DataFormatError(f"{where}: {name} is already in line {first}")
+                raise DataFormatError(f"{where}: {shown(name)} is already in line {first}")
             lists[split][name] = number
     return lists
 
 
 def mask_name(name: str, label: int) -> str:
-    """The file of one label's soft mask."""
+    """The file name of one label's soft mask."""
     return f"{name}_lbl{label:02d}.png"
 
 
 class Helen(Dataset[Record]):
-    """Helen's images with the masks of Smith et al. [1]_, of eleven labels or the seven of Kalayeh et al. [2]_.
+    """Helen's images with the masks of Smith et al. [1]_, with eleven classes or the seven of Kalayeh et al. [2]_.
 
     The exemplars are the training split, the tuning list is the validation split. ``name`` is Helen's id.
 
     Args:
         root: The folder of ``images``, ``labels`` and the three lists; never written to.
-        split: Its part.
-        label_space: Of the masks.
+        split: ``train``, ``val`` or ``test``.
+        label_space: Label space of the masks.
 
     Raises:
         DataNotFoundError: If a list, image or mask is missing.
-        DataFormatError: If a list is not what it should be; on reading, if an image or mask is not.
+        DataFormatError: If a list has an unexpected format; on reading a sample, if an image or mask has one.
 
     Example:
         >>> faces = Helen("~/helen", label_space="helen11")  # doctest: +SKIP
@@ -118,14 +131,15 @@ class Helen(Dataset[Record]):
         if split not in lists:
             raise DataNotFoundError(f"Helen: no {LISTS[split]}, the list of the {split} split, in {self.root}")
         self.names = list(lists[split])
-        self.files = self._find_files(lists[split], LISTS[split])
+        with reading(self.root):
+            self.files = self._find_files(lists[split], LISTS[split])
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitem__(self, index: int) -> Record:
         name = self.names[index]
-        # the masks were made for the stored pixels, not for the orientation that a camera may have noted in the file
+        # the masks refer to the pixels as stored, so the camera's orientation tag is ignored
         image = read_image(self.root / "images" / self.files[index])
         alphas = []
         for label in range(len(HELEN11)):
@@ -137,7 +151,7 @@ class Helen(Dataset[Record]):
         return Record(image=image, mask=merge_masks(alphas, GROUPS[self.label_space]), name=name)
 
     def _find_files(self, ids: dict[str, int], list_name: str) -> list[str]:
-        """The image file of each id of a list; its masks are there too."""
+        """The image file of each id of a list; also checks that its masks exist."""
         images = self.root / "images"
         if not images.is_dir():
             raise DataNotFoundError(f"Helen: no folder {images}; the root must hold images, labels and lists")
@@ -145,12 +159,12 @@ class Helen(Dataset[Record]):
         for name, line in ids.items():
             where = f"{self.root / list_name}, line {line}"
             if name not in files:
-                raise DataNotFoundError(f"{where}: {name} has no image: no {name}{', '.join(SUFFIXES)} in {images}")
+                file = f"{shown(name, 40)}{SUFFIXES[0]}"
+                raise DataNotFoundError(f"{where}: {shown(name, 40)} has no image: no {file} or the like in {images}")
             folder = self.root / "labels" / name
             there = set(os.listdir(folder)) if folder.is_dir() else set()
             missing = [file for label in range(len(HELEN11)) if (file := mask_name(name, label)) not in there]
             if missing:
-                raise DataNotFoundError(
-                    f"{where}: {name} lacks {len(missing)} of 11 masks: no {missing[0]} in {folder}"
-                )
+                masks = f"{len(missing)} of 11 masks: no {shown(missing[0], 40)}"
+                raise DataNotFoundError(f"{where}: {shown(name, 40)} lacks {masks} in {folder}")
         return [files[name] for name in ids]

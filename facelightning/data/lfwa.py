@@ -1,21 +1,44 @@
 """LFWA (Liu et al., ICCV 2015): 13 thousand photographs of Labeled Faces in the Wild with CelebA's 40 attributes."""
 
+import math
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from zlib import crc32
 
 import h5py
 import numpy as np
 import numpy.typing as npt
 
-from facelightning.data.files import HTML_HINT, SPLITS, SUFFIXES, Split, existing_root, warn
+from facelightning.data.files import (
+    HTML_HINT,
+    SPLITS,
+    SUFFIXES,
+    Split,
+    check_file,
+    existing_root,
+    is_file_name,
+    list_images,
+    reading,
+    shown,
+    stem,
+    warn,
+)
 from facelightning.data.tables import AttributeDataset
-from facelightning.errors import DataFormatError, DataNotFoundError
+from facelightning.errors import DataFormatError, DataNotFoundError, FacelightningError
 from facelightning.labels import ATTRIBUTES
 
 LABELS, INDICES = "lfw_att_40.mat", "indices_train_test.mat"
 FOLDERS = ("lfw", "lfw-deepfunneled", "lfw_funneled", "images", "")
-"""Where the folders of the identities may lie, within the root."""
+"""Folders inside the root that may hold the folders of the identities."""
+
+MOST_IMAGES, MOST_ATTRIBUTES, LONGEST_TEXT, LARGEST_CHUNK = 100_000, 100, 1_000, 2**26
+"""The most that a file may claim, the last in bytes; a damaged one may claim more than memory."""
+
+HDF5_ERRORS = (OSError, RuntimeError, ValueError, KeyError, TypeError, MemoryError)
+"""What h5py raises for damaged files."""
 
 _VALIDATION_SHARE = 10  # percent of the training identities: LFWA itself has no validation split
 
@@ -25,15 +48,16 @@ class LFWA(AttributeDataset):
 
     Reads ``lfw_att_40.mat`` and ``indices_train_test.mat`` (MATLAB 7.3) and the images in a folder for each identity.
     LFWA has no validation split: a tenth of its training identities, chosen by a checksum of their names, is held out
-    as ``val``. No identity is in two splits. ``name`` is ``PERSON/PERSON_0001.jpg``.
+    as ``val``. No identity is in two splits. ``name`` is the file's,
+    ``PERSON/PERSON_0001.jpg``; the file may have another suffix than in ``lfw_att_40.mat``.
 
     Args:
-        root: The folder of the two files, with the images in it or in a folder ``lfw`` within; never written to.
-        split: Its part.
+        root: The folder of the two files and of the images, or of a folder ``lfw`` with the images; never written to.
+        split: ``train``, ``val`` or ``test``.
 
     Raises:
-        DataNotFoundError: If a file, or every image, is missing.
-        DataFormatError: If a file is not what it should be.
+        DataNotFoundError: If an annotation file is missing, or all images are.
+        DataFormatError: If a file has an unexpected format.
 
     .. [1] Liu, Luo, Wang, Tang, "Deep Learning Face Attributes in the Wild", ICCV 2015.
     """
@@ -43,45 +67,46 @@ class LFWA(AttributeDataset):
 
 
 def read_lfwa(root: str | Path | None) -> dict[Split, AttributeDataset]:
-    """All splits of :class:`LFWA`; what has no image is left out, with a warning."""
+    """All splits of :class:`LFWA`; entries without an image are left out, with a warning."""
     root = existing_root(root, "LFWA", f"{LABELS}, {INDICES} and lfw")
-    names, attributes = _read_labels(root / LABELS)
-    splits = _read_splits(root / INDICES, len(names))
+    with reading(root):
+        names, attributes = _read_labels(root / LABELS)
+        splits = _read_splits(root / INDICES, len(names))
+        folder, files = _find_images(root, names)
     persons = np.array([name.rpartition("/")[0] for name in names])
     held_out = np.array([crc32(person.encode()) % 100 < _VALIDATION_SHARE for person in persons])
     both = np.intersect1d(persons[splits == "train"], persons[splits == "test"])
     splits = np.where((splits == "train") & held_out, "val", splits)
     if len(both):
-        warn(f"{root / INDICES} puts {len(both)} identities (such as {both[0]}) into training and test")
-
-    folder = next((root / inner for inner in FOLDERS if any((root / inner / name).is_file() for name in names)), None)
-    if folder is None:
-        looked = ", ".join(str(root / inner) for inner in FOLDERS)
-        raise DataNotFoundError(f"LFWA: no image such as {names[0]} in any of {looked}; unpack lfw.tgz there")
-    exists = np.array([(folder / name).is_file() for name in names])
-    absent = np.array(names)[~exists]
-    if len(absent):
-        warn(f"LFWA in {root}: {len(absent)} images (such as {absent[0]}) are not in {folder}; left out")
+        warn(f"{root / INDICES} puts {len(both)} identities (such as {shown(both[0])}) into training and test")
+    absent = [name for name, file in zip(names, files, strict=True) if not file]
+    if absent:
+        warn(f"LFWA in {root}: {len(absent)} images (such as {shown(absent[0])}) are not in {folder}; left out")
     _, identities = np.unique(persons, return_inverse=True)
-    everything = AttributeDataset(folder, np.array(names), attributes, None, identities.astype(np.int64))
-    return {split: everything.select((splits == split) & exists) for split in SPLITS}
+    everything = AttributeDataset(folder, np.array(files), attributes, None, identities.astype(np.int64))
+    return {split: everything.select((splits == split) & (everything.names != "")) for split in SPLITS}
+
+
+def _find_images(root: Path, names: list[str]) -> tuple[Path, list[str]]:
+    """The folder of the identities' folders, and each image's file in it, with any suffix, or an empty string."""
+    images = [stem(name).rpartition("/") for name in names]
+    persons = {person for person, _, _ in images}
+    for folder in (root / outer / inner for outer in FOLDERS for inner in ("", outer)):
+        there = {person: list_images(folder / person) for person in persons if (folder / person).is_dir()}
+        files = [there.get(person, {}).get(image) for person, _, image in images]
+        if any(files):
+            return folder, [f"{image[0]}/{file}" if file else "" for image, file in zip(images, files, strict=True)]
+    places = ", ".join(filter(None, FOLDERS))
+    raise DataNotFoundError(f"LFWA: no image such as {shown(names[0])} in {root} or its {places}; unpack lfw.tgz there")
 
 
 def _read_labels(path: Path) -> tuple[list[str], npt.NDArray[np.uint8]]:
     """Images' names with ``/``, and their attributes ``(rows, 40)`` in {0,1}, in the order of ``ATTRIBUTES``."""
-    with _open(path) as file:
-        label, names, columns = (_item(file, key) for key in ("label", "name", "AttrName"))
-        images = [text.replace("\\", "/") for text in _texts(names)]
-        found = {_plain(text): column for column, text in enumerate(_texts(columns))}
-        values = np.asarray(label, dtype=np.float64)
-    bad = [name for name in images if not name.lower().endswith(SUFFIXES)]
-    if bad:
-        raise DataFormatError(f"{path}: expected images' names, found {bad[0]!r}")
-    missing = [name for name in ATTRIBUTES if _plain(name) not in found]
-    if missing:
-        raise DataFormatError(f"{path}: no attribute is named {', '.join(missing)}")
+    with _opened(path) as file:
+        names, found = _read_names(file), _read_columns(file)
+        values = _array(file, "label", _item(file, "label"), "biuf", len(found) * len(names)).astype(np.float64)
     # MATLAB stores by columns: its (N, 40) is (40, N) in the file
-    shape = (len(found), len(images))
+    shape = (len(found), len(names))
     if values.shape not in (shape, shape[::-1]):
         raise DataFormatError(f"{path}: label is {values.shape}, for {shape[0]} attributes and {shape[1]} images")
     values = values.T if values.shape == shape else values
@@ -91,21 +116,55 @@ def _read_labels(path: Path) -> tuple[list[str], npt.NDArray[np.uint8]]:
     if len(wrong):
         row, column = wrong[0]
         raise DataFormatError(
-            f"{path}: a label must be {negative} or 1, but {ATTRIBUTES[column]} of {images[row]} is "
+            f"{path}: a label must be {negative} or 1, but {ATTRIBUTES[column]} of {shown(names[row])} is "
             f"{values[row, column]:g}"
         )
-    return images, (values == 1).astype(np.uint8)
+    return names, (values == 1).astype(np.uint8)
+
+
+def _read_names(file: h5py.File) -> list[str]:
+    """The images' names with ``/``, of which no two name the same file."""
+    images: dict[str, str] = {}  # by name without suffix: a copy may hold .png instead of .jpg
+    for text in _texts(file, "name", MOST_IMAGES):
+        name = text.replace("\\", "/")
+        if not (name.lower().endswith(SUFFIXES) and "/" in name and all(map(is_file_name, name.split("/")))):
+            raise DataFormatError(
+                f"{file.filename}: expected images' names, found '{shown(name)}', unlike PERSON/PERSON_0001.jpg"
+            )
+        if stem(name) in images:
+            raise DataFormatError(f"{file.filename}: name lists '{shown(name)}' twice; remove one of them")
+        images[stem(name)] = name
+    if not images:
+        raise DataFormatError(f"{file.filename}: name lists no image; download it again")
+    return list(images.values())
+
+
+def _read_columns(file: h5py.File) -> dict[str, int]:
+    """The column of each attribute, by its plain name."""
+    found: dict[str, int] = {}
+    for column, text in enumerate(_texts(file, "AttrName", MOST_ATTRIBUTES)):
+        if _plain(text) in found:
+            raise DataFormatError(f"{file.filename}: AttrName lists '{shown(text)}' twice; remove one of them")
+        found[_plain(text)] = column
+    missing = [name for name in ATTRIBUTES if _plain(name) not in found]
+    if missing:
+        raise DataFormatError(f"{file.filename}: no attribute is named {shown(', '.join(missing))}")
+    return found
 
 
 def _read_splits(path: Path, count: int) -> npt.NDArray[np.str_]:
-    """``train``, ``test`` or nothing for each image, from MATLAB's indices, which start at 1."""
+    """``train``, ``test`` or an empty string for each image, from MATLAB's indices, which start at 1."""
     splits = np.full(count, "", dtype="U5")
-    with _open(path) as file:
+    with _opened(path) as file:
         for split in ("train", "test"):
-            indices = np.asarray(_item(file, f"indices_img_{split}"), dtype=np.float64).ravel()
+            key = f"indices_img_{split}"
+            indices = _array(file, key, _item(file, key), "iuf", count).astype(np.float64).ravel()
             bad = indices[(indices != indices.round()) | (indices < 1) | (indices > count)]
             if bad.size:
                 raise DataFormatError(f"{path}: an image's number must lie in 1...{count}; found {bad[0]:g}")
+            numbers, counts = np.unique(indices, return_counts=True)
+            if (counts > 1).any():
+                raise DataFormatError(f"{path}: {key} lists image {numbers[counts.argmax()]:.0f} twice")
             places = indices.astype(int) - 1
             taken = places[splits[places] != ""]
             if taken.size:
@@ -114,38 +173,66 @@ def _read_splits(path: Path, count: int) -> npt.NDArray[np.str_]:
     return splits
 
 
-def _open(path: Path) -> h5py.File:
-    if not path.is_file():
+@contextmanager
+def _opened(path: Path) -> Iterator[h5py.File]:
+    """Open a MATLAB 7.3 file for reading; any error that HDF5 raises becomes one sentence."""
+    if not (path.exists() or path.is_symlink()):
         raise DataNotFoundError(f"LFWA: {path} does not exist; it comes with LFWA's annotations")
+    check_file(path)
+    with path.open("rb") as start_of_file:
+        start = start_of_file.read(64).lstrip()
     try:
-        return h5py.File(path, "r")
-    except OSError:
-        with path.open("rb") as file:
-            start = file.read(64).lstrip()
+        with h5py.File(path, "r", locking=False) as file:  # some network drives refuse locks
+            yield file
+    except FacelightningError:
+        raise
+    except HDF5_ERRORS as error:
         if start[:1] == b"<":
             what = HTML_HINT
         elif start.startswith(b"MATLAB 5.0"):
             what = "it is an older MATLAB file: save it with -v7.3"
         else:
             what = "it is damaged or no MATLAB 7.3 file: download it again"
-        raise DataFormatError(f"cannot read {path}: {what}") from None
+        raise DataFormatError(f"cannot read {path}: {what}") from error
 
 
-def _item(file: h5py.File, key: str) -> h5py.Dataset:
-    if not isinstance(file.get(key), h5py.Dataset):
+def _item(file: h5py.File, key: str) -> object:
+    """What ``key`` names in the file; ``None`` if it is only a link, which may lead to another file."""
+    link = file.get(key, getlink=True)
+    if link is None:
         there = ", ".join(sorted(set(file) - {"#refs#"})) or "nothing"
-        raise DataFormatError(f"{file.filename} has no {key}; it holds {there}")
-    return file[key]
+        raise DataFormatError(f"{file.filename} has no {key}; it holds {shown(there)}")
+    return file[key] if isinstance(link, h5py.HardLink) else None
 
 
-def _texts(cells: h5py.Dataset) -> list[str]:
-    """A MATLAB cell array of texts: references to arrays of UTF-16 code units."""
-    try:
-        return ["".join(map(chr, np.asarray(cells.file[cell]).ravel())) for cell in np.asarray(cells).ravel()]
-    except (TypeError, ValueError, KeyError):
-        raise DataFormatError(f"{cells.file.filename}: {cells.name.lstrip('/')} is no cell array of texts") from None
+def _array(file: h5py.File, key: str, item: object, kinds: str, largest: int) -> npt.NDArray[Any]:
+    """The content of an array of ``key``, after a check of its type, place and size.
+
+    An array may be stored in other files, and a small file may claim an array that no memory holds.
+
+    Args:
+        file: The file.
+        key: The key that it belongs to, for error messages.
+        item: The array, to be checked.
+        kinds: NumPy's letters for the types that it may have, ``R`` for references.
+        largest: The most elements that it may have.
+    """
+    if isinstance(item, h5py.Dataset) and not item.is_virtual and not item.external and item.size is not None:
+        kind = "R" if h5py.check_ref_dtype(item.dtype) is h5py.Reference else item.dtype.kind
+        chunk = math.prod(item.chunks or ()) * item.dtype.itemsize
+        if kind in kinds and item.size <= largest and chunk <= LARGEST_CHUNK:
+            return np.asarray(item)
+    what = "array of numbers" if "f" in kinds else "cell array of texts"
+    raise DataFormatError(f"{file.filename}: {key} is no {what} in this file with at most {largest:,} elements")
+
+
+def _texts(file: h5py.File, key: str, most: int) -> Iterator[str]:
+    """The texts of a MATLAB cell array: references to arrays of UTF-16 code units."""
+    for cell in _array(file, key, _item(file, key), "R", most).ravel():
+        codes = _array(file, key, file[cell], "u", LONGEST_TEXT)
+        yield codes.astype("<u2", casting="safe").tobytes().decode("utf-16-le")
 
 
 def _plain(name: str) -> str:
     """An attribute's name without case, spaces and punctuation, which differ between copies."""
-    return re.sub(r"[^0-9a-z]", "", name.lower())
+    return re.sub(r"[\W_]", "", name.lower())

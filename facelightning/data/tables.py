@@ -1,6 +1,9 @@
-"""Images with attributes: the tables that annotate them, and how they are read."""
+"""Images with attributes, and the tables that annotate them."""
 
+import csv
 from array import array
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,20 +11,20 @@ import numpy as np
 import numpy.typing as npt
 from torch.utils.data import Dataset
 
-from facelightning.data.files import SUFFIXES, Record, read_image, read_lines, stem
+from facelightning.data.files import SUFFIXES, Record, is_file_name, read_image, read_lines, shown, stem
 from facelightning.errors import DataFormatError
 
 
 @dataclass(frozen=True)
 class AnnotationTable:
-    """An annotation file as CelebA's: a row for each image, of the image's name and numbers.
+    """An annotation file in CelebA's format: a row for each image, with its name and numbers.
 
     Args:
         path: The file.
-        columns: The numbers' names, where the file has a line of them.
-        names: One image's name a row, without suffix.
+        columns: Names of the numbers, if the file has a header.
+        names: The image's name in each row, without suffix.
         values: The numbers, ``(rows, columns)``.
-        lines: Each row's line in the file, from 1.
+        lines: Line number of each row, from 1.
     """
 
     path: Path
@@ -32,34 +35,37 @@ class AnnotationTable:
 
     @classmethod
     def read(cls, path: Path, what: str, count: int | None = None) -> "AnnotationTable":
-        """Read ``.txt``, split by spaces, or ``.csv``.
+        """Read ``.txt``, split by spaces, or ``.csv``, split by commas, semicolons or tabs.
 
-        A row begins with an image's name. What comes before the first row is the number of rows, which is wrong in
-        some copies and therefore not used, and the names of the columns.
+        A row begins with an image's name. Before the first row come the number of rows, which is wrong in some copies
+        and therefore ignored, and the names of the columns; in ``.csv`` including the column of images.
 
         Args:
             path: The file.
-            what: What its numbers are, for messages.
-            count: How many numbers a row has; as many as there are column names if not given.
+            what: What its numbers are, for error messages.
+            count: How many numbers a row has; the number of column names if not given.
 
         Raises:
-            DataFormatError: If a line is no such row, or an image has two rows that differ.
+            DataNotFoundError: If the file cannot be read.
+            DataFormatError: If a line is not such a row, an image has two different rows, or two columns have one name.
         """
-        separator = "," if path.suffix == ".csv" else None
         columns: list[str] = []
         rows: dict[str, tuple[int, array[float]]] = {}
-        for number, line in enumerate(read_lines(path), start=1):
-            if not line.strip():
-                continue
+        for number, (first_cell, *cells) in _cells(path):
             where = f"{path}, line {number}"
-            name, *cells = line.split(separator)
-            if not name.strip().lower().endswith(SUFFIXES):
+            name = first_cell.strip()
+            if not name.lower().endswith(SUFFIXES):
                 if rows:
-                    raise DataFormatError(f"{where}: expected an image's name, found {name!r}")
-                header = [cell.strip() for cell in (name, *cells)]
+                    raise DataFormatError(f"{where}: expected an image's name, found '{shown(name)}'")
                 if cells:  # not the number of rows
-                    columns = header[1:] if header[0] in ("", "image_id") else header
+                    names_images = path.suffix == ".csv" or name == "image_id"
+                    columns = [cell.strip() for cell in (cells if names_images else (name, *cells))]
+                    if len(set(columns)) < len(columns):
+                        twice = Counter(columns).most_common(1)[0][0]
+                        raise DataFormatError(f"{where}: two columns are named '{shown(twice)}'; remove one of them")
                 continue
+            if not is_file_name(name):
+                raise DataFormatError(f"{where}: expected an image's name without a folder, found '{shown(name)}'")
             expected = len(columns) if count is None else count
             if expected == 0:
                 raise DataFormatError(f"{where}: expected the names of the columns before the first row")
@@ -68,8 +74,9 @@ class AnnotationTable:
             try:
                 values = array("d", map(float, cells))
             except ValueError as error:
-                raise DataFormatError(f"{where}: {what} must be numbers, but {error}") from None
-            first, known = rows.setdefault(stem(name.strip()), (number, values))
+                cell = str(error).partition(": ")[2].strip("'")
+                raise DataFormatError(f"{where}: {what} must be numbers, found '{shown(cell)}'") from None
+            first, known = rows.setdefault(stem(name), (number, values))
             if first != number and known != values:
                 raise DataFormatError(f"{where}: other {what} than in line {first}")
         if not rows:
@@ -88,16 +95,32 @@ class AnnotationTable:
         return DataFormatError(f"{self.path}, line {self.lines[row]}: {message}, found {self.values[row, column]:g}")
 
 
+def _cells(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The line number, from 1, and the cells of each line that is not empty."""
+    lines = read_lines(path)
+    if path.suffix != ".csv":
+        yield from ((number, cells) for number, line in enumerate(lines, start=1) if (cells := line.split()))
+        return
+    first = next(filter(str.strip, lines), "")
+    reader = csv.reader(lines, delimiter=max(",;\t", key=first.count), skipinitialspace=True, strict=True)
+    try:
+        for cells in reader:
+            if any(map(str.strip, cells)):
+                yield reader.line_num, cells
+    except csv.Error as error:
+        raise DataFormatError(f"{path}, line {reader.line_num}: {error}; is a quotation mark not closed?") from None
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class AttributeDataset(Dataset[Record]):
     """Images with their attributes, as records.
 
     Args:
         folder: Where the images are.
-        names: Their file names, N of them.
+        names: File names of the N images.
         attributes: ``(N, 40)`` in {0,1}.
         landmarks: ``(N, 5, 2)`` x,y in pixels of the file: left and right eye, nose, left and right mouth corner.
-        identities: ``(N,)``, the number of the identity that each image shows.
+        identities: ``(N,)``, the identity of each image, as a number.
     """
 
     folder: Path
@@ -111,7 +134,7 @@ class AttributeDataset(Dataset[Record]):
 
     def __getitem__(self, index: int) -> Record:
         name = str(self.names[index])
-        # annotators and networks saw the stored pixels, not the orientation that a camera may have noted in the file
+        # annotations refer to the pixels as stored, so the camera's orientation tag is ignored
         image = read_image(self.folder / name)
         record = Record(image=image, attributes=self.attributes[index].astype(np.float32), name=name)
         if self.landmarks is not None:

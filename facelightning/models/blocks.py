@@ -6,6 +6,30 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from facelightning.errors import DataFormatError
+
+
+def as_floats(images: Tensor, dtype: torch.dtype) -> Tensor:
+    """Images ``(B, 3, H, W)``, uint8, or float in [0, 1], as floats in [0, 1].
+
+    Raises:
+        DataFormatError: If they are anything else, such as floats up to 255 or around 0.
+    """
+    if images.ndim != 4 or images.shape[1] != 3:
+        raise DataFormatError(f"images must be (B, 3, H, W), RGB; found {tuple(images.shape)}")
+    if images.dtype == torch.uint8:
+        return images.to(dtype) / 255
+    if not images.is_floating_point():
+        raise DataFormatError(f"images must be uint8 in 0...255 or float in [0, 1]; found {images.dtype}")
+    if images.numel() and not (images.is_meta or torch.compiler.is_compiling()):
+        low, high = images.detach().aminmax()
+        if not (low >= 0 and high <= 1):  # not so for NaN either
+            raise DataFormatError(
+                f"images of type float must lie in [0, 1]; found {low:.4g}...{high:.4g}: pass uint8 images unchanged, "
+                "or divide by 255; a network normalises its input itself"
+            )
+    return images
+
 
 class Normalize(nn.Module):
     """Turn images into zero-centred floats; a part of the network, so that no caller can forget it.
@@ -30,7 +54,7 @@ class Normalize(nn.Module):
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
-        scaled = images.to(self.mean.dtype) / 255 if images.dtype == torch.uint8 else images
+        scaled = as_floats(images, self.mean.dtype)
         return ((scaled - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
 

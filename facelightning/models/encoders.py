@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from facelightning.errors import ConfigurationError
-from facelightning.models.blocks import ConvBlock, Normalize, conv_stage, evaluating, max_pool
+from facelightning.models.blocks import ConvBlock, Normalize, as_floats, conv_stage, evaluating, max_pool
 from facelightning.models.gating import Gate
 from facelightning.models.regions import Regions, need_regions
 
@@ -68,9 +68,8 @@ class MaskedInput(Input):
     def forward(self, images: Tensor, regions: Regions | None) -> Tensor:
         assert regions is not None
         masks = regions.at(1).to(self.norm.weight.dtype)
-        scaled = images.to(masks.dtype) / 255 if images.dtype == torch.uint8 else images
-        stacked = torch.cat([scaled, masks], dim=1).contiguous(memory_format=torch.channels_last)
-        return cast(Tensor, self.norm(stacked))
+        stacked = torch.cat([as_floats(images, masks.dtype), masks], dim=1)
+        return cast(Tensor, self.norm(stacked.contiguous(memory_format=torch.channels_last)))
 
 
 class Tail(nn.Sequential):

@@ -63,7 +63,10 @@ def reproduce(
     roots = {name: str(Path(root).expanduser().resolve()) for name, root in given.items() if root is not None}
     for name, root in roots.items():
         if not Path(root).is_dir():
-            raise DataNotFoundError(f"--{name}: the data root {root} does not exist; give the folder of the data set")
+            what = "is not a folder" if Path(root).exists() else "does not exist"
+            raise DataNotFoundError(f"--{name}: the data root {root} {what}; give the folder of the data set")
+    if any(seed < 0 for seed in seeds or ()):
+        raise ConfigurationError(f"--seeds must not be negative: {seeds}")
     folder = Path(output).resolve()
     if dry_run and not roots:  # as if all were given
         roots = {name: name for name in given}

@@ -114,7 +114,14 @@ class FaceTask(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The weighted sum of the losses of all objectives."""
-        output, truth = self.predict_batch(batch)
+        try:
+            output, truth = self.predict_batch(batch)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise ConfigurationError(
+                "BatchNorm cannot learn from one image that small: take a larger batch_size or image_size"
+            ) from error
         known = {key: each for key, each in self.objectives.items() if each.is_known(output, truth)}
         if known.keys() != self.objectives.keys():
             missing = ", ".join(sorted(self.objectives.keys() - known.keys()))

@@ -83,6 +83,7 @@ class LearningTask(Training, FaceTask):
         # super() would call the dataclass constructor, which resets the options
         FaceTask.__init__(self, {field.name: getattr(self, field.name) for field in fields(self)})
         self._gradients: dict[str, Tensor] = {}
+        self._resumed_at: int | None = None
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Refuse a module instance as a part: a task creates its parts itself, once it knows the data."""
@@ -102,13 +103,16 @@ class LearningTask(Training, FaceTask):
         last_epoch = trainer.max_epochs is not None and 0 < trainer.max_epochs <= self.current_epoch + 1
         if last_step or (last_epoch and progress.is_last_batch):
             trainer.should_stop = True
+            trainer.check_val_every_n_epoch = trainer.check_val_every_n_epoch and 1  # of this epoch too
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Also store the gradients that an unfinished accumulation has added up on each process."""
         super().on_save_checkpoint(checkpoint)
+        if self._trainer is None or self.trainer.state.fn != TrainerFn.FITTING:
+            return
         progress = self.trainer.fit_loop.epoch_loop.batch_progress
         unfinished = progress.current.ready % self.trainer.accumulate_grad_batches and not progress.is_last_batch
-        if self.trainer.state.fn == TrainerFn.FITTING and unfinished:
+        if unfinished:
             gradients = {name: p.grad for name, p in self.named_parameters() if p.grad is not None}
             rows = {name: cast(Tensor, self.all_gather(gradient)) for name, gradient in gradients.items()}
             shape = (self.trainer.world_size, -1)
@@ -118,6 +122,7 @@ class LearningTask(Training, FaceTask):
         """Refuse a checkpoint of another network or of other data; keep its accumulated gradients."""
         super().on_load_checkpoint(checkpoint)
         self._gradients = checkpoint.get("facelightning_gradients", {})
+        self._resumed_at = checkpoint.get("global_step")
 
     def on_train_start(self) -> None:
         """Resume an interrupted accumulation of gradients."""
@@ -131,6 +136,14 @@ class LearningTask(Training, FaceTask):
                     )
                 parameter.grad = gradients[name][self.global_rank].reshape(parameter.shape).to(parameter)
 
+    def on_fit_end(self) -> None:
+        """Say if nothing was left to train."""
+        if self.trainer.global_step == self._resumed_at:
+            rank_zero_info(
+                f"nothing was trained: the checkpoint is at the end, step {self._resumed_at}; to go on, raise "
+                "trainer.max_steps or trainer.max_epochs"
+            )
+
     def configure_optimizers(self) -> Optimizer | OptimizerLRSchedulerConfig:
         """The optimiser of all parameters that are not frozen, and its schedule."""
         parameters = [p for p in self.network.parameters() if p.requires_grad]
@@ -141,6 +154,8 @@ class LearningTask(Training, FaceTask):
         steps = self.trainer.estimated_stepping_batches
         if steps == float("inf"):
             raise ConfigurationError("the one_cycle schedule needs an end: set trainer.max_steps or trainer.max_epochs")
+        if steps < 1:
+            raise ConfigurationError("there is nothing to train: the limits of the trainer leave no batch and no step")
         forget_loaders(self.trainer)
         momentum = self.optimizer == "adamw"  # AdaGrad has none to cycle
         scheduler = OneCycle(optimizer, self.learning_rate, int(steps), cycle_momentum=momentum)

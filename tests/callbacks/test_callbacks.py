@@ -3,8 +3,10 @@
 import csv
 import json
 import math
+import os
+import shutil
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,6 +18,8 @@ import pytest
 import torch
 import torchmetrics
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 from lightning.pytorch.loggers import CSVLogger
 from sklearn.metrics import average_precision_score, confusion_matrix
 from torch import nn
@@ -23,6 +27,7 @@ from torch import nn
 from facelightning import AttributeNet, JointNet
 from facelightning.__main__ import main
 from facelightning.callbacks import Figures, PredictionWriter, Report
+from facelightning.callbacks.predictions import relative_path
 from facelightning.callbacks.report import score_table
 from facelightning.errors import ConfigurationError
 from facelightning.facts import DataFacts
@@ -223,14 +228,43 @@ def predict(folder: Path, names: list[str]) -> Path:
 
 def test_no_name_leaves_the_folder_or_meets_another(tmp_path: Path) -> None:
     names = ["1.jpg", "1.png", "1", "../up", "..", "/root", "a/b", "a%2Fb", "a\\b", "a_b", "ä, ö\n", ""]
+    names += ["a/../b", "a//b", "a/./b", "a.png/b", "a.PNG/b", "a", "a/b/", "%/b", "x/%2E%2E/y", "x/../y", "bad\udcff"]
     folder = predict(tmp_path / "inner", names)
     files = {path for path in tmp_path.rglob("*") if path.is_file()} - {folder.parent / "metrics.csv"}
     files -= {folder.parent / "hparams.yaml"}
     masks = files - {folder / "attributes.csv"}
     assert len(masks) == len(names)
-    assert {path.parent for path in masks} == {folder / "parsing"}
-    assert {"1.jpg.png", "1.png.png", "1.png", "a%2Fb.png"} < {path.name for path in masks}
-    assert list(read_table(folder / "attributes.csv")) == names  # as they are
+    assert all(path.is_relative_to(folder / "parsing") for path in masks)
+    expected = {"1.jpg.png", "1.png.png", "1.png", "a/b.png", "a%252Fb.png", "%2E%2E/up.png", "%/root.png"}
+    assert expected < {path.relative_to(folder / "parsing").as_posix() for path in masks}
+    written = (folder / "attributes.csv").read_bytes().decode()  # UTF-8
+    assert list(read_table(folder / "attributes.csv")) == [name.replace("\udcff", "\\udcff") for name in names]
+    assert written.count("\\udcff") == 1
+
+
+def test_a_name_that_is_too_long_costs_one_mask(tmp_path: Path) -> None:
+    """252 characters are a file's name, but ``.png`` behind them is none."""
+    names = ["a.jpg", "x" * 248 + ".jpg", "y" * 251, "long/" * 900 + "z.jpg"]
+    folder = predict(tmp_path, names)
+    assert list(read_table(folder / "attributes.csv")) == names
+    with (folder / "failures.csv").open(newline="") as file:
+        header, *rows = csv.reader(file)
+    assert header == ["name", "reason"]
+    assert [name for name, _ in rows] == [names[1], names[3]]
+    assert all(len(reason) <= 300 and "too long" in reason for _, reason in rows)
+    assert {path.name for path in folder.rglob("*.png")} == {"a.jpg.png", f"{names[2]}.png"}
+
+
+@given(st.sets(st.text("aA./\\%:\x00\udc80\udcffpng", max_size=12), max_size=30))
+def test_no_two_names_share_a_path_and_none_leaves_the_folder(names: set[str]) -> None:
+    paths = [relative_path(name) for name in names]
+    assert len(set(paths)) == len(names)
+    folders = {parent for path in paths for parent in PurePosixPath(path).parents}
+    for path in paths:
+        assert os.path.normpath(path) == path
+        assert not path.startswith(("/", "../"))
+        assert PurePosixPath(path) not in folders  # which another name would need
+        path.encode()
 
 
 def test_two_images_of_one_name_are_refused(tmp_path: Path) -> None:
@@ -258,8 +292,9 @@ def test_tables_of_all_processes_are_put_together(tmp_path: Path) -> None:
     for rank in (0, 1):
         strategy = SimpleNamespace(barrier=lambda: None)
         trainer: Any = SimpleNamespace(
-            global_rank=rank, world_size=2, is_global_zero=rank == 0, strategy=strategy, log_dir=tmp_path, logger=True
-        )
+            global_rank=rank, world_size=2, is_global_zero=rank == 0, strategy=strategy, log_dir=tmp_path, logger=True,
+            predict_dataloaders=[],
+        )  # fmt: skip
         writers.append((PredictionWriter(), trainer))
     task = AttributeNet(width=2).build(FACTS)
     writers[0][0].setup(writers[0][1], task, "predict")
@@ -400,9 +435,12 @@ def test_the_sanity_check_is_not_reported(
     command: Callable[..., None], faces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     small = small_overlay("segnet.yaml", faces, tmp_path)
-    never = "--trainer.check_val_every_n_epoch=100"
-    command("fit", "--config", "segnet.yaml", "--config", small, never, "--trainer.callbacks=[]")
-    printed = capsys.readouterr().out
-    assert "scores of the last validation" not in printed
-    assert "mean IoU" not in printed
+    root = tmp_path / "helen"
+    shutil.copytree(faces / "helen", root)
+    for name in (root / "exemplars.txt").read_text().split()[2::3]:
+        (root / "images" / f"{name}.jpg").write_bytes(b"broken")  # the first step fails
+    assert main(["fit", "--config", "segnet.yaml", "--config", small, f"--data.root={root}"]) == 1
+    printed = capsys.readouterr()
+    assert "cannot decode" in printed.err
+    assert "mean IoU" not in printed.out
     assert not list(Path("runs").rglob("figures"))

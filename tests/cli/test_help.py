@@ -24,7 +24,7 @@ def test_help_tells_how_to_see_the_keys_of_a_part(command: str, capsys: pytest.C
 @pytest.mark.parametrize(
     ("part", "keys"),
     [
-        ("--model.help=JointNet", ["--model.parsing_weight", "--model.pooling", "Weight of the parsing loss in the total loss."]),
+        ("--model.help=JointNet", ["--model.parsing_weight", "--model.pooling", "Weight of the parsing loss"]),
         ("--model.help=AttributeNet", ["--model.gate", "--model.regions", "Checkpoint of an"]),
         ("--model.help=EnsembleNet", ["--model.members"]),
         ("--data.help=CelebADataModule", ["--data.root", "--data.image_size", "--data.batch_size"]),

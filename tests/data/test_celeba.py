@@ -1,6 +1,8 @@
 """CelebA as it really lies on disks: every layout is read right, every damage is refused with file and line."""
 
+import errno
 import os
+import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -121,6 +123,7 @@ def check(root: Path, without: tuple[str, ...] = (), images: str = "aligned") ->
         pytest.param(write_flat, (), id="flat"),
         pytest.param(write_kaggle, ("identity",), id="kaggle"),
         pytest.param(lambda root: write_kaggle(root, ""), ("identity",), id="kaggle, empty first header cell"),
+        pytest.param(lambda root: write_kaggle(root, "photo"), ("identity",), id="kaggle, other first header cell"),
     ],
 )
 def test_layouts(write: Callable[[Path], Path], without: tuple[str, ...], tmp_path: Path) -> None:
@@ -165,6 +168,7 @@ def with_rows_reversed(content: str) -> str:
 
 
 ATTR, PART = "list_attr_celeba.txt", "list_eval_partition.txt"
+LAND, PEOPLE_FILE = "list_landmarks_align_celeba.txt", "identity_CelebA.txt"
 
 
 @pytest.mark.parametrize(
@@ -181,6 +185,7 @@ ATTR, PART = "list_attr_celeba.txt", "list_eval_partition.txt"
         pytest.param(edit(ATTR, lambda s: s.replace(" 1", "  1")), id="two spaces"),
         pytest.param(edit(ATTR, lambda s: s.replace(" -1", " 0")), id="labels 0 and 1"),
         pytest.param(edit(ATTR, with_columns_reversed), id="other order of columns"),
+        pytest.param(edit(LAND, with_columns_reversed), id="other order of coordinates"),
         pytest.param(edit(PART, with_rows_reversed), id="other order of rows"),
         pytest.param(on_every_table(lambda s: s + s.splitlines()[-1] + "\n"), id="the same row twice"),
         pytest.param(edit(PART, lambda s: s.replace(".jpg", ".png")), id="a list converted to png"),
@@ -292,6 +297,65 @@ HTML = "<!DOCTYPE html><title>Google Drive - Quota exceeded</title>"
             id="web page of people",
         ),
         pytest.param(
+            edit(ATTR, on_line(2, lambda s: s.replace("Young", "Bald"))),
+            r"list_attr_celeba\.txt, line 2: two columns are named 'Bald'",
+            id="an attribute with two columns",
+        ),
+        pytest.param(
+            edit(LAND, on_line(2, lambda s: s.replace("nose_y", "nose_x"))),
+            r"list_landmarks_align_celeba\.txt, line 2: two columns are named 'nose_x'",
+            id="a coordinate with two columns",
+        ),
+        *(
+            pytest.param(
+                edit(name, lambda s, image=image: s.replace("000003.jpg", image)),  # type: ignore[misc]
+                rf"{name}, line \d: expected an image's name without a folder, found '{re.escape(image)}'",
+                id=f"{image} in {name}",
+            )
+            for name in (ATTR, PART, LAND, PEOPLE_FILE)
+            for image in ("../000003.jpg", "C:\\000003.jpg")
+        ),
+        *(
+            pytest.param(
+                edit(name, lambda s, end=end: s + end + "\n"),  # type: ignore[misc]
+                rf"{name}, line \d+: other {what} than in line \d",
+                id=f"an image with two {what}",
+            )
+            for name, what, end in (
+                (LAND, "coordinates", "000001.jpg 99 1 1 1 1 1 1 1 1 1"),
+                (PEOPLE_FILE, "identity number", "000001.jpg 99"),
+            )
+        ),
+        *(
+            pytest.param(edit(name, lambda s: s + "\0" * 400_000), rf"{name}, line \d+: it holds NUL bytes", id=name)
+            for name in (ATTR, PART, LAND, PEOPLE_FILE)
+        ),
+        pytest.param(
+            edit(ATTR, lambda s: "\n".join(line.split()[0] for line in s.splitlines())),
+            r"list_attr_celeba\.txt, line 3: expected the names of the columns",
+            id="only one column",
+        ),
+        pytest.param(
+            edit(ATTR, lambda s: s.replace("_", "-")),
+            r"list_attr_celeba\.txt: no column is named 5_o_Clock_Shadow, .*…$",
+            id="most attributes are missing",
+        ),
+        pytest.param(
+            edit(PEOPLE_FILE, on_line(4, with_last_number("7.5"))),
+            r"identity_CelebA\.txt, line 4: an identity's number must be a whole number, found 7\.5",
+            id="a fraction of an identity",
+        ),
+        pytest.param(
+            edit(PEOPLE_FILE, on_line(4, with_last_number("1e300"))),
+            r"identity_CelebA\.txt, line 4: an identity's number must be",
+            id="an identity beyond all integers",
+        ),
+        pytest.param(
+            edit(LAND, on_line(4, with_last_number("1e300"))),
+            r"list_landmarks_align_celeba\.txt, line 4: a coordinate must lie within ±1000000 pixels, found 1e\+300",
+            id="a coordinate beyond all images",
+        ),
+        pytest.param(
             edit("list_landmarks_align_celeba.txt", on_line(7, lambda s: s.rpartition("  ")[0])),
             r"list_landmarks_align_celeba\.txt, line 7: expected 10 coordinates, found 9",
             id="too few coordinates",
@@ -301,8 +365,9 @@ HTML = "<!DOCTYPE html><title>Google Drive - Quota exceeded</title>"
 def test_damage_is_refused_with_file_and_line(change: Callable[[Path], None], message: str, tmp_path: Path) -> None:
     write_official(tmp_path)
     change(tmp_path)
-    with pytest.raises(DataFormatError, match=message):
+    with pytest.raises(DataFormatError, match=message) as caught:
         CelebADataModule(str(tmp_path)).setup("fit")
+    assert len(str(caught.value)) <= 300
 
 
 @pytest.mark.parametrize("content", [HTML.encode(), b"", b"\xff\xd8\xff"])
@@ -319,6 +384,40 @@ def test_a_missing_file_is_named(name: str, tmp_path: Path) -> None:
     next(tmp_path.rglob(name)).unlink()
     with pytest.raises(DataNotFoundError, match=f"no {name} or {name[:-3]}csv in {tmp_path}"):
         CelebADataModule(str(tmp_path)).setup("fit")
+
+
+@pytest.mark.parametrize("name", [ATTR, PART, LAND, PEOPLE_FILE])
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        pytest.param(lambda path: path.mkdir(), "it is a folder, not a file", id="folder"),
+        pytest.param(lambda path: path.symlink_to("gone"), "it is a link to nothing", id="dangling link"),
+    ],
+)
+def test_what_lies_in_a_file_s_place_is_said(
+    make: Callable[[Path], None], message: str, name: str, tmp_path: Path
+) -> None:
+    write_official(tmp_path)
+    path = next(tmp_path.rglob(name))
+    path.unlink()
+    make(path)
+    with pytest.raises(DataNotFoundError, match=f"cannot read {path}: {message}"):
+        CelebA(tmp_path)
+    path.with_suffix(".csv").write_text("")  # a file, also an empty one, comes before what is none
+    with pytest.raises(DataFormatError, match=r"\.csv: it is empty"):
+        CelebA(tmp_path)
+
+
+def test_a_folder_without_permission_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever runs the tests may be allowed everything, so the refusal is played."""
+    write_official(tmp_path)
+
+    def refuse(folder: Path) -> list[str]:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    with pytest.raises(DataNotFoundError, match=r"cannot read .*img_align_celeba: Permission denied"):
+        CelebA(tmp_path)
 
 
 @pytest.mark.parametrize(("root", "message"), [(None, "no data root given"), ("nowhere", "nowhere does not exist")])

@@ -1,5 +1,7 @@
 """Helen as it really lies on disks, and its soft masks against a plain loop over the pixels."""
 
+import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -221,6 +223,45 @@ HTML = "<!DOCTYPE html><title>Google Drive - Quota exceeded</title>"
             r"exemplars\.txt, line 4: expected",
             id="a path for an id",
         ),
+        *(
+            pytest.param(
+                edit("exemplars.txt", lambda s, name=name: f"{s}4 , {name}\n"),  # type: ignore[misc]
+                DataFormatError,
+                r"exemplars\.txt, line 4: expected '<number> , <id>', found '4 , ",
+                id=f"{name[:12]!r} for an id",
+            )
+            for name in ("..", ".", "..\\10_1", "C:10_1", "C:\\10_1", "/10_1", "10\x1b[2J", "x" * 256, "x" * 400_000)
+        ),
+        pytest.param(
+            edit("exemplars.txt", lambda s: s + "\0" * 400_000),
+            DataFormatError,
+            r"exemplars\.txt, line 4: it holds NUL bytes",
+            id="a tail of NULs",
+        ),
+        pytest.param(
+            lambda root: (root / "tuning.txt").write_text("1 , 20_1\n", "utf-16"),
+            DataFormatError,
+            r"tuning\.txt: it is UTF-16: save it as UTF-8",
+            id="UTF-16",
+        ),
+        pytest.param(
+            edit("exemplars.txt", lambda s: f"{s}4 , {'x' * 200}\n"),
+            DataNotFoundError,
+            r"exemplars\.txt, line 4: x+… has no image: no x+…\.jpg or the like in .*images$",
+            id="a long id",
+        ),
+        pytest.param(
+            lambda root: ((root / "tuning.txt").unlink(), (root / "tuning.txt").mkdir()),
+            DataNotFoundError,
+            r"cannot read .*tuning\.txt: it is a folder, not a file",
+            id="a folder for a list",
+        ),
+        pytest.param(
+            lambda root: ((root / "tuning.txt").unlink(), (root / "tuning.txt").symlink_to("gone")),
+            DataNotFoundError,
+            r"cannot read .*tuning\.txt: it is a link to nothing",
+            id="a link to nothing for a list",
+        ),
         pytest.param(
             edit("tuning.txt", lambda s: HTML), DataFormatError, r"tuning\.txt: it is a web page.*quota", id="web page"
         ),
@@ -233,8 +274,25 @@ def test_damage_is_refused_with_file_and_line(
 ) -> None:
     write_helen(tmp_path)
     change(tmp_path)
-    with pytest.raises(error, match=message):
+    with pytest.raises(error, match=message) as caught:
         HelenDataModule(str(tmp_path)).setup("fit")
+    assert len(str(caught.value)) <= 300
+    assert str(caught.value).isprintable()
+
+
+def test_a_folder_without_permission_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever runs the tests may be allowed everything, so the refusal is played."""
+    write_helen(tmp_path)
+    everything = os.listdir
+
+    def refuse(folder: Path) -> list[str]:
+        if Path(folder).name == "12_1":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+        return everything(folder)
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    with pytest.raises(DataNotFoundError, match=r"cannot read .*labels/12_1: Permission denied"):
+        Helen(tmp_path)
 
 
 def test_only_the_files_of_the_stage_are_needed(tmp_path: Path) -> None:

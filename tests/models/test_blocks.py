@@ -1,10 +1,13 @@
 """The parts of every network: what a block computes, at what sizes, and what it has no parameters for."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
+from facelightning.errors import DataFormatError
 from facelightning.labels import HELEN7
 from facelightning.models.attributes import AttributeNetwork
 from facelightning.models.blocks import ConvBlock, Normalize, evaluating, max_pool
@@ -112,3 +115,23 @@ def test_evaluating_restores_the_mode(training: bool) -> None:
     with pytest.raises(RuntimeError, match="from inside"):
         fail()
     assert module.training is module[0].training is training
+
+
+@pytest.mark.parametrize("part", [Normalize, lambda: AttributeNetwork(2, width=2)], ids=["input", "network"])
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (torch.rand(1, 3, 40, 32) * 255, r"must lie in \[0, 1\]; found .* divide by 255"),
+        (torch.rand(1, 3, 40, 32) * 2 - 1, r"must lie in \[0, 1\]"),
+        (torch.full((1, 3, 40, 32), float("nan")), r"must lie in \[0, 1\]; found nan"),
+        (torch.zeros(1, 3, 40, 32, dtype=torch.int64), "must be uint8 .* found torch.int64"),
+        (torch.zeros(1, 3, 40, 32, dtype=torch.uint16), "must be uint8"),
+        (torch.zeros(1, 3, 40, 32, dtype=torch.bool), "must be uint8"),
+        (torch.rand(1, 1, 40, 32), r"must be \(B, 3, H, W\), RGB; found \(1, 1, 40, 32\)"),
+        (torch.rand(1, 40, 32, 3), r"must be \(B, 3, H, W\)"),
+        (torch.rand(3, 40, 32), r"must be \(B, 3, H, W\)"),
+    ],
+)
+def test_images_of_another_kind_are_refused(part: Callable[[], nn.Module], images: Tensor, message: str) -> None:
+    with pytest.raises(DataFormatError, match=message):
+        part()(images)

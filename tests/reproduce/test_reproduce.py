@@ -204,7 +204,7 @@ class TestCommand:
 
     def test_mistakes(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         celeba = str(tmp_path)
-        with pytest.raises(ConfigurationError, match=r"no row is named sspp; did you mean ssp\? There are .*spp"):
+        with pytest.raises(ConfigurationError, match=r"no row is named sspp; did you mean ssp\?"):
             reproduce(celeba=celeba, rows=["sspp"])
         with pytest.raises(ConfigurationError, match="row segnet needs helen: give --helen"):
             reproduce(celeba=celeba, rows=["ssp"])

@@ -101,9 +101,10 @@ def test_an_option_out_of_range_is_refused_at_once(option: dict[str, Any], messa
         SegNet(**option)
 
 
-class TestOneCycle:
-    OPTIONS: dict[str, Any] = {"width": 2, "optimizer": "adamw", "schedule": "one_cycle", "learning_rate": 0.01}
+ONE_CYCLE: dict[str, Any] = {"width": 2, "optimizer": "adamw", "schedule": "one_cycle", "learning_rate": 0.01}
 
+
+class TestOneCycle:
     def rates(self, steps: int) -> list[float]:
         optimizer = torch.optim.AdamW([Tensor([0.0]).requires_grad_()])
         schedule, rates = OneCycleLR(optimizer, 0.01, steps), []
@@ -114,15 +115,13 @@ class TestOneCycle:
         return rates
 
     def test_is_torchs(self, tmp_path: Path) -> None:
-        assert fit(SegNet(**self.OPTIONS), tmp_path, max_epochs=2).rates == self.rates(8)
+        assert fit(SegNet(**ONE_CYCLE), tmp_path, max_epochs=2).rates == self.rates(8)
 
     def test_an_interrupted_training_follows_the_longer_plan(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
     ) -> None:
-        fit(SegNet(**self.OPTIONS), tmp_path, max_epochs=2, limit_train_batches=2)  # planned for 4
-        longer = fit(
-            SegNet(**self.OPTIONS), tmp_path / "b", tmp_path / "last.ckpt", max_epochs=4, limit_train_batches=2
-        )
+        fit(SegNet(**ONE_CYCLE), tmp_path, max_epochs=2, limit_train_batches=2)  # planned for 4
+        longer = fit(SegNet(**ONE_CYCLE), tmp_path / "b", tmp_path / "last.ckpt", max_epochs=4, limit_train_batches=2)
         assert longer.rates == self.rates(8)[4:]
         assert "of 4 steps had ended: it restarts warm at step 4 of a plan of 8 steps" in caplog.text
         assert longer.validated == [6, 8]
@@ -132,7 +131,7 @@ class TestOneCycle:
             def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
                 trainer.should_stop = True
 
-        task = SegNet(**self.OPTIONS)
+        task = SegNet(**ONE_CYCLE)
         trainer = L.Trainer(
             accelerator="cpu", max_epochs=3, callbacks=[Stop()], logger=False, enable_progress_bar=False,
             enable_checkpointing=False, enable_model_summary=False,
@@ -140,6 +139,6 @@ class TestOneCycle:
         data = samples("mask", count=8)
         trainer.fit(task.build(FACTS), loader(data, 2), loader(data, 2))
         trainer.save_checkpoint(tmp_path / "early.ckpt")
-        longer = fit(SegNet(**self.OPTIONS), tmp_path / "b", tmp_path / "early.ckpt", max_epochs=4)
+        longer = fit(SegNet(**ONE_CYCLE), tmp_path / "b", tmp_path / "early.ckpt", max_epochs=4)
         assert longer.rates == self.rates(16)[4:]
         assert "of 12 steps goes on at step 4 of a plan of 16 steps" in caplog.text
