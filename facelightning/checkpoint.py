@@ -18,10 +18,12 @@ from zipfile import ZIP_STORED, ZipFile
 import torch
 from torch import Tensor, nn
 
-from facelightning.errors import CheckpointError
+from facelightning.errors import CheckpointError, quoted
 
 FORMAT = 2
 """Format of a checkpoint's "facelightning" entry; incremented whenever older versions cannot read it."""
+
+MISFIT = "the weights in {} do not fit its settings: it is damaged or of another version of facelightning"
 
 
 @dataclass(frozen=True)
@@ -65,10 +67,15 @@ class Checkpoint:
         keys = {"format", "task", "settings", "facts"}
         if not isinstance(about, dict) or not keys <= about.keys() or "state_dict" not in content:
             raise CheckpointError(f"{path} is not a checkpoint of a facelightning task")
-        if about["format"] != FORMAT:
+        if not isinstance(about["format"], int) or about["format"] != FORMAT:
             raise CheckpointError(
-                f"{path} has format {about['format']}, but this version of facelightning reads format {FORMAT}"
+                f"{path} has format {quoted(str(about['format']))}, but this version of facelightning reads {FORMAT}"
             )
+        parameters = content.get("hyper_parameters", {})
+        if (
+            not isinstance(parameters, dict) or parameters
+        ):  # from these Lightning would import and call whatever class they name
+            raise CheckpointError(f"{path} holds hyper_parameters, which no task of facelightning writes")
         config = content.get("facelightning_config")
         if not (
             isinstance(about["task"], str) and isinstance(about["settings"], dict) and isinstance(config, dict | None)
@@ -76,19 +83,31 @@ class Checkpoint:
             raise CheckpointError(
                 f"{path} is damaged: its task must be a name, its settings and configuration keys and values"
             )
+        if _names_weights(about["settings"]):
+            raise CheckpointError(f"{path} names weights to begin with, of which a checkpoint has no need")
         weights = content["state_dict"]
         if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
             raise CheckpointError(f"{path} is damaged: its weights must be tensors by name")
         floats = {key: value for key, value in weights.items() if value.is_floating_point()}
         bad = next((key for key, value in floats.items() if not value.isfinite().all()), "")
         if bad:
-            raise CheckpointError(f"{path} holds weights that are not finite ({bad[:80]}): its training has diverged")
+            raise CheckpointError(f"{path} holds weights that are not finite ({quoted(bad)}): it has diverged")
         return cls(str(path), about["task"], about["settings"], about["facts"], weights, config)
 
     @property
     def description(self) -> dict[str, Any]:
         """Everything but the weights: enough to rebuild the task."""
         return {"format": FORMAT, "task": self.task, "settings": self.settings, "facts": self.facts}
+
+    def check_shapes(self, module: nn.Module) -> None:
+        """Refuse a module whose weights have other names or shapes; it may be on the meta device.
+
+        Raises:
+            CheckpointError: If they do not fit the module.
+        """
+        shapes = {key: value.shape for key, value in module.state_dict().items()}
+        if shapes != {key: value.shape for key, value in self.weights.items()}:
+            raise CheckpointError(MISFIT.format(self.path))
 
     def load_into(self, module: nn.Module, prefix: str = "") -> None:
         """Load the weights whose names begin with ``prefix`` into a module.
@@ -101,10 +120,16 @@ class Checkpoint:
                 {key.removeprefix(prefix): value for key, value in self.weights.items() if key.startswith(prefix)}
             )
         except Exception:  # values that are no weights may raise anything
-            raise CheckpointError(
-                f"the weights in {self.path} do not fit its settings: it is damaged or of another version of "
-                "facelightning"
-            ) from None
+            raise CheckpointError(MISFIT.format(self.path)) from None
+
+
+def _names_weights(settings: Any) -> bool:
+    """Whether initial weights are named anywhere in plain settings; torchvision would download them."""
+    if isinstance(settings, list):
+        return any(map(_names_weights, settings))
+    if not isinstance(settings, dict):
+        return False
+    return settings.get("weights") is not None or any(map(_names_weights, settings.values()))
 
 
 def read_file(path: str | Path) -> Any:
@@ -123,7 +148,7 @@ def read_file(path: str | Path) -> Any:
             damaged = foreign[0] if foreign else archive.testzip()  # torch itself checks no checksums
         if damaged is None:
             return torch.load(path, map_location="cpu", weights_only=True)
-        reason = f"{damaged[:80]} in it is not as it was written"
+        reason = f"{quoted(damaged)} in it is not as it was written"
     except Exception as error:  # a broken or malicious file may raise anything
         # torch's own message recommends weights_only=False
         reason = f"{type(error).__name__}: it is damaged or not a checkpoint"
@@ -159,9 +184,9 @@ def built_from(path: str | Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason = " ".join(str(error).split())
-        if isinstance(error, CheckpointError) and str(path) in reason:
+        if isinstance(error, CheckpointError) and str(path) in str(error):
             raise
+        reason = quoted(" ".join(str(error).split()), 150)
         raise CheckpointError(
             f"the settings in {path} are not those of this version of facelightning: {reason or type(error).__name__}"
         ) from None

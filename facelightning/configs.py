@@ -1,6 +1,7 @@
 """Configuration files: found by name, read as dictionaries; the files they extend, and their recipes."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from facelightning.errors import ConfigurationError
+from facelightning.errors import ConfigurationError, quoted
 
 
 def config_folder() -> Path:
@@ -42,20 +43,41 @@ def find_config(name: str, folder: Path) -> Path:
     """
     bundled = config_folder()
     for path in (folder / name, bundled / name, bundled / f"{name}.yaml"):
-        if path.is_file():
-            return path.resolve()
+        with suppress(OSError):  # a name that no file system takes
+            if path.is_file():
+                return path.resolve()
     paths = (path.relative_to(bundled) for path in (*bundled.glob("*.yaml"), *bundled.glob("overlays/*.yaml")))
     hint = suggestion(name.removesuffix(".yaml"), (path.with_suffix("").as_posix() for path in paths))
-    raise ConfigurationError(f"configuration {name} is neither in {folder} nor bundled; {hint}")
+    raise ConfigurationError(f"configuration {quoted(name)} is neither in {folder} nor bundled; {hint}")
+
+
+MAX_VALUES = 100_000
+"""That a configuration may hold: a few hundred bytes of YAML aliases can stand for more than any memory."""
+
+
+def _size(value: Any, known: dict[int, float]) -> float:
+    """How many values something loaded from YAML holds, with every alias unfolded; infinite if it holds itself."""
+    if not isinstance(value, dict | list):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = float("inf")
+        items = value.values() if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_size(item, known) for item in items)
+    return known[id(value)]
 
 
 def read_config(path: Path) -> dict[str, Any]:
     """Read a configuration file; raises :class:`ConfigurationError` if it is not a YAML dictionary."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"configuration {path} is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = quoted(" ".join(str(error).split()), 120)
+        raise ConfigurationError(f"configuration {path} is not YAML: {reason}") from None
+    if _size(content, {}) > MAX_VALUES:
+        raise ConfigurationError(
+            f"configuration {path} unfolds to more than {MAX_VALUES} values: write no such aliases"
+        )
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise ConfigurationError(f"configuration {path} must hold keys and values, not a {type(content).__name__}")
     return content
 
@@ -77,6 +99,8 @@ def chain(path: Path) -> list[tuple[Path, dict[str, Any]]]:
             raise ConfigurationError(f"configuration {circle}: this is a circle; remove one `extends`")
         content = read_config(path)
         base = content.pop("extends", None)
+        if not isinstance(base, str | None):
+            raise ConfigurationError(f"configuration {path}: extends must be one name, not {quoted(str(base))}")
         found.append((path, content))
     return found[::-1]
 

@@ -23,3 +23,18 @@ class DivergenceError(FacelightningError, ArithmeticError):
 
 class ConfigurationError(FacelightningError, ValueError):
     """Two settings contradict each other."""
+
+
+class ProcessError(FacelightningError, ChildProcessError):
+    """Another process of the command was killed."""
+
+
+def quoted(text: str, limit: int = 80) -> str:
+    """Foreign text as a message quotes it: at most ``limit`` characters, unprintable ones replaced.
+
+    Example:
+        >>> quoted("a\\0b" + "c" * 100, 6)
+        'a�bcc…'
+    """
+    clean = "".join(letter if letter.isprintable() else "�" for letter in text[: limit + 1])
+    return clean if len(clean) <= limit else f"{clean[: limit - 1]}…"

@@ -15,9 +15,9 @@ import numpy.typing as npt
 from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities import CombinedLoader, rank_zero_info
 
-from facelightning.data.files import ending, shown
+from facelightning.data.files import ending
 from facelightning.data.prediction import Failure, PredictionLoader
-from facelightning.errors import ConfigurationError, DataFormatError
+from facelightning.errors import ConfigurationError, DataFormatError, quoted
 from facelightning.runs import RunFolder
 from facelightning.tasks import FaceTask
 
@@ -120,7 +120,7 @@ class PredictionWriter(BasePredictionWriter):
             DataFormatError: If it has.
         """
         if self.failures:
-            names = shown(", ".join(failure.name for failure in self.failures[:3]))
+            names = quoted(", ".join(failure.name for failure in self.failures[:3]))
             where = ending(self._folder / "failures.csv")
             raise DataFormatError(f"{len(self.failures)} images lack predictions ({names}); {where} says why")
 
@@ -144,7 +144,7 @@ class PredictionWriter(BasePredictionWriter):
                 file.write(cv2.imencode(".png", mask)[1].tobytes())
         except FileExistsError:
             raise ConfigurationError(
-                f"two images are named {shown(name)}: {ending(path)} would be overwritten; predict them in two runs"
+                f"two images are named {quoted(name)}: {ending(path)} would be overwritten; predict them in two runs"
             ) from None
         except OSError as error:
             if error.errno != errno.ENAMETOOLONG:

@@ -7,9 +7,9 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from facelightning.data.files import SPLITS, Split, existing_root, list_images, reading, shown, warn
+from facelightning.data.files import SPLITS, Split, existing_root, list_images, reading, warn
 from facelightning.data.tables import AnnotationTable, AttributeDataset
-from facelightning.errors import DataFormatError, DataNotFoundError
+from facelightning.errors import DataFormatError, DataNotFoundError, quoted
 from facelightning.labels import ATTRIBUTES
 
 Crop = Literal["aligned", "wild"]
@@ -76,7 +76,7 @@ def read_celeba(root: str | Path | None, images: Crop = "aligned") -> dict[Split
         f"in {folder}, but not in {attributes_path.name}": [name for name in files if name not in known],
     }
     counts = {what: len(absent) for what, absent in left_out.items() if absent}
-    notes = {what: f"{count} {what} (such as {shown(left_out[what][0], 40)})" for what, count in counts.items()}
+    notes = {what: f"{count} {what} (such as {quoted(left_out[what][0], 40)})" for what, count in counts.items()}
     if not rows:
         raise DataFormatError(f"CelebA in {root}: no image is left: {notes[max(counts, key=counts.__getitem__)]}")
 
@@ -107,7 +107,7 @@ def read_attributes(path: Path) -> tuple[list[str], npt.NDArray[np.uint8]]:
     table = AnnotationTable.read(path, "labels")
     missing = [name for name in ATTRIBUTES if name not in table.columns]
     if missing:
-        raise DataFormatError(f"{path}: no column is named {shown(', '.join(missing))}")
+        raise DataFormatError(f"{path}: no column is named {quoted(', '.join(missing))}")
     order = [table.columns.index(name) for name in ATTRIBUTES]
     table = replace(table, columns=list(ATTRIBUTES), values=table.values[:, order])
     negative = -1 if (table.values == -1).any() else 0
@@ -185,7 +185,7 @@ def _rows_of(table: AnnotationTable, names: list[str]) -> AnnotationTable | None
     place = {name: row for row, name in enumerate(table.names)}
     absent = [name for name in names if name not in place]
     if absent:
-        warn(f"{table.path} lacks {len(absent)} images (such as {shown(absent[0])}) and is therefore not used")
+        warn(f"{table.path} lacks {len(absent)} images (such as {quoted(absent[0])}) and is therefore not used")
         return None
     rows = [place[name] for name in names]
     return replace(table, names=names, values=table.values[rows], lines=[table.lines[row] for row in rows])

@@ -146,9 +146,9 @@ def decode(content: bytes, flags: int) -> tuple[Image | None, str]:
             os.dup2(stderr, 2)
             os.close(stderr)
             printed = _taken_from(caught)
-    foreign = _PRINTED.sub("", printed).strip("\n")  # another thread's
-    if foreign and image is not None:
-        print(foreign, file=sys.stderr)
+    foreign = _PRINTED.sub("", printed)  # another thread's
+    if foreign.strip() and image is not None:
+        sys.stderr.write(foreign)
     if damage := _DAMAGE.search(printed):
         return image, damage[0].strip()
     blank = image is not None and content.startswith(b"\xff\xd8") and _has_blank_pixels(content)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from torch import distributed
 
 from facelightning.data.decoding import MAX_PIXELS, decode, fault, promised_size
-from facelightning.errors import DataFormatError, DataNotFoundError, FacelightningError
+from facelightning.errors import DataFormatError, DataNotFoundError, FacelightningError, quoted
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -83,7 +83,7 @@ def read_image(path: Path, flags: int = STORED_RGB) -> npt.NDArray[np.uint8]:
         what = HTML_HINT if content[:1000].lstrip()[:1] == b"<" else fault(content)
         raise DataFormatError(f"cannot decode {ending(path)}: {what}")
     if damage:
-        warnings.warn(f"{ending(path)} is damaged, and many of its pixels may be wrong: {shown(damage)}", stacklevel=3)
+        warnings.warn(f"{ending(path)} is damaged, and many of its pixels may be wrong: {quoted(damage)}", stacklevel=3)
     return image.astype(np.uint8, copy=False)
 
 
@@ -100,16 +100,10 @@ def existing_root(root: str | Path | None, what: str, example: str) -> Path:
     return path
 
 
-def shown(text: str, limit: int = 80) -> str:
-    """Text of a file as quoted in a message: at most ``limit`` characters, unprintable ones replaced."""
-    clean = "".join(letter if letter.isprintable() else "�" for letter in text[: limit + 1])
-    return clean if len(clean) <= limit else f"{clean[: limit - 1]}…"
-
-
 def ending(path: Path) -> str:
     """A path, as a message names it: of a long one the end."""
     text = str(path)
-    return shown(text, 150) if len(text) <= 150 else f"…{shown(text[-149:], 149)}"
+    return quoted(text, 150) if len(text) <= 150 else f"…{quoted(text[-149:], 149)}"
 
 
 def is_file_name(name: str) -> bool:
@@ -132,7 +126,7 @@ def reading(path: Path) -> Iterator[None]:
     except OSError as error:
         path = Path(os.fsdecode(error.filename or path))
         dangling = isinstance(error, FileNotFoundError) and path.is_symlink()
-        reason = "it is a link to nothing" if dangling else error.strerror or shown(str(error))
+        reason = "it is a link to nothing" if dangling else error.strerror or quoted(str(error))
         raise DataNotFoundError(f"cannot read {ending(path)}: {reason}; check the file and its permissions") from None
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import cv2
 from torch.utils.data import Dataset
 
-from facelightning.data.files import SUFFIXES, Record, ending, existing_root, read_image, reading, shown, warn
-from facelightning.errors import DataNotFoundError
+from facelightning.data.files import SUFFIXES, Record, ending, existing_root, read_image, reading, warn
+from facelightning.errors import DataNotFoundError, quoted
 
 NO_PHOTOGRAPHS = {"@eaDir", "#recycle", "__MACOSX", "$RECYCLE.BIN", "lost+found", "Thumbs.db", "desktop.ini"}
 """What systems put beside photographs; and all that begins with a dot."""
@@ -32,7 +32,7 @@ class Folder(Dataset[Record]):
         files = sorted(_files(self.root))
         self.paths = [path for path in files if path.suffix.lower() in SUFFIXES]
         others = [path.relative_to(self.root).as_posix() for path in files if path.suffix.lower() not in SUFFIXES]
-        note = f"{len(others)} of {len(files)} files are left out ({shown(', '.join(others[:3]), 60)})"
+        note = f"{len(others)} of {len(files)} files are left out ({quoted(', '.join(others[:3]), 60)})"
         if any(name.lower().endswith((".heic", ".heif")) for name in others):
             note += "; convert HEIC to JPEG"
         if not self.paths:

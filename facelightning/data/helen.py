@@ -20,9 +20,8 @@ from facelightning.data.files import (
     read_image,
     read_lines,
     reading,
-    shown,
 )
-from facelightning.errors import DataFormatError, DataNotFoundError
+from facelightning.errors import DataFormatError, DataNotFoundError, quoted
 from facelightning.labels import HELEN7, HELEN11, HELEN11_TO_7
 
 LISTS: dict[Split, str] = {"train": "exemplars.txt", "val": "tuning.txt", "test": "testing.txt"}
@@ -81,15 +80,15 @@ def read_lists(root: Path) -> dict[Split, dict[str, int]]:
             where = f"{path}, line {number}"
             match = re.fullmatch(r"(?:\d+\s*,\s*)?([^\s,/]+)", line.strip())
             if match is None or not is_file_name(match[1]):
-                raise DataFormatError(f"{where}: expected '<number> , <id>', found '{shown(line.strip())}'")
+                raise DataFormatError(f"{where}: expected '<number> , <id>', found '{quoted(line.strip())}'")
             name = match[1]
             other, first = seen.setdefault(name, (list_name, number))
             if other != list_name:
                 raise DataFormatError(
-                    f"{where}: {shown(name)} is also in {other}, line {first}; an image may serve one purpose only"
+                    f"{where}: {quoted(name)} is also in {other}, line {first}; an image may serve one purpose only"
                 )
             if first != number:
-                raise DataFormatError(f"{where}: {shown(name)} is already in line {first}")
+                raise DataFormatError(f"{where}: {quoted(name)} is already in line {first}")
             lists[split][name] = number
     return lists
 
@@ -159,12 +158,12 @@ class Helen(Dataset[Record]):
         for name, line in ids.items():
             where = f"{self.root / list_name}, line {line}"
             if name not in files:
-                file = f"{shown(name, 40)}{SUFFIXES[0]}"
-                raise DataNotFoundError(f"{where}: {shown(name, 40)} has no image: no {file} or the like in {images}")
+                file = f"{quoted(name, 40)}{SUFFIXES[0]}"
+                raise DataNotFoundError(f"{where}: {quoted(name, 40)} has no image: no {file} or the like in {images}")
             folder = self.root / "labels" / name
             there = set(os.listdir(folder)) if folder.is_dir() else set()
             missing = [file for label in range(len(HELEN11)) if (file := mask_name(name, label)) not in there]
             if missing:
-                masks = f"{len(missing)} of 11 masks: no {shown(missing[0], 40)}"
-                raise DataNotFoundError(f"{where}: {shown(name, 40)} lacks {masks} in {folder}")
+                masks = f"{len(missing)} of 11 masks: no {quoted(missing[0], 40)}"
+                raise DataNotFoundError(f"{where}: {quoted(name, 40)} lacks {masks} in {folder}")
         return [files[name] for name in ids]

@@ -22,12 +22,11 @@ from facelightning.data.files import (
     is_file_name,
     list_images,
     reading,
-    shown,
     stem,
     warn,
 )
 from facelightning.data.tables import AttributeDataset
-from facelightning.errors import DataFormatError, DataNotFoundError, FacelightningError
+from facelightning.errors import DataFormatError, DataNotFoundError, FacelightningError, quoted
 from facelightning.labels import ATTRIBUTES
 
 LABELS, INDICES = "lfw_att_40.mat", "indices_train_test.mat"
@@ -78,10 +77,10 @@ def read_lfwa(root: str | Path | None) -> dict[Split, AttributeDataset]:
     both = np.intersect1d(persons[splits == "train"], persons[splits == "test"])
     splits = np.where((splits == "train") & held_out, "val", splits)
     if len(both):
-        warn(f"{root / INDICES} puts {len(both)} identities (such as {shown(both[0])}) into training and test")
+        warn(f"{root / INDICES} puts {len(both)} identities (such as {quoted(both[0])}) into training and test")
     absent = [name for name, file in zip(names, files, strict=True) if not file]
     if absent:
-        warn(f"LFWA in {root}: {len(absent)} images (such as {shown(absent[0])}) are not in {folder}; left out")
+        warn(f"LFWA in {root}: {len(absent)} images (such as {quoted(absent[0])}) are not in {folder}; left out")
     _, identities = np.unique(persons, return_inverse=True)
     everything = AttributeDataset(folder, np.array(files), attributes, None, identities.astype(np.int64))
     return {split: everything.select((splits == split) & (everything.names != "")) for split in SPLITS}
@@ -97,7 +96,9 @@ def _find_images(root: Path, names: list[str]) -> tuple[Path, list[str]]:
         if any(files):
             return folder, [f"{image[0]}/{file}" if file else "" for image, file in zip(images, files, strict=True)]
     places = ", ".join(filter(None, FOLDERS))
-    raise DataNotFoundError(f"LFWA: no image such as {shown(names[0])} in {root} or its {places}; unpack lfw.tgz there")
+    raise DataNotFoundError(
+        f"LFWA: no image such as {quoted(names[0])} in {root} or its {places}; unpack lfw.tgz there"
+    )
 
 
 def _read_labels(path: Path) -> tuple[list[str], npt.NDArray[np.uint8]]:
@@ -116,7 +117,7 @@ def _read_labels(path: Path) -> tuple[list[str], npt.NDArray[np.uint8]]:
     if len(wrong):
         row, column = wrong[0]
         raise DataFormatError(
-            f"{path}: a label must be {negative} or 1, but {ATTRIBUTES[column]} of {shown(names[row])} is "
+            f"{path}: a label must be {negative} or 1, but {ATTRIBUTES[column]} of {quoted(names[row])} is "
             f"{values[row, column]:g}"
         )
     return names, (values == 1).astype(np.uint8)
@@ -129,10 +130,10 @@ def _read_names(file: h5py.File) -> list[str]:
         name = text.replace("\\", "/")
         if not (name.lower().endswith(SUFFIXES) and "/" in name and all(map(is_file_name, name.split("/")))):
             raise DataFormatError(
-                f"{file.filename}: expected images' names, found '{shown(name)}', unlike PERSON/PERSON_0001.jpg"
+                f"{file.filename}: expected images' names, found '{quoted(name)}', unlike PERSON/PERSON_0001.jpg"
             )
         if stem(name) in images:
-            raise DataFormatError(f"{file.filename}: name lists '{shown(name)}' twice; remove one of them")
+            raise DataFormatError(f"{file.filename}: name lists '{quoted(name)}' twice; remove one of them")
         images[stem(name)] = name
     if not images:
         raise DataFormatError(f"{file.filename}: name lists no image; download it again")
@@ -144,11 +145,11 @@ def _read_columns(file: h5py.File) -> dict[str, int]:
     found: dict[str, int] = {}
     for column, text in enumerate(_texts(file, "AttrName", MOST_ATTRIBUTES)):
         if _plain(text) in found:
-            raise DataFormatError(f"{file.filename}: AttrName lists '{shown(text)}' twice; remove one of them")
+            raise DataFormatError(f"{file.filename}: AttrName lists '{quoted(text)}' twice; remove one of them")
         found[_plain(text)] = column
     missing = [name for name in ATTRIBUTES if _plain(name) not in found]
     if missing:
-        raise DataFormatError(f"{file.filename}: no attribute is named {shown(', '.join(missing))}")
+        raise DataFormatError(f"{file.filename}: no attribute is named {quoted(', '.join(missing))}")
     return found
 
 
@@ -201,7 +202,7 @@ def _item(file: h5py.File, key: str) -> object:
     link = file.get(key, getlink=True)
     if link is None:
         there = ", ".join(sorted(set(file) - {"#refs#"})) or "nothing"
-        raise DataFormatError(f"{file.filename} has no {key}; it holds {shown(there)}")
+        raise DataFormatError(f"{file.filename} has no {key}; it holds {quoted(there)}")
     return file[key] if isinstance(link, h5py.HardLink) else None
 
 

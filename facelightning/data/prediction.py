@@ -8,8 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from facelightning.data.files import shown
-from facelightning.errors import DataFormatError, DataNotFoundError
+from facelightning.errors import DataFormatError, DataNotFoundError, quoted
 
 
 class Failure(NamedTuple):
@@ -55,7 +54,7 @@ class PredictionLoader(DataLoader[Any]):
         for number, (batch, failures) in enumerate(super().__iter__(), start=1):
             found += failures
             if found and number == len(self):  # nobody asks for another batch behind the last one
-                names = shown(", ".join(failure.name for failure in found[:3]), 40)
+                names = quoted(", ".join(failure.name for failure in found[:3]), 40)
                 warnings.warn(f"{len(found)} images are left out ({names}); the first: {found[0].reason}", stacklevel=2)
             if batch is not None:  # a whole batch may be broken
                 yield batch

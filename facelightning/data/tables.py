@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from torch.utils.data import Dataset
 
-from facelightning.data.files import SUFFIXES, Record, is_file_name, read_image, read_lines, shown, stem
-from facelightning.errors import DataFormatError
+from facelightning.data.files import SUFFIXES, Record, is_file_name, read_image, read_lines, stem
+from facelightning.errors import DataFormatError, quoted
 
 
 @dataclass(frozen=True)
@@ -56,16 +56,16 @@ class AnnotationTable:
             name = first_cell.strip()
             if not name.lower().endswith(SUFFIXES):
                 if rows:
-                    raise DataFormatError(f"{where}: expected an image's name, found '{shown(name)}'")
+                    raise DataFormatError(f"{where}: expected an image's name, found '{quoted(name)}'")
                 if cells:  # not the number of rows
                     names_images = path.suffix == ".csv" or name == "image_id"
                     columns = [cell.strip() for cell in (cells if names_images else (name, *cells))]
                     if len(set(columns)) < len(columns):
                         twice = Counter(columns).most_common(1)[0][0]
-                        raise DataFormatError(f"{where}: two columns are named '{shown(twice)}'; remove one of them")
+                        raise DataFormatError(f"{where}: two columns are named '{quoted(twice)}'; remove one of them")
                 continue
             if not is_file_name(name):
-                raise DataFormatError(f"{where}: expected an image's name without a folder, found '{shown(name)}'")
+                raise DataFormatError(f"{where}: expected an image's name without a folder, found '{quoted(name)}'")
             expected = len(columns) if count is None else count
             if expected == 0:
                 raise DataFormatError(f"{where}: expected the names of the columns before the first row")
@@ -75,7 +75,7 @@ class AnnotationTable:
                 values = array("d", map(float, cells))
             except ValueError as error:
                 cell = str(error).partition(": ")[2].strip("'")
-                raise DataFormatError(f"{where}: {what} must be numbers, found '{shown(cell)}'") from None
+                raise DataFormatError(f"{where}: {what} must be numbers, found '{quoted(cell)}'") from None
             first, known = rows.setdefault(stem(name), (number, values))
             if first != number and known != values:
                 raise DataFormatError(f"{where}: other {what} than in line {first}")

@@ -67,14 +67,24 @@ class FaceTask(L.LightningModule):
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> Self:
         """The trained task of a checkpoint, in evaluation mode; raises :class:`CheckpointError` for another task."""
+        if checkpoint.task != cls.__name__:
+            raise CheckpointError(f"{checkpoint.path} holds {checkpoint.task}, not {cls.__name__}")
+        cls.check_shapes(checkpoint)
         with built_from(checkpoint.path):
-            if checkpoint.task != cls.__name__:
-                raise CheckpointError(f"{checkpoint.path} holds {checkpoint.task}, not {cls.__name__}")
-            task = cls(**{key: restore_part(value) for key, value in checkpoint.settings.items()})
-            if task.facts is None:
-                task.build(DataFacts.of(checkpoint.facts))
+            task = cls._from_settings(checkpoint)
         checkpoint.load_into(task)
         return task.eval()
+
+    @classmethod
+    def check_shapes(cls, checkpoint: Checkpoint) -> None:
+        """Refuse weights that do not fit the settings, before a network of any size fills the memory."""
+        with built_from(checkpoint.path), torch.device("meta"):
+            checkpoint.check_shapes(cls._from_settings(checkpoint))
+
+    @classmethod
+    def _from_settings(cls, checkpoint: Checkpoint) -> Self:
+        task = cls(**{key: restore_part(value) for key, value in checkpoint.settings.items()})
+        return task if task.facts is not None else task.build(DataFacts.of(checkpoint.facts))
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: str | Path, **_: Any) -> Self:  # type: ignore[override]  # files only

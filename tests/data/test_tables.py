@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from facelightning.data.files import read_lines, shown
+from facelightning.data.files import read_lines
 from facelightning.data.tables import AnnotationTable
-from facelightning.errors import DataFormatError, DataNotFoundError, FacelightningError
+from facelightning.errors import DataFormatError, DataNotFoundError, FacelightningError, quoted
 
 NAMES = ["a", "b.c", "d"]
 VALUES = [[1.0, -1.0], [0.0, 2.5], [-1.0, 1e3]]
@@ -138,12 +138,12 @@ def test_damage_is_one_short_sentence(content: str | bytes, message: str, tmp_pa
 
 
 def test_text_is_shown_short_and_printable() -> None:
-    assert shown("Bald") == "Bald"
-    assert shown("x" * 80) == "x" * 80
-    assert shown("x" * 81) == "x" * 79 + "…"
-    assert shown("a\0\x1b\n\ud800ö 🙂") == "a����ö 🙂"
-    assert shown("", 5) == ""
-    assert shown("123456", 5) == "1234…"
+    assert quoted("Bald") == "Bald"
+    assert quoted("x" * 80) == "x" * 80
+    assert quoted("x" * 81) == "x" * 79 + "…"
+    assert quoted("a\0\x1b\n\ud800ö 🙂") == "a����ö 🙂"
+    assert quoted("", 5) == ""
+    assert quoted("123456", 5) == "1234…"
 
 
 def as_folder(path: Path) -> None:
