@@ -144,7 +144,9 @@ def read_file(path: str | Path) -> Any:
     try:
         with ZipFile(path) as archive:
             # torch does not compress; a small compressed file may fill the memory
-            foreign = [item.filename for item in archive.infolist() if item.compress_type != ZIP_STORED]
+            # and marks nothing as a folder, which it would read as memory that nobody wrote
+            items = archive.infolist()
+            foreign = [item.filename for item in items if item.compress_type != ZIP_STORED or item.external_attr]
             damaged = foreign[0] if foreign else archive.testzip()  # torch itself checks no checksums
         if damaged is None:
             return torch.load(path, map_location="cpu", weights_only=True)

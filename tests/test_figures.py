@@ -10,15 +10,18 @@ import numpy.typing as npt
 import pytest
 
 from facelightning.figures import (
+    Floats,
     Image,
+    average_precision_figure,
     channels_figure,
     color_mask,
+    faces_figure,
     parsing_panels,
     region_weights_figure,
     save_image,
     strongest_channels,
 )
-from facelightning.labels import ATTRIBUTES, HELEN7, HELEN11, LabelSpace
+from facelightning.labels import ATTRIBUTE_GROUPS, ATTRIBUTES, HELEN7, HELEN11, LabelSpace
 
 Masks = npt.NDArray[np.int64]
 
@@ -130,6 +133,16 @@ def test_ignored_pixels_are_explained_only_where_there_are_any() -> None:
     assert np.ptp(columns[0]) > np.ptp(columns[1]) + 50  # the legend is longer by one entry
 
 
+def test_what_is_predicted_in_an_ignored_margin_is_not_painted() -> None:
+    images, truth, predicted = examples(2)
+    truth[0, :3], truth[1, :, 8:] = 255, 255
+    page = parsing_panels(images, truth, predicted, HELEN7)
+    for mask, true in zip(predicted, truth, strict=True):
+        painted = color_mask(mask, HELEN7)
+        painted[true == 255] = (255, 255, 255)
+        find(page, enlarged(painted))
+
+
 @pytest.mark.parametrize(
     ("images", "truth", "predicted", "message"),
     [
@@ -176,6 +189,17 @@ def test_the_largest_weight_alone_is_marked(largest: float, low: int, high: int)
         assert np.ptp(columns) > 50
         middle = cells[row, column]
         assert ((low <= middle) & (middle <= high)).all() == (weight == largest), weight
+
+
+@pytest.mark.parametrize("weights", [[1 / 3, 1 / 3, 1 / 3], [0.45, 0.45, 0.1], [0.45, 0.45 - 1e-7, 0.1]])
+def test_no_weight_is_marked_where_two_are_the_largest(weights: list[float]) -> None:
+    page = region_weights_figure(np.array([weights]), ["Bald"], ["hair", "nose", "lips"]).astype(int)
+    cells = page[: -round(0.5 * 200)]
+    for weight in weights:
+        rows, columns = (np.abs(cells - heat(weight)).max(axis=2) <= 3).nonzero()
+        for left in range(columns.min(), columns.max(), 64):  # a cell is 0.32 inches wide
+            inner = cells[rows.min() + 2 : rows.max() - 2, left + 2 : left + 60]
+            assert (np.abs(inner - inner[0, 0]) <= 3).all()
 
 
 @pytest.mark.parametrize("index", [0, 39])
@@ -288,6 +312,103 @@ def test_titles_and_scales_are_written_and_nothing_is_cut_off() -> None:
 def test_channels_that_are_none(maps: dict[str, npt.NDArray[np.float64]], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         channels_figure(maps)
+
+
+BAR, BLACK, BLUE, VERMILION = (127, 183, 218), (0, 0, 0), (0, 114, 178), (213, 94, 0)
+
+
+def rows_of(page: Image, names: int) -> list[int]:
+    """The middles of the rows of bars, from the top: 0.16 inches apart, half as much more between groups."""
+    tops = np.flatnonzero(np.diff((page == BAR).all(axis=2).any(axis=1).astype(int), prepend=0) == 1)
+    assert len(tops) == names
+    return [int(top) + 11 for top in tops]
+
+
+def test_each_bar_is_as_long_as_its_average_precision() -> None:
+    rng = np.random.default_rng(0)
+    scores = dict(zip(rng.permutation(ATTRIBUTES).tolist(), rng.uniform(5, 100, 40).tolist(), strict=True))
+    rates = {name: rng.uniform(0.01, 0.99) for name in ATTRIBUTES}
+    page = average_precision_figure(scores, rates)
+    names = [name for group in ATTRIBUTE_GROUPS.values() for name in group]
+    rows = rows_of(page, 40)
+    left = (page == BAR).all(axis=2).nonzero()[1].min()
+    scale, mean = 2.6 * 200 / 100, sum(scores.values()) / 40  # inches, dots an inch, percent
+    for name, row in zip(names, rows, strict=True):
+        line = page[row - 6]
+        assert (line == BAR).all(axis=1).nonzero()[0].max() + 1 - left == pytest.approx(scale * scores[name], abs=6)
+        black = (line[left - 4 :] < 60).all(axis=1).nonzero()[0] + left - 4
+        assert np.mean(black[black < left + 100 * scale]) == pytest.approx(left + 100 * scale * rates[name], abs=3)
+    gaps = np.diff(rows)
+    assert [index + 1 for index in np.flatnonzero(gaps > 40)] == np.cumsum([10, 5, 1, 2, 4, 6, 2, 2]).tolist()
+    columns = (page == BLUE).all(axis=2).sum(axis=0)
+    assert columns.argmax() == pytest.approx(left + scale * mean, abs=2)
+
+
+def test_a_score_that_is_undefined_has_no_bar_and_does_not_count() -> None:
+    page = average_precision_figure({"Bald": 40.0, "Bangs": float("nan"), "my_own": 60.0})
+    assert np.array_equal(page, average_precision_figure({"my_own": 60.0, "Bangs": float("nan"), "Bald": 40.0}))
+    rows_of(page, 2)
+    left = (page == BAR).all(axis=2).nonzero()[1].min()
+    assert (page == BLUE).all(axis=2).sum(axis=0).argmax() == pytest.approx(left + 2.6 * 200 * 0.5, abs=2)
+    nothing = average_precision_figure({"Bald": float("nan")})
+    assert not (nothing == BAR).all(axis=2).any()
+
+
+@pytest.mark.parametrize("scores", [{}, {"Bald": 100.5}, {"Bald": -1.0}])
+def test_scores_that_are_none(scores: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=r"lie in 0\.\.\.100"):
+        average_precision_figure(scores)
+
+
+def test_each_face_is_beside_its_attributes() -> None:
+    """Found, predicted but absent, missed, unknown; what is neither predicted nor there is not shown."""
+    images = examples(3)[0]
+    names = ["Bald", "Bangs", "Male", "Smiling", "Young"]
+    likely = np.array([[0.9, 0.8, 0.3, 0.7, 0.2]] * 3)
+    truth = np.array([[1.0, 0.0, 1.0, np.nan, 0.0]] * 3)
+    page = faces_figure(images, names, likely, truth)
+    corners = [find(page, enlarged(image.transpose(1, 2, 0))) for image in images]
+    assert corners[0][0] == corners[1][0] < corners[2][0]
+    assert corners[0][1] == corners[2][1] < corners[1][1]
+    width = enlarged(images[0].transpose(1, 2, 0)).shape[1]
+    for top, left in corners:
+        block = page[top : top + 150, left + width : left + width + 230]
+        rows = [block[30 * row : 30 * row + 30] for row in range(5)]  # the most probable first
+        blue, vermilion = ([int((row == color).all(axis=2).sum()) for row in rows] for color in (BLUE, VERMILION))
+        assert [count > 20 for count in blue] == [True, False, False, False, False]
+        assert [count > 20 for count in vermilion] == [False, True, False, True, False]
+        assert blue[0] > 90 * 0.9 * 14 > 2.5 * vermilion[1]  # filled, and hollow: told apart without colours
+        edge = (rows[1][15] == VERMILION).all(axis=1).nonzero()[0]
+        assert np.ptp(edge[edge > 40]) == pytest.approx(90 * 0.8, abs=4)
+        assert (rows[2] < 128).any()  # the unknown one
+        assert (rows[4] == 255).all()
+
+
+def test_how_many_attributes_of_a_face_are_left_out() -> None:
+    images, truth = examples(1)[0], np.ones((1, 40))
+    pages = [faces_figure(images, ATTRIBUTES, np.full((1, 40), 0.6), truth, count) for count in (5, 40)]
+    filled = [(page == BLUE).all(axis=2).sum(axis=1) for page in pages]
+    bars = [int((np.diff((each > 40).astype(int)) == 1).sum()) for each in filled]
+    assert bars == [5, 40]
+    for page in (*pages, faces_figure(images, ["Bald"], np.ones((1, 1)), truth[:, :1])):
+        assert (page[:, :4] == 255).all()
+        assert (page[:, -4:] == 255).all()
+        assert (page[-3:] == 255).all()
+
+
+@pytest.mark.parametrize(
+    ("images", "likely", "truth", "message"),
+    [
+        (np.zeros((0, 3, 4, 4), np.uint8), np.zeros((0, 2)), np.zeros((0, 2)), "at least one uint8 image"),
+        (np.zeros((1, 3, 4, 4), np.float32), np.zeros((1, 2)), np.zeros((1, 2)), "float32 need"),
+        (np.zeros((1, 3, 4, 4), np.uint8), np.zeros((1, 3)), np.zeros((1, 2)), r"probabilities \(1, 3\)"),
+        (np.zeros((1, 3, 4, 4), np.uint8), np.zeros((1, 2)), np.zeros((2, 2)), r"truth \(2, 2\)"),
+        (np.zeros((1, 3, 4, 4), np.uint8), np.full((1, 2), np.nan), np.zeros((1, 2)), r"\[0, 1\]; found nan"),
+    ],
+)
+def test_faces_that_do_not_fit_together(images: Image, likely: Floats, truth: Floats, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        faces_figure(images, ["Bald", "Male"], likely, truth)
 
 
 def test_a_saved_image_is_the_image(tmp_path: Path) -> None:

@@ -78,6 +78,21 @@ def test_imports_point_down(name: str) -> None:
         assert same_part or ground or floor_of(other) > floor_of(name), f"{name} imports {other}"
 
 
+WITHOUT_LIGHTNING = {"models", "labels", "losses", "statistics", "figures", "configs", "checkpoint", "facts", "errors"}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_networks_know_no_lightning_and_tasks_no_data(name: str) -> None:
+    part = (*name.split("."), "")[1]
+    if part == "tasks":
+        assert not {other for other in imports(name) if other.startswith("facelightning.data")}
+    if part in WITHOUT_LIGHTNING:
+        nodes = list(ast.walk(ast.parse(MODULES[name].read_text())))
+        named = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+        named += [str(node.module) for node in nodes if isinstance(node, ast.ImportFrom)]
+        assert not [module for module in named if module.partition(".")[0] == "lightning"]
+
+
 def test_there_are_no_circles() -> None:
     list(TopologicalSorter({name: imports(name) for name in MODULES}).static_order())  # raises CycleError
 

@@ -102,6 +102,9 @@ def test_scores_do_not_depend_on_the_number_of_processes(command: Callable[..., 
     for name in ("segnet", *names):
         command(*training(name, faces))
     tests = [["test", f"--ckpt_path={best(name)}", "--trainer.accelerator=cpu"] for name in names]
+    members = f"--model.members=[{best('avg')},{best('ssp')}]"
+    ensemble = ["test", "--config=ssp_ssg.yaml", members, f"--data.root={faces / 'celeba'}", "--data.num_workers=0"]
+    tests.append([*ensemble, "--trainer.accelerator=cpu"])
     for count in (1, 2, 3):
         commands = [[*words, f"--trainer.logger.version=on_{count}"] for words in tests]
         if count == 1:
@@ -109,7 +112,7 @@ def test_scores_do_not_depend_on_the_number_of_processes(command: Callable[..., 
                 command(*words, "--trainer.devices=1")
         else:
             run_on(count, commands)
-    for name in names:
+    for name in (*names, "ssp_ssg"):
         one, *others = (Path(f"runs/{name}/on_{count}/test_results.json").read_bytes() for count in (1, 2, 3))
         check(json.loads(one))
         assert len(json.loads(one)) == (2 if name in ("quickstart", "jointnet") else 1)

@@ -59,7 +59,7 @@ def make(kind: str, faces: Path, workers: int, parser: Path | None = None) -> tu
 
 
 def train(
-    kind: str, faces: Path, folder: Path, workers: int, parser: Path, resume: Path | None = None
+    kind: str, faces: Path, folder: Path, workers: int, parser: Path, resume: Path | None = None, by_steps: bool = False
 ) -> dict[str, object]:
     """Two epochs, with a checkpoint after each step; what the last one holds."""
     task, data = make(kind, faces, workers, parser)
@@ -68,7 +68,8 @@ def train(
     )
     trainer = L.Trainer(
         accelerator="cpu",
-        max_epochs=2,
+        max_epochs=-1 if by_steps else 2,
+        max_steps=12 if by_steps else -1,
         callbacks=[keep],
         logger=False,
         use_distributed_sampler=False,
@@ -113,6 +114,56 @@ def test_resuming_mid_epoch_continues_bit_identically(
         resumed = train(kind, faces, tmp_path / f"from{step}", 0, parser, tmp_path / "whole" / f"{step}.ckpt")
         for part in ("state_dict", "optimizer_states", "lr_schedulers"):
             assert_same(resumed[part], whole[part])
+
+
+@pytest.mark.parametrize("by_steps", [False, True])
+@pytest.mark.parametrize("first", [4, 5, 6, 7])
+def test_resuming_twice_continues_bit_identically(
+    first: int, by_steps: bool, faces: Path, parser: Path, tmp_path: Path
+) -> None:
+    """The second time from a checkpoint of the first; an epoch has six steps."""
+    whole = train("single", faces, tmp_path / "whole", 0, parser, by_steps=by_steps)
+    train("single", faces, tmp_path / "once", 0, parser, tmp_path / f"whole/{first}.ckpt", by_steps)
+    for second in (first + 1, 9, 11):
+        resume = tmp_path / f"once/{second}.ckpt"
+        twice = train("single", faces, tmp_path / f"twice{second}", 0, parser, resume, by_steps)
+        for part in ("state_dict", "optimizer_states", "lr_schedulers"):
+            assert_same(twice[part], whole[part])
+
+
+def test_a_training_that_ended_goes_on_where_it_would_have(faces: Path, tmp_path: Path) -> None:
+    """Its last validation, after which it was saved, belongs to its end alone; two sets, one of them cycled."""
+
+    class Keep(L.Callback):
+        def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+            trainer.save_checkpoint(tmp_path / f"{trainer.global_step}.ckpt")
+
+    def trained(epochs: int, resume: Path | None = None) -> L.Trainer:
+        task, data = make("joint", faces, 0)
+        assert isinstance(task, JointNet)
+        task.schedule = "constant"  # the other depends on the length
+        assert isinstance(data, SyntheticDataModule)
+        data.parts["parsing_batch"].batch_size = 2  # five batches of masks for six of attributes
+        trainer = L.Trainer(
+            accelerator="cpu",
+            max_epochs=epochs,
+            check_val_every_n_epoch=5,
+            num_sanity_val_steps=0,
+            callbacks=[Keep()],
+            logger=False,
+            enable_checkpointing=False,
+            use_distributed_sampler=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        trainer.fit(task, datamodule=data, ckpt_path=resume)
+        return trainer
+
+    trained(2)
+    assert trained(2, tmp_path / "12.ckpt").global_step == 12
+    resumed, whole = trained(3, tmp_path / "12.ckpt"), trained(3)
+    assert resumed.global_step == whole.global_step == 18
+    assert_same(resumed.model.state_dict(), dict(whole.model.state_dict()))
 
 
 @pytest.mark.parametrize("kind", ["single", "joint"])

@@ -9,13 +9,20 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import WandbLogger
 from torch import Tensor
 
-from facelightning.figures import Image, parsing_panels, region_weights_figure, save_image
+from facelightning.figures import (
+    Image,
+    average_precision_figure,
+    faces_figure,
+    parsing_panels,
+    region_weights_figure,
+    save_image,
+)
 from facelightning.runs import RunFolder
 from facelightning.tasks import FaceTask
 
 
 @torch.no_grad()
-def draw_parsing(task: FaceTask, faces: Sequence[tuple[Tensor, Tensor]]) -> Image:
+def draw_parsing(task: FaceTask, faces: Sequence[tuple[Tensor, ...]]) -> Image:
     """Draw a task's parsing of a few images ``(3, H, W)`` beside their masks ``(H, W)``."""
     images, masks = (torch.stack(part) for part in zip(*faces, strict=True))
     output, _ = task.predict_batch({"image": images.to(task.device), "mask": masks})
@@ -28,32 +35,43 @@ def draw_parsing(task: FaceTask, faces: Sequence[tuple[Tensor, Tensor]]) -> Imag
 class Figures(Callback):
     """Draws figures of the current model after each validation, to ``figures/`` and, if used, to Weights & Biases.
 
-    ``parsing.png`` shows image | truth | prediction. ``region_weights.png``, for a model that weighs regions, shows how
-    much each region counts for each attribute (Kalayeh et al., CVPR 2017, Figures 3 and 4). The images are spread
-    evenly over the first 64 with a mask; the weights are means over the first 256 with attributes, rounded up to
-    whole batches. With several processes, the first draws its own images.
+    - ``parsing.png``: image, truth and prediction (Kalayeh et al., CVPR 2017, Figure 3).
+    - ``attributes.png``: average precision of each attribute, beside the share of positives in the training data.
+    - ``faces.png``: faces beside their attributes, predicted and true.
+    - ``region_weights.png``, of a model that weighs regions: how much each counts for each attribute (Figure 4).
+
+    Each is drawn if the model predicts it and the data has its truth. The images are spread evenly over the first 64
+    with a mask, and the first 64 with attributes; the weights are means over the first 256 with attributes, rounded up
+    to whole batches. With several processes, the first draws its own images; average precision is that of all.
 
     Args:
-        num_images: Images in the parsing panels.
+        num_images: Images in the parsing panels, and in the faces.
     """
 
     def __init__(self, num_images: int = 6) -> None:
         self.num_images = num_images
+        self._discard()
+
+    def _discard(self) -> None:
         self._images: list[tuple[Tensor, Tensor]] = []  # image (3, H, W) and mask (H, W)
+        self._faces: list[tuple[Tensor, Tensor, Tensor]] = []  # image, probabilities (A,) and truth (A,)
         self._weights: list[Tensor] = []  # (N, A)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Discard what an interrupted validation left."""
-        self._images, self._weights = [], []
+        self._discard()
 
     def on_validation_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, *_: int
     ) -> None:
-        """Keep images with masks, and region weights of images with attributes, until there are enough."""
+        """Keep images with masks, and what is predicted for images with attributes, until there are enough."""
         if trainer.sanity_checking or not trainer.is_global_zero or not isinstance(pl_module, FaceTask):
             return
         if "parsing" in outputs and "mask" in batch:
             self._images += list(zip(batch["image"], batch["mask"], strict=True))[: 64 - len(self._images)]
+        if "attributes" in outputs and "attributes" in batch and len(self._faces) < 64:
+            likely = pl_module.objectives["attributes"].predict(outputs)
+            self._faces += list(zip(batch["image"], likely, batch["attributes"], strict=True))[: 64 - len(self._faces)]
         if "region_weights" in outputs and "attributes" in batch and len(self._weights) < 256:
             self._weights += outputs["region_weights"].float()
 
@@ -63,13 +81,21 @@ class Figures(Callback):
         if not isinstance(pl_module, FaceTask) or pl_module.facts is None:
             return
         figures: dict[str, Image] = {}
+        names = pl_module.facts.attributes or ()
         if self._images and self.num_images > 0:
-            step = max(1, len(self._images) // self.num_images)
-            figures["parsing"] = draw_parsing(pl_module, self._images[::step][: self.num_images])
+            figures["parsing"] = draw_parsing(pl_module, self._spread(self._images))
+        if self._faces:
+            scores = pl_module.results["val"]["attributes"]["per_attribute"]
+            rates = dict(zip(names, pl_module.facts.positive_rates or (), strict=False))
+            figures["attributes"] = average_precision_figure({name: scores[name]["ap"] for name in names}, rates)
+        if self._faces and self.num_images > 0:
+            parts = zip(*self._spread(self._faces), strict=True)
+            images, likely, truth = (torch.stack(part).cpu().numpy() for part in parts)
+            figures["faces"] = faces_figure(images, names, likely, truth)
         if self._weights:
-            weights, names = torch.stack(self._weights).mean(dim=0).T.cpu().numpy(), pl_module.facts.attributes or ()
+            weights = torch.stack(self._weights).mean(dim=0).T.cpu().numpy()
             figures["region_weights"] = region_weights_figure(weights, names, pl_module.places)
-        self._images, self._weights = [], []
+        self._discard()
         for name, image in figures.items():
             if folder is not None:
                 save_image(folder.figures / f"{name}.png", image)
@@ -77,3 +103,7 @@ class Figures(Callback):
                 if isinstance(logger, WandbLogger):
                     # Lightning logs a validation's scores at the previous step: the figures belong beside them
                     logger.log_image(f"figures/{name}", [image], step=max(trainer.global_step - 1, 0))
+
+    def _spread(self, kept: Sequence[tuple[Tensor, ...]]) -> Sequence[tuple[Tensor, ...]]:
+        step = max(1, len(kept) // self.num_images)
+        return kept[::step][: self.num_images]

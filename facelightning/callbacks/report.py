@@ -1,6 +1,7 @@
 """The scores of a run: printed, and written to a file."""
 
 import json
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,6 +9,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from tqdm import tqdm
 
 from facelightning.runs import RunFolder
 from facelightning.tasks import FaceTask
@@ -35,7 +37,7 @@ def score_table(title: str, task: FaceTask, results: Mapping[str, Mapping[str, A
 
 
 class Report(Callback):
-    """Prints the scores after training, validation and test; a test also writes ``test_results.json``.
+    """Prints what is trained, and the scores after training, validation and test; a test writes ``test_results.json``.
 
     The file holds ``"attributes"``: ``error``, ``mean_ap``, ``balanced_accuracy``, ``per_attribute`` (name → ``error``,
     ``ap``, ``balanced_accuracy``) and ``undefined`` (names); and ``"parsing"``: ``iou`` (class → IoU), ``mean_iou``,
@@ -49,13 +51,17 @@ class Report(Callback):
             pl_module.results.pop("val", None)
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Print where the run writes."""
-        if (folder := RunFolder.of(trainer)) is not None:
-            rank_zero_info(f"run folder: {folder.path}")
+        """Print what is trained, and where the run writes."""
+        counts = [(each.numel(), each.requires_grad) for each in pl_module.parameters()]
+        total, frozen = sum(count for count, _ in counts), sum(count for count, learned in counts if not learned)
+        rank_zero_info(
+            f"{type(pl_module).__name__}: {total:,} parameters" + f", {frozen:,} of them frozen" * bool(frozen)
+        )
+        self._print_folder(trainer)
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Print where the run wrote, and the scores of the last validation."""
-        self.on_fit_start(trainer, pl_module)
+        self._print_folder(trainer)
         self._print("scores of the last validation", "val", pl_module)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -73,9 +79,18 @@ class Report(Callback):
             folder.results.write_text(results + "\n", encoding="utf-8")
             rank_zero_info(f"written: {folder.results}")
 
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """End the line of the progress bar, so that the error begins its own."""
+        if trainer.progress_bar_callback is not None and trainer.is_global_zero:
+            print(file=sys.stderr)
+
+    def _print_folder(self, trainer: L.Trainer) -> None:
+        if (folder := RunFolder.of(trainer)) is not None:
+            rank_zero_info(f"run folder: {folder.path}")
+
     def _print(self, title: str, name: str, pl_module: L.LightningModule) -> None:
         if isinstance(pl_module, FaceTask) and name in pl_module.results:
-            rank_zero_only(print)(score_table(title, pl_module, pl_module.results[name]))
+            rank_zero_only(tqdm.write)(score_table(title, pl_module, pl_module.results[name]))
 
 
 def _without_nan(value: Any) -> Any:

@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -41,16 +42,17 @@ def with_recipe(words: Sequence[str]) -> list[str]:
     recipes = options(words, "--recipe")
     if not recipes:
         return list(words)
-    start, end, recipe = recipes[-1]
+    if len(recipes) > 1:
+        raise ConfigurationError("--recipe is given more than once: choose one")
+    start, end, recipe = recipes[0]
     words = [*words[:start], *words[end:]]
     named = options(words, "--config", "-c")
     if not named:
         raise ConfigurationError(f"--recipe={recipe} changes a configuration: name one with --config before it")
-    _, behind, name = named[0]
-    path = find_recipe(recipe, find_config(name, Path.cwd()))
-    if path is None:
-        raise ConfigurationError(f"recipe {recipe} has nothing for {name}")
-    return [*words[:behind], f"--config={path}", *words[behind:]]
+    for _, behind, name in named:
+        if path := find_recipe(recipe, find_config(name, Path.cwd())):
+            return [*words[:behind], f"--config={path}", *words[behind:]]
+    raise ConfigurationError(f"recipe {recipe} has nothing for {' and '.join(name for *_, name in named)}")
 
 
 def merge(words: Sequence[str]) -> dict[str, Any]:
@@ -82,7 +84,7 @@ def beside_checkpoint(
     if training and TASKS[task].made_of is not None:
         raise ConfigurationError(f"{task} has nothing to learn: score {path} with `facelightning test`")
     used = ("model", "data", "trainer", "seed_everything", "test_after_fit") if training else ("data",)
-    base = {} if training and configs else {key: known[key] for key in used if known.get(key) is not None}
+    base = {} if training and configs.get("model") else {key: known[key] for key in used if known.get(key) is not None}
     named: list[Any] = [name for *_, name in options(words, "--data")]
     named = named or [(configs.get("data") or {}).get("class_path")]
     if named[-1] is not None and class_name(named[-1]) != class_name((base.get("data") or {}).get("class_path")):
@@ -92,7 +94,7 @@ def beside_checkpoint(
             "name the configuration" if training else "name its data, such as --data=CelebADataModule --data.root=..."
         )
         raise ConfigurationError(f"{path} was trained without the command line: {what}")
-    _refuse_strangers(path, [base, checkpoint.settings])
+    _refuse_strangers(path, [base, checkpoint.settings], set(_texts([configs, list(words)])))
     if training:
         if "model" in base:  # a parser's own file is not needed again
             base["model"]["init_args"] |= checkpoint.settings
@@ -118,17 +120,28 @@ def class_name(path: Any) -> str:
     return str(path).rpartition(".")[2]
 
 
-def _refuse_strangers(path: str, value: Any) -> None:
-    """Refuse classes that a checkpoint, which may be untrusted, must not create."""
+def _texts(value: Any) -> Iterator[str]:
+    """All texts in a configuration, and what the options of a command line are set to."""
+    if isinstance(value, str):
+        yield value.partition("=")[2] if value.startswith("-") else value
+    elif isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _texts(item)
+
+
+def _refuse_strangers(path: str, value: Any, named: Collection[str]) -> None:
+    """Refuse classes that a checkpoint, which may be untrusted, must not create, unless the user has named them."""
     if isinstance(value, list):
         for item in value:
-            _refuse_strangers(path, item)
+            _refuse_strangers(path, item, named)
     if isinstance(value, dict):
         name = str(value.get("class_path", TRUSTED[0]))
-        if not name.startswith(TRUSTED) or name.endswith("Lambda") or value.get("dirpath") is not None:
+        if name in named:
+            import_module(name.rpartition(".")[0])
+        elif not name.startswith(TRUSTED) or name.endswith("Lambda") or value.get("dirpath") is not None:
             what = f"a class {name}" if "class_path" in value else "a folder to write to"
-            raise CheckpointError(f"{path} names {what}, which a checkpoint may not: pass --config")
-        _refuse_strangers(path, list(value.values()))
+            raise CheckpointError(f"{path} names {what}, which a checkpoint may not: pass the --config that does")
+        _refuse_strangers(path, list(value.values()), named)
 
 
 def _refuse_other_model(checkpoint: Checkpoint, model: Mapping[str, Any]) -> None:

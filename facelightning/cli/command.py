@@ -1,9 +1,7 @@
 """LightningCLI that builds task, data module and trainer from YAML or from a checkpoint."""
 
-import logging
 import os
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,30 +11,20 @@ import yaml
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities import rank_zero_only
+from torch import cuda
+from torch.backends import mps
 
 from facelightning.callbacks import Figures, PredictionWriter, Report
 from facelightning.checkpoint import Checkpoint, built_from
 from facelightning.cli.arguments import beside_checkpoint, merge, options, set_sizes, sizes, with_recipe
+from facelightning.cli.output import quiet
 from facelightning.cli.parser import ConfigFile, FaceParser
+from facelightning.cli.processes import end_together
 from facelightning.data import FaceDataModule, JointDataModule
 from facelightning.errors import CheckpointError, ConfigurationError
 from facelightning.facts import DataFacts, shown
 from facelightning.runs import RunFolder
 from facelightning.tasks import TASKS, FaceTask
-
-QUIET = (
-    # a test and a resumed training write to folders of their own
-    r"The dirpath has changed from",
-    # a test needs no callback that chose checkpoints
-    r"Be aware that when using `ckpt_path`, callbacks used to create the checkpoint",
-    # the frozen parser of an attribute network is in evaluation mode on purpose
-    r"Found \d+ module\(s\) in eval mode at the start of training",
-    # a laptop has few cores; workers are set in the configuration
-    r"The '\w+' does not have many workers",
-    # deprecations inside Lightning, which its users cannot fix
-    r".*isinstance\(treespec, LeafSpec\).* is deprecated",
-)
-
 
 NEEDED = "a trained model: pass its file, such as --ckpt_path=runs/NAME/version_0/checkpoints/best.ckpt"
 
@@ -85,26 +73,29 @@ class FaceCLI(LightningCLI):
     """Name of the command, for a subclass whose command is not one of the four."""
 
     def __init__(self, args: Sequence[str]) -> None:
-        for message in QUIET:
-            warnings.filterwarnings("ignore", message)
-        # Lightning advertises other products in its log, and has no switch for it
-        logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda r: "Tip:" not in r.getMessage())
+        quiet()
         self.checkpoint: Checkpoint | None = None
         self.any_size = False
-        super().__init__(
-            FaceTask,
-            L.LightningDataModule,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            auto_configure_optimizers=False,  # a task configures its own
-            save_config_callback=SaveConfig,
-            save_config_kwargs={"save_to_log_dir": False},
-            seed_everything_default=0,
-            trainer_defaults={"use_distributed_sampler": False},  # our samplers split the data between processes
-            parser_class=FaceParser,
-            args=list(args),
-            run=self.own_command is None,
-        )
+        try:
+            super().__init__(
+                FaceTask,
+                L.LightningDataModule,
+                subclass_mode_model=True,
+                subclass_mode_data=True,
+                auto_configure_optimizers=False,  # a task configures its own
+                save_config_callback=SaveConfig,
+                save_config_kwargs={"save_to_log_dir": False},
+                seed_everything_default=0,
+                # our samplers split the data between processes; Report says what Lightning's table would
+                trainer_defaults={"use_distributed_sampler": False, "enable_model_summary": False},
+                parser_class=FaceParser,
+                args=list(args),
+                run=self.own_command is None,
+            )
+        except Exception as error:
+            if hasattr(self, "trainer"):
+                end_together(self.trainer, error)
+            raise
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """A parser whose ``--config`` finds bundled files."""
@@ -143,6 +134,8 @@ class FaceCLI(LightningCLI):
         if path is not None:
             self.checkpoint = Checkpoint.read(str(path))
             words = beside_checkpoint(words, self.checkpoint, configs, training)
+            if not configs:  # they may name parts of the user's own, which only parsing imports
+                TASKS[self.checkpoint.task].check_shapes(self.checkpoint)
         elif not configs and not any(word.startswith(helps) for word in words):
             what = "a configuration: --config quickstart.yaml" if training else NEEDED
             raise ConfigurationError(f"{command} needs {what}")
@@ -194,6 +187,7 @@ class FaceCLI(LightningCLI):
     def after_instantiate_classes(self) -> None:
         """Build the task for what its checkpoint was trained on; the weights are loaded later."""
         if self.checkpoint is not None and self.model.facts is None:
+            type(self.model).check_shapes(self.checkpoint)
             with built_from(self.checkpoint.path):
                 self.model.build(DataFacts.of(self.checkpoint.facts))
         self.model.any_size = self.any_size
@@ -256,3 +250,5 @@ def _check_trainer(settings: Namespace) -> None:
     count, cores = str(settings.get("devices")), os.cpu_count() or 1
     if settings.get("accelerator") in ("auto", "cpu") and count.isdigit() and int(count) > 8 * cores:
         raise ConfigurationError(f"trainer.devices {count} is too many processes for the {cores} cores of this machine")
+    if settings.get("accelerator") == "gpu" and not (cuda.is_available() or mps.is_available()):
+        raise ConfigurationError("trainer.accelerator gpu: torch finds no GPU here; add --config overlays/cpu.yaml")

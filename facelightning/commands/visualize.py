@@ -43,7 +43,8 @@ def visualize(
         ckpt_path: Checkpoint of the model.
         data: Data modules, each of one data set.
         against: Checkpoint of a second network, whose channels are drawn above those of the first.
-        output: Folder of the images; if not given, the run folder's figures, or ./figures without a run folder.
+        output: Folder of the images; if not given, figures/visualize_SPLIT in the run folder, beside the figures of the
+            training, or here if the checkpoint is in no run folder.
         faces: Number of faces to average over, the first of the split.
         split: The split of all data sets.
     """
@@ -75,7 +76,8 @@ def visualize(
         )
 
     run = RunFolder.of_checkpoint(ckpt_path)
-    folder = Path(output) if output is not None else (run.figures if run is not None else Path("figures"))
+    figures = run.figures if run is not None else Path("figures")
+    folder = Path(output) if output is not None else figures / f"visualize_{split}"  # the training draws its own
     if with_masks:
         dataset = with_masks[0].dataset(split)
         spread = range(0, len(dataset), max(1, len(dataset) // 6))[:6]
@@ -117,12 +119,13 @@ def main(args: Sequence[str]) -> None:
 
 
 def write(path: Path, image: Image) -> None:
-    """Save an image and say so."""
+    """Save an image and say so, also if it replaces one."""
+    verb = "replaced" if path.exists() else "written"
     try:
         save_image(path, image)
     except OSError as error:
         raise ConfigurationError(f"cannot write {path}: {error.strerror}; choose another --output") from None
-    print(f"written: {path}")
+    print(f"{verb}: {path}")
 
 
 @torch.inference_mode()

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, Protocol
 
-import albumentations as A
 import cv2
 import lightning as L
 import numpy as np
@@ -22,7 +21,7 @@ from facelightning.data.lfwa import read_lfwa
 from facelightning.data.prediction import PredictionLoader, Readable, apart
 from facelightning.data.sampling import EvaluationSampler, Key, ResumableLoader, TrainSampler
 from facelightning.data.tables import AttributeDataset
-from facelightning.data.transforms import FaceTransform, Sample
+from facelightning.data.transforms import Augmentation, FaceTransform, Sample, horizontal_flip
 from facelightning.errors import ConfigurationError, DataFormatError
 from facelightning.facts import DataFacts
 from facelightning.labels import ATTRIBUTES, LABEL_SPACES
@@ -76,7 +75,7 @@ class Loading:
     image_size: tuple[int, int] = (218, 178)
     batch_size: int = 32
     num_workers: int = 2
-    augmentations: list[A.BasicTransform] | None = None
+    augmentations: list[Augmentation] | None = None
     seed: int | None = None
 
     def __post_init__(self) -> None:
@@ -114,7 +113,7 @@ class FaceDataModule(Loading, L.LightningDataModule):
             records = self.records(split)
             if len(records) == 0:
                 raise DataFormatError(f"{type(self).__name__}: the {split} split has no images")
-            training = [A.HorizontalFlip(p=0.5)] if self.augmentations is None else self.augmentations
+            training = [horizontal_flip()] if self.augmentations is None else self.augmentations
             transform = FaceTransform(self.image_size, self.facts.label_space, training if split == "train" else ())
             self._datasets[split] = FaceDataset(records, transform)
         return self._datasets[split]

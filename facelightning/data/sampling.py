@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Sampler
 
+from facelightning.errors import ConfigurationError
+
 Key = tuple[int, int]
 """What a sampler yields and a data set is indexed with: (sample, augmentation seed)."""
 
@@ -91,6 +93,7 @@ class ResumableLoader(DataLoader[Any]):
     batch_size: int
     _place: tuple[int, int, int] = (-1, 0, 0)
     _restored: tuple[int, int, int] | None = None
+    _began: dict[str, int]
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # a generator: runs at the first next(), after set_epoch
         sampler = self.sampler
@@ -99,6 +102,13 @@ class ResumableLoader(DataLoader[Any]):
         epoch, cycle, done = sampler.epoch, (last_cycle + 1 if last_epoch == sampler.epoch else 0), 0
         if restored is not None and restored[0] == epoch:
             _, cycle, done = restored
+            order = self._order()
+            changed = [
+                f"{key} {self._began[key]} (here {order[key]})" for key in order if self._began[key] != order[key]
+            ]
+            if changed:
+                what = ", ".join(changed)
+                raise ConfigurationError(f"the checkpoint was written amid an epoch with {what}: resume as it began")
         sampler.cycle, sampler.skip = cycle, done * self.batch_size
         self._place = (epoch, cycle, done)
         for batch in super().__iter__():
@@ -106,10 +116,17 @@ class ResumableLoader(DataLoader[Any]):
             self._place = (epoch, cycle, done)
             yield batch
 
+    def _order(self) -> dict[str, int]:
+        """What the order of the samples depends on beside the position."""
+        sampler = self.sampler
+        order = {"samples": sampler.size, "seed": sampler.seed, "processes": sampler.world_size}
+        return order | {"batch_size": self.batch_size}
+
     def state_dict(self) -> dict[str, int]:
-        """The position after the last batch returned."""
-        return dict(zip(("epoch", "cycle", "done"), self._place, strict=True))
+        """The position after the last batch returned, and what its meaning depends on."""
+        return dict(zip(("epoch", "cycle", "done"), self._place, strict=True)) | self._order()
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Continue from that position."""
+        """Continue from that position; an epoch of other samples, seed, batch size or processes is refused later."""
         self._restored = (state["epoch"], state["cycle"], state["done"])
+        self._began = {key: state.get(key, value) for key, value in self._order().items()}

@@ -1,7 +1,7 @@
 """From a record to a network's input: resizing, augmentation, tensors."""
 
 from collections.abc import Sequence
-from typing import TypedDict
+from typing import TypeAlias, TypedDict
 
 import albumentations as A
 import cv2
@@ -11,6 +11,9 @@ from torch import Tensor
 
 from facelightning.data.files import Record
 from facelightning.labels import IGNORE_INDEX, LabelSpace
+
+Augmentation: TypeAlias = A.BasicTransform
+"""One transform of Albumentations; no other module imports it."""
 
 
 class Sample(TypedDict, total=False):
@@ -33,6 +36,11 @@ LANDMARKS_MIRRORED = (1, 0, 2, 4, 3)
 
 _CORNER = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]], dtype=np.float32)
 """The origin and a step along x and along y: keypoints that show whether an augmentation has mirrored the image."""
+
+
+def horizontal_flip() -> Augmentation:
+    """The paper's only augmentation: every other image is mirrored."""
+    return A.HorizontalFlip(p=0.5)
 
 
 class FaceTransform:
@@ -58,7 +66,7 @@ class FaceTransform:
         self,
         image_size: tuple[int, int],
         label_space: LabelSpace | None = None,
-        augmentations: Sequence[A.BasicTransform | A.BaseCompose] = (),
+        augmentations: Sequence[Augmentation | A.BaseCompose] = (),
     ) -> None:
         self.image_size = image_size
         keypoints = A.KeypointParams(format="xy", remove_invisible=False)

@@ -100,7 +100,7 @@ class Encoder(nn.Module):
 
     def add_gate(self, gate: Callable[[int, int, int, bool], Gate], num_regions: int) -> None:
         """Put a gate into the encoder, made by ``gate(channels, num_regions, stride, pool)``."""
-        raise NotImplementedError
+        raise ConfigurationError(f"{type(self).__name__} takes no gate")
 
     def tail(self) -> Tail:
         """New layers 9 to 12 of the paper, or what this encoder has instead."""

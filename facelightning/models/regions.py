@@ -61,6 +61,8 @@ class LandmarkBoxes(RegionSource):
 
     def __init__(self, side: float = 40) -> None:
         super().__init__()
+        if side <= 0:
+            raise ConfigurationError(f"LandmarkBoxes: side must be positive, not {side}")
         self.side = side
 
     def forward(self, images: Tensor, landmarks: Tensor | None) -> "BoxRegions":

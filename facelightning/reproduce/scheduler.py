@@ -1,6 +1,5 @@
 """Train the missing runs, sharing them with other processes that do the same."""
 
-import fcntl
 import json
 import os
 import shutil
@@ -12,13 +11,21 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from facelightning.checkpoint import Checkpoint
-from facelightning.errors import CheckpointError
+from facelightning.errors import CheckpointError, ConfigurationError
 from facelightning.reproduce.plan import Run, write_settings
 
 
 @contextmanager
 def alone(folder: Path, wait: bool = True) -> Iterator[bool]:
-    """Lock a folder against other processes; yields whether that succeeded, which it always does with ``wait``."""
+    """Lock a folder against other processes; yields whether that succeeded, which it always does with ``wait``.
+
+    Raises:
+        ConfigurationError: On Windows, which has no lock that a process passes on to the training that it starts.
+    """
+    if sys.platform == "win32":
+        raise ConfigurationError("reproduce trains on Linux and macOS only: on Windows, start it in WSL")
+    import fcntl  # not on Windows
+
     with (folder / ".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from facelightning.checkpoint import describe
 from facelightning.errors import CheckpointError, ConfigurationError
-from facelightning.facts import DataFacts
+from facelightning.facts import DataFacts, shown
 from facelightning.models.attributes import AttributeNetwork
 from facelightning.models.encoders import Encoder, Input
 from facelightning.models.gating import Gate
@@ -77,5 +77,10 @@ class AttributeNet(LearningTask):
             assert trained is not None
             if description["facts"]["attributes"] != list(names):
                 raise CheckpointError(f"AttributeNet's weights: {self.weights} was trained for other attributes")
+            for key in ("width", "encoder", "image_input", "gate", "pooling", "head"):
+                theirs, ours = description["settings"][key], self.settings[key]
+                if theirs != ours:
+                    what = f"{key} {shown(theirs)}, not {shown(ours)}"
+                    raise CheckpointError(f"AttributeNet's weights: {self.weights} was trained with {what}")
             trained.load_into(network, "network.")
         return network, [Attributes(names, balanced=self.balanced)]

@@ -18,7 +18,7 @@ from facelightning.checkpoint import part_class
 from facelightning.errors import CheckpointError, ConfigurationError
 from facelightning.objectives import Batch
 from facelightning.tasks.base import FaceTask
-from facelightning.tasks.lightning_details import forget_loaders
+from facelightning.tasks.lightning_details import begin_next_epoch, end_at_sigterm, forget_loaders
 
 NO_PART = "{} must be a class, or a partial of one, which a checkpoint can name; not {!r}"
 
@@ -78,7 +78,7 @@ class LearningTask(Training, FaceTask):
         super().__post_init__()
         for field in fields(self):
             value = getattr(self, field.name)
-            if callable(value) and part_class(value) is None:
+            if (callable(value) and part_class(value) is None) or (value is None and field.default is not None):
                 raise ConfigurationError(NO_PART.format(field.name, value))
         # super() would call the dataclass constructor, which resets the options
         FaceTask.__init__(self, {field.name: getattr(self, field.name) for field in fields(self)})
@@ -91,13 +91,26 @@ class LearningTask(Training, FaceTask):
             raise ConfigurationError(NO_PART.format(name, value))
         super().__setattr__(name, value)
 
+    @property
+    def _accumulating(self) -> bool:
+        """Whether gradients of some batches wait for those of others."""
+        progress = self.trainer.fit_loop.epoch_loop.batch_progress
+        return progress.current.ready % self.trainer.accumulate_grad_batches > 0 and not progress.is_last_batch
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed random layers such as dropout by (seed, epoch, batch), so that resuming is exact."""
         keys = (int(os.environ.get("PL_GLOBAL_SEED", 0)), self.current_epoch, batch_idx, self.global_rank)
         torch.manual_seed(int(np.random.SeedSequence(keys).generate_state(1)[0]))
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Validate after the last step, so that a training of any length ends with scores and a best checkpoint."""
+        """Validate after the last step, so that a training of any length ends with scores and a best checkpoint.
+
+        Within an accumulation, give every process the BatchNorm statistics of the first: DDP does so only before it,
+        and a checkpoint holds only these.
+        """
+        if self.trainer.world_size > 1 and self._accumulating:
+            for buffer in self.buffers():
+                torch.distributed.broadcast(buffer, src=0)
         trainer, progress = self.trainer, self.trainer.fit_loop.epoch_loop.batch_progress
         last_step = 0 <= trainer.max_steps <= trainer.global_step
         last_epoch = trainer.max_epochs is not None and 0 < trainer.max_epochs <= self.current_epoch + 1
@@ -110,9 +123,7 @@ class LearningTask(Training, FaceTask):
         super().on_save_checkpoint(checkpoint)
         if self._trainer is None or self.trainer.state.fn != TrainerFn.FITTING:
             return
-        progress = self.trainer.fit_loop.epoch_loop.batch_progress
-        unfinished = progress.current.ready % self.trainer.accumulate_grad_batches and not progress.is_last_batch
-        if unfinished:
+        if self._accumulating:
             gradients = {name: p.grad for name, p in self.named_parameters() if p.grad is not None}
             rows = {name: cast(Tensor, self.all_gather(gradient)) for name, gradient in gradients.items()}
             shape = (self.trainer.world_size, -1)
@@ -125,7 +136,9 @@ class LearningTask(Training, FaceTask):
         self._resumed_at = checkpoint.get("global_step")
 
     def on_train_start(self) -> None:
-        """Resume an interrupted accumulation of gradients."""
+        """Resume an interrupted accumulation of gradients, or the epoch after a finished one."""
+        begin_next_epoch(self.trainer)
+        end_at_sigterm(self.trainer)
         gradients, self._gradients = self._gradients, {}
         for name, parameter in self.named_parameters():
             if name in gradients:

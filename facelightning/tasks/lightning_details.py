@@ -1,6 +1,11 @@
 """What Lightning offers no public API for; each function says which versions need it."""
 
+import signal
+import sys
+import threading
+
 import lightning as L
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
 
 def forget_loaders(trainer: L.Trainer) -> None:
@@ -9,3 +14,37 @@ def forget_loaders(trainer: L.Trainer) -> None:
     Lightning 2.5 and 2.6 restore the loaders' state from a checkpoint only when they create them.
     """
     trainer.fit_loop._combined_loader = None
+
+
+def begin_next_epoch(trainer: L.Trainer) -> None:
+    """Resume with the next epoch if the checkpoint was written after the last batch of one.
+
+    Lightning 2.5 and 2.6 forget to count the next epoch, so that a second interruption repeats one; or, after a
+    validation that only the end of the training called for, take one more batch. Call it in ``on_train_start``.
+    """
+    loop = trainer.fit_loop
+    if loop.restarted_mid_epoch and loop.epoch_loop.batch_progress.is_last_batch:
+        if trainer.current_epoch < loop.epoch_progress.current.ready:  # written after a validation
+            loop.epoch_progress.increment_processed()
+            loop.epoch_progress.increment_completed()
+            loop.epoch_loop.restarting = False
+        loop.reset_restart_stage()
+
+
+def end_at_sigterm(trainer: L.Trainer) -> None:
+    """Let SIGTERM end a training on several processes that Lightning started; call it in ``on_train_start``.
+
+    Lightning 2.5 and 2.6 tell the processes by a broadcast within the signal's handler, amid other communication: they
+    wait for one another forever. The handler before theirs returns when the training ends.
+    """
+    environment = getattr(trainer.strategy, "cluster_environment", None)
+    main = threading.current_thread() is threading.main_thread()
+    if trainer.world_size > 1 and isinstance(environment, LightningEnvironment) and main:
+
+        def end(*_: object) -> None:
+            for process in getattr(trainer.strategy.launcher, "procs", []):  # of the first process
+                process.kill()
+                process.wait()
+            sys.exit(143)
+
+        signal.signal(signal.SIGTERM, end)

@@ -6,6 +6,7 @@ import math
 import os
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
 from typing import Any
@@ -31,6 +32,7 @@ from facelightning.callbacks.predictions import relative_path
 from facelightning.callbacks.report import score_table
 from facelightning.errors import ConfigurationError
 from facelightning.facts import DataFacts
+from facelightning.figures import average_precision_figure, faces_figure
 from facelightning.labels import ATTRIBUTES, HELEN7, HELEN11, HELEN11_TO_7
 from facelightning.models.heads import LocalizationHead
 from facelightning.models.pooling import SemanticPooling
@@ -79,6 +81,8 @@ def test_a_run_folder_holds_everything(runs: Path) -> None:
         "checkpoints/best.ckpt",
         "checkpoints/last.ckpt",
         "test_results.json",
+        "figures/attributes.png",
+        "figures/faces.png",
         "figures/parsing.png",
         "figures/region_weights.png",
     }
@@ -89,7 +93,7 @@ def test_a_run_folder_holds_everything(runs: Path) -> None:
         rows = list(csv.DictReader(file))
     assert any(row["train/loss"] for row in rows)
     assert any(row["val/mean_ap"] and row["val/mean_iou"] for row in rows)
-    for figure in ("parsing", "region_weights"):
+    for figure in ("attributes", "faces", "parsing", "region_weights"):
         assert cv2.imread(str(run / "figures" / f"{figure}.png")) is not None
 
 
@@ -340,6 +344,37 @@ def test_images_are_spread_and_weights_are_means(tmp_path: Path) -> None:
     for chosen in (0, 6, 12):
         shown = masks.images[chosen].permute(1, 2, 0).numpy()[..., ::-1].repeat(8, axis=0).repeat(8, axis=1)
         assert cv2.matchTemplate(page, np.ascontiguousarray(shown[:64, :64]), cv2.TM_SQDIFF_NORMED).min() < 1e-6
+
+
+@pytest.mark.parametrize("with_masks", [False, True])
+def test_attributes_are_drawn_as_they_were_predicted(tmp_path: Path, with_masks: bool) -> None:
+    """Scores of all 70 faces, by scikit-learn; and three of the first 64. Also where nothing is parsed."""
+    torch.manual_seed(0)
+    truth = torch.randint(0, 2, (70, 40)).float()
+    truth[:, 4], truth[3, 7] = 0, math.nan  # an attribute without positives, and one that is not known
+    data = Faces([""] * 70, attributes=truth)
+    task = joint_net() if with_masks else AttributeNet(width=2).build(replace(FACTS, positive_rates=(0.3,) * 40))
+    loader = torch.utils.data.DataLoader(data, batch_size=8)
+    make_trainer(tmp_path, Figures(num_images=3)).validate(task, loader, verbose=False)
+    with torch.no_grad():
+        logits = torch.cat([task.eval().network(part)["attributes"] for part in torch.split(data.images, 8)])
+    likely = logits.sigmoid()  # rounded: two of them may be equal where logits are not
+    scores = {}
+    for column, name in enumerate(ATTRIBUTES):
+        known = ~truth[:, column].isnan()
+        true = truth[known, column]
+        scores[name] = 100 * average_precision_score(true, logits[known, column]) if true.any() else math.nan
+    chosen, images = [0, 21, 42], data.images.numpy()
+    expected = {
+        "attributes": average_precision_figure(scores, None if with_masks else dict.fromkeys(ATTRIBUTES, 0.3)),
+        "faces": faces_figure(images[chosen], ATTRIBUTES, likely[chosen].numpy(), truth[chosen].numpy()),
+    }
+    folder = tmp_path / "run/version_0/figures"
+    for name, image in expected.items():
+        page = cv2.imread(str(folder / f"{name}.png"), cv2.IMREAD_COLOR_RGB)
+        assert page is not None
+        assert np.array_equal(page, image), name
+    assert not (folder / "parsing.png").exists()
 
 
 class Brightness(Objective):

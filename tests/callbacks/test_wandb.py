@@ -100,7 +100,7 @@ def test_the_whole_configuration_is_there(folder: Path, records: list[Record]) -
     assert config["config"]["data"]["init_args"]["batch_size"] == 4
 
 
-@pytest.mark.parametrize("name", ["figures/parsing", "figures/region_weights"])
+@pytest.mark.parametrize("name", [f"figures/{name}" for name in ("attributes", "faces", "parsing", "region_weights")])
 def test_panels_lie_beside_the_scores_of_their_step(folder: Path, history: list[dict[str, Any]], name: str) -> None:
     entries = [entry for entry in history if f"{name}/filenames" in entry]
     steps = [entry["trainer/global_step"] for entry in history if "val/loss" in entry]

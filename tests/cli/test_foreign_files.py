@@ -1,8 +1,11 @@
 """Checkpoints that may come from anywhere: refused in a sentence, and nothing in them is executed."""
 
 import json
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -75,3 +78,43 @@ def test_no_function_in_a_checkpoint_is_called(refused: Refused, runs: Path) -> 
     content["facelightning_config"]["trainer"]["callbacks"] = [callback]
     torch.save(content, "trap.ckpt")
     refused("fit", "--ckpt_path=trap.ckpt", "--trainer.max_steps=3")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"settings": {"width": -1}},
+        {"settings": {"width": 100_000}},
+        {"settings": {"width": 1024}},
+        {"settings": {"unknown": 1}},
+        {
+            "settings": {
+                "encoder": {"class_path": "facelightning.models.TorchvisionEncoder", "init_args": {"name": "x"}}
+            }
+        },
+        {"facts": {"attributes": ["one"]}},
+        {"facts": {"label_space": "unknown"}},
+        {"facts": {"image_size": "large"}},
+        {"state_dict": [1, 2]},
+        {"state_dict": {}},
+        {"hyper_parameters": {"_class_path": "antigravity.Flying"}},
+    ],
+    ids=str,
+)
+def test_wrong_content_is_one_sentence_from_every_command(
+    change: dict[str, Any], refused: Refused, runs: Path, faces: Path
+) -> None:
+    content = torch.load(AVG, weights_only=True)
+    for key, value in change.items():
+        place = content["facelightning"] if key in ("settings", "facts") else content
+        place[key] = {**place[key], **value} if value and isinstance(value, dict) and key in place else value
+    torch.save(content, "wrong.ckpt")
+    stages = ("test", "attribution", "fit", "validate", "predict", "visualize")
+    for stage in stages if "hyper_parameters" in change else stages[:2]:  # all read it alike
+        before = time.perf_counter()
+        data = [f"--data.root={faces / 'celeba'}"] if stage != "attribution" else []
+        message = refused(stage, "--ckpt_path=wrong.ckpt", *data)
+        assert time.perf_counter() - before < 5
+        assert "wrong.ckpt" in message
+        assert len(message.strip().splitlines()) <= 2
+    assert "antigravity" not in sys.modules

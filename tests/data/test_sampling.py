@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from facelightning.data.sampling import EvaluationSampler, Key, ResumableLoader, TrainSampler, mix
+from facelightning.errors import ConfigurationError
 
 Batch = list[tuple[int, int]]
 
@@ -192,3 +193,32 @@ def test_two_cycling_loaders_continue_behind_every_step(short: int, long: int, t
         assert shown == cycles[: len(shown)]
     for step in range(1, len(straight) + 1):
         assert fit(tmp_path, short, long, str(tmp_path / f"step={step}.ckpt")) == straight[step:]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"batch_size": 7}, r"batch_size 4 \(here 7\)"),
+        ({"seed": 9}, r"seed 0 \(here 9\)"),
+        ({"size": 22}, r"samples 21 \(here 22\)"),
+        ({"world_size": 2}, r"processes 1 \(here 2\)"),
+    ],
+)
+def test_an_epoch_goes_on_as_it_began(change: dict[str, int], message: str) -> None:
+    """Else some samples would come twice and others never."""
+
+    def loader(size: int = 21, seed: int = 0, batch_size: int = 4, world_size: int = 1) -> ResumableLoader:
+        return ResumableLoader(Echo(size), sampler=TrainSampler(size, seed, 0, world_size), batch_size=batch_size)
+
+    first = loader()
+    batches = iter(first)
+    next(batches), next(batches)
+    resumed = loader(**change)
+    resumed.load_state_dict(first.state_dict())
+    with pytest.raises(ConfigurationError, match=f"amid an epoch with {message}: resume as it began"):
+        next(iter(resumed))
+    at_the_end = loader(**change)
+    list(batches)
+    at_the_end.load_state_dict(first.state_dict())
+    at_the_end.sampler.set_epoch(1)
+    assert list(at_the_end)  # between epochs there is nothing to mix up

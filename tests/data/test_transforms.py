@@ -1,6 +1,8 @@
 """Image, mask and landmarks stay together: through the fit to one size, through augmentation, through the mirror."""
 
 import random
+import re
+from pathlib import Path
 from typing import Any
 
 import albumentations as A
@@ -9,6 +11,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
+import facelightning
 from facelightning.data.files import Record
 from facelightning.data.transforms import LANDMARKS_MIRRORED, FaceTransform
 from facelightning.labels import HELEN7, HELEN11, IGNORE_INDEX, LabelSpace
@@ -203,3 +206,10 @@ def test_seeds_as_large_as_the_sampler_yields() -> None:
     unchanged = torch.from_numpy(record()["image"]).permute(2, 0, 1)
     kept = sum(torch.equal(flips(record(), seed)["image"], unchanged) for seed in seeds)
     assert 6 <= kept <= 26  # about half
+
+
+def test_one_module_imports_albumentations() -> None:
+    package = Path(facelightning.__file__).parent
+    texts = {path.relative_to(package).as_posix(): path.read_text() for path in package.rglob("*.py")}
+    found = [name for name, text in texts.items() if re.search(r"^\s*(import|from) albumentations", text, re.MULTILINE)]
+    assert found == ["data/transforms.py"]

@@ -22,7 +22,7 @@ from facelightning.errors import ConfigurationError, DataNotFoundError
 from facelightning.reproduce import tables
 from facelightning.reproduce.command import reproduce
 from facelightning.reproduce.plan import Plan, Run, check_settings, write_settings
-from facelightning.reproduce.scheduler import _is_whole
+from facelightning.reproduce.scheduler import _is_whole, alone
 from facelightning.reproduce.tables import read_tables
 from facelightning.tasks import TASKS
 from tests.conftest import SIZE
@@ -221,6 +221,39 @@ class TestCommand:
         with pytest.raises(SystemExit):
             main(["reproduce", "--recpie=small", "--dry-run"])
         assert "did you mean recipe?" in capsys.readouterr().err
+
+    def test_windows_gets_one_sentence(
+        self, faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setattr(sys, "platform", "win32")
+        assert main(["reproduce", f"--celeba={faces / 'celeba'}", "--rows=[avg]", f"--output={tmp_path}"]) == 1
+        sentence = "facelightning: reproduce trains on Linux and macOS only: on Windows, start it in WSL\n"
+        assert capsys.readouterr().err == sentence
+
+    def test_dry_run_needs_no_locks(self, tmp_path: Path) -> None:
+        """Nor the module that has them, which Windows lacks."""
+        code = "import sys; sys.modules['fcntl'] = None; from facelightning.__main__ import main; "
+        done = subprocess.run([sys.executable, "-c", f"{code}sys.exit(main(['reproduce', '--dry-run']))"], cwd=tmp_path)
+        assert done.returncode == 0
+
+    def test_a_training_that_outlives_its_parent_keeps_the_lock(self, tmp_path: Path) -> None:
+        code = (
+            "import subprocess, sys; from pathlib import Path; from facelightning.reproduce.scheduler import alone\n"
+            "with alone(Path('.')):\n"
+            "    child = subprocess.Popen([sys.executable, '-c', 'input()'], close_fds=False)\n"
+            "    print('locked', flush=True); child.wait()"
+        )
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        parent = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, **pipes)
+        assert parent.stdout is not None and parent.stdin is not None
+        assert parent.stdout.readline() == "locked\n"
+        parent.kill()
+        parent.wait()
+        with alone(tmp_path, wait=False) as mine:
+            assert not mine
+        parent.stdin.close()  # ends the child
+        with alone(tmp_path) as mine:  # waits for that
+            assert mine
 
     def test_a_kill_changes_nothing(self, faces: Path, tmp_path: Path) -> None:
         """Killed in mid-training and started again, the table is that of a run without interruption."""

@@ -283,7 +283,7 @@ class TestMismatch:
         older = {key: value for key, value in content.items() if key != "facelightning"} | {
             "facelightning_task": "SegNet"
         }
-        for changed, words in ((newer, f"has format {FORMAT + 1}.*reads format {FORMAT}"), (older, "older version")):
+        for changed, words in ((newer, f"has format {FORMAT + 1}.*reads {FORMAT}"), (older, "older version")):
             path = tmp_path / "changed.ckpt"
             torch.save(changed, path)
             for use in (

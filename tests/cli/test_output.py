@@ -1,0 +1,112 @@
+"""What a user reads: every line that a command prints, and no line more."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from facelightning.__main__ import main
+from tests.test_configs import small_overlay
+
+BEST = "runs/segnet/version_0/checkpoints/best.ckpt"
+SCORES = [
+    "  parsing      mean IoU # %   mean F1 (foreground) # %   overall F1 (parts) # %",
+    "  IoU          background #   hair #   face_skin #   eyes #   eyebrows #   mouth #   nose #",
+]
+
+
+def run(folder: Path, *args: str) -> tuple[list[str], list[str]]:
+    """The lines on stdout and on stderr of a command in a process of its own; ``#`` is any number."""
+    command = [sys.executable, "-m", "facelightning", *args]
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONWARNINGS"}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    out, err = (re.sub(r"\b\d+\.\d+\b", "#", text).splitlines() for text in (done.stdout, done.stderr))
+    return out, err
+
+
+@pytest.fixture(scope="module")
+def printed(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str], list[str]]:
+    """A small training, with augmentations: its folder, and what it printed."""
+    folder = tmp_path_factory.mktemp("output")
+    small = small_overlay("segnet.yaml", faces, folder)
+    return folder, *run(folder, "fit", "--config=segnet.yaml", "--recipe=small", f"--config={small}")
+
+
+def test_every_line_of_a_training(printed: tuple[Path, list[str], list[str]]) -> None:
+    _, out, err = printed
+    assert out == ["scores of the last validation", *SCORES]
+    assert err == [
+        "SegNet: 13,836 parameters",
+        "run folder: runs/segnet/version_0",
+        "`Trainer.fit` stopped: `max_steps=2` reached.",
+        "run folder: runs/segnet/version_0",
+    ]
+
+
+def test_every_line_of_a_test(printed: tuple[Path, list[str], list[str]]) -> None:
+    folder, *_ = printed
+    out, err = run(folder, "test", f"--ckpt_path={BEST}", "--trainer.enable_progress_bar=false")
+    assert out == ["test scores", *SCORES]
+    assert err == [
+        f"Loaded model weights from the checkpoint at {BEST}",
+        f"written: {folder}/runs/segnet/version_1/test_results.json",
+    ]
+
+
+def test_every_line_of_a_resumed_training(printed: tuple[Path, list[str], list[str]]) -> None:
+    folder, *_ = printed
+    last = BEST.replace("best", "last")
+    out, err = run(folder, "fit", f"--ckpt_path={last}", "--trainer.max_steps=4", "--trainer.logger.version=more")
+    assert out == ["scores of the last validation", *SCORES]
+    assert err == [
+        "SegNet: 13,836 parameters",
+        "run folder: runs/segnet/more",
+        "the one-cycle schedule of 2 steps had ended: it restarts warm at step 2 of a plan of 4 steps",
+        f"Restored all states from the checkpoint at {last}",
+        "`Trainer.fit` stopped: `max_steps=4` reached.",
+        "run folder: runs/segnet/more",
+    ]
+
+
+def on_a_terminal(folder: Path, *args: str) -> list[str]:
+    """The lines of a command on both streams, with its progress bars."""
+    words = [sys.executable, "-m", "facelightning", *args]
+    done = subprocess.run(words, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=240)
+    return re.split(r"[\r\n]+", re.sub(r"\b\d+\.\d+(?= %|  |$)", "#", done.stdout.strip(), flags=re.MULTILINE))
+
+
+def test_lines_do_not_stand_in_a_progress_bar(printed: tuple[Path, list[str], list[str]], faces: Path) -> None:
+    folder, *_ = printed
+    lines = on_a_terminal(folder, "test", f"--ckpt_path={BEST}", "--trainer.logger.version=bar")
+    assert any("Testing DataLoader 0: 100%" in line for line in lines)
+    start = lines.index("test scores")
+    assert lines[start : start + 3] == ["test scores", *SCORES]
+    assert f"written: {folder}/runs/segnet/bar/test_results.json" in lines
+    data = ["--data=CelebADataModule", f"--data.root={faces / 'celeba'}"]
+    lines = on_a_terminal(folder, "validate", f"--ckpt_path={BEST}", *data)
+    assert lines[-1] == "facelightning: SegNet: the val data has nothing that this task predicts"
+
+
+def test_gpus_that_are_not_there(
+    command: Callable[..., None], faces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = small_overlay("avg.yaml", faces, tmp_path)
+    (tmp_path / "small.yaml").write_text(Path(small).read_text().replace("accelerator: cpu", "benchmark: false"))
+    words = ["fit", "--config=avg.yaml", f"--config={tmp_path / 'small.yaml'}", "--config=overlays/multi_gpu.yaml"]
+    assert main(words) == 1
+    sentence = "facelightning: trainer.accelerator gpu: torch finds no GPU here; add --config overlays/cpu.yaml"
+    assert capsys.readouterr().err.splitlines()[-1] == sentence
+    command(*words, "--config=overlays/cpu.yaml")
+
+
+def test_frozen_parameters_are_counted_apart(printed: tuple[Path, list[str], list[str]], faces: Path) -> None:
+    folder, *_ = printed
+    small = small_overlay("ssp.yaml", faces, folder)
+    parser = f"--model.regions.checkpoint={BEST}"
+    _, err = run(folder, "fit", "--config=ssp.yaml", f"--config={small}", parser)
+    assert err[0] == "AttributeNet: 39,962 parameters, 13,836 of them frozen"

@@ -1,0 +1,170 @@
+"""Training on several processes: as one would, resumed exactly, and ended together."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from facelightning.data.sampling import TrainSampler
+from tests.test_processes import environment, run_on, training
+from tests.test_resume import assert_same
+
+OWN = """
+import os, signal
+from facelightning.tasks import AttributeNet, JointNet
+from torch import nn
+
+class Fixed(JointNet):
+    def train(self, mode=True):
+        for module in super().train(mode).modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+        return self
+
+class Diverging(AttributeNet):
+    def training_step(self, batch, batch_idx):
+        if self.global_step == 1 and self.global_rank == 0:
+            batch["attributes"] *= float("inf")
+        return super().training_step(batch, batch_idx)
+
+class Killed(AttributeNet):
+    def training_step(self, batch, batch_idx):
+        if self.global_step == 1 and self.global_rank == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().training_step(batch, batch_idx)
+"""
+"""Tasks of a user's own: batch statistics that do not change; one process that diverges; one that is killed."""
+
+EPOCHS = ("--trainer.max_epochs=2", "--trainer.check_val_every_n_epoch=1")
+
+
+def overlay(path: Path) -> str:
+    """A step of two batches, a validation after the third of five, and a checkpoint after each of both."""
+    keep = {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint"}
+    every = {"auto_insert_metric_name": False, "save_top_k": -1}
+    callbacks = [
+        {"init_args": every | {"filename": "step_{step}", "every_n_train_steps": 1}},
+        {"init_args": every | {"filename": "validation_{step}", "save_on_train_epoch_end": False}},
+    ]
+    trainer = {"accumulate_grad_batches": 2, "callbacks": [keep | each for each in callbacks]}
+    path.write_text(yaml.safe_dump({"trainer": trainer}))
+    return f"--config={path}"
+
+
+def checkpoint(run: str, name: str) -> dict[str, Any]:
+    content: dict[str, Any] = torch.load(f"runs/{run}/checkpoints/{name}.ckpt", weights_only=True)
+    return content
+
+
+def test_two_processes_train_resume_and_predict_as_one(
+    command: Callable[..., None], faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    joint = [*training("quickstart", faces), *EPOCHS, "--data.faces=[20,11,13]", "--data.masks=[8,5,7]"]
+    root = tmp_path / "faces"
+    joint = [word.replace(f"--data.root={faces}", f"--data.root={root}") for word in joint]
+    fixed = [*joint, "--model=own.Fixed", "--model.width=2", "--model.optimizer=adagrad", "--model.learning_rate=0.001"]
+    fixed += ["--model.pooling=AveragePooling", "--model.head=LinearHead"]
+    halves = ["--data.batch_size=2", "--data.mask_batch_size=1"]
+    command(*fixed, "--data.batch_size=4", "--data.mask_batch_size=2", "--trainer.logger.version=fixed")
+
+    whole = [*joint, *halves, overlay(tmp_path / "keep.yaml"), "--trainer.val_check_interval=3"]
+    resumed = {
+        name: f"runs/quickstart/whole/checkpoints/{name}.ckpt" for name in ("step_2", "validation_1", "validation_4")
+    }
+    # one image a batch, because batches of other sizes round differently
+    predict = ["predict", f"--ckpt_path={resumed['step_2']}", "--data.batch_size=1", "--data.mask_batch_size=1"]
+    run_on(
+        2,
+        [
+            [*fixed, *halves, "--trainer.logger.version=fixed_on_2"],
+            [*whole, "--trainer.logger.version=whole"],
+            *(["fit", f"--ckpt_path={path}", f"--trainer.logger.version={name}"] for name, path in resumed.items()),
+            [*predict, "--trainer.logger.version=predicted_on_2"],
+        ],
+    )
+    command(*predict, "--trainer.strategy=auto", "--trainer.devices=1", "--trainer.logger.version=predicted")
+
+    ours, theirs = (checkpoint(f"quickstart/{name}", "last") for name in ("fixed_on_2", "fixed"))
+    assert ours["global_step"] == theirs["global_step"] == 10
+    for key, weight in theirs["state_dict"].items():
+        torch.testing.assert_close(ours["state_dict"][key], weight, rtol=0, atol=1e-6)
+
+    assert "facelightning_gradients" not in checkpoint("quickstart/whole", "step_2")
+    for name in ("validation_1", "validation_4"):
+        pending = checkpoint("quickstart/whole", name)["facelightning_gradients"]
+        assert any((first != second).any() for first, second in pending.values())  # of each process its own
+    end = checkpoint("quickstart/whole", "step_6")
+    for name in resumed:
+        for part in ("state_dict", "optimizer_states", "lr_schedulers"):
+            assert_same(checkpoint(f"quickstart/{name}", "step_6")[part], end[part])
+
+    one, two = (Path(f"runs/quickstart/{name}/predictions") for name in ("predicted", "predicted_on_2"))
+    tables = [sorted((folder / "attributes.csv").read_text().splitlines()) for folder in (one, two)]
+    assert len(tables[0]) == 1 + 13 + 7
+    assert tables[0] == tables[1]
+    masks = [{path.name: path.read_bytes() for path in (folder / "parsing").iterdir()} for folder in (one, two)]
+    assert masks[0] == masks[1]
+
+
+def ended(folder: Path, celeba: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """A training on two processes that must fail, as a user starts it."""
+    (folder / "own.py").write_text(OWN)
+    arguments = [*training("avg", celeba.parent), *EPOCHS, "--trainer.strategy=ddp", "--trainer.devices=2"]
+    run = [sys.executable, "-m", "facelightning", *arguments, *words]
+    path = os.pathsep.join([str(folder), str(Path(__file__).parents[1])])
+    done = subprocess.run(run, cwd=folder, env=environment(PYTHONPATH=path), capture_output=True, text=True, timeout=60)
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    return done
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--model=own.Diverging"], "facelightning: the attributes loss is not finite in epoch 0, step 1"),
+        (["--model=own.Killed"], "facelightning: process 1 was ended by SIGKILL"),
+    ],
+    ids=["diverging", "killed"],
+)
+def test_all_processes_end_with_one(words: list[str], message: str, faces: Path, tmp_path: Path) -> None:
+    done = ended(tmp_path, faces / "celeba", *words, "--model.width=2")
+    assert done.stderr.count(message) == done.stderr.count("facelightning: ") == 1, done.stderr
+
+
+def test_an_image_that_one_process_cannot_read_ends_all(faces: Path, tmp_path: Path) -> None:
+    shutil.copytree(faces / "celeba", tmp_path / "celeba")
+    index, _ = next(iter(TrainSampler(21, seed=0, rank=1, world_size=2)))
+    image = next((tmp_path / "celeba").rglob(f"{index + 1:06d}.jpg"))
+    image.write_bytes(b"no image")
+    done = ended(tmp_path, tmp_path / "celeba")
+    assert done.stderr.count("facelightning: ") == done.stderr.count(image.name) == 1, done.stderr
+
+
+def test_sigterm_ends_all_processes(faces: Path, tmp_path: Path) -> None:
+    words = [*training("avg", faces), *EPOCHS[1:], "--trainer.strategy=ddp", "--trainer.devices=2"]
+    run = [sys.executable, "-m", "facelightning", *words, "--trainer.max_epochs=10000"]
+    with (tmp_path / "errors.txt").open("w") as errors:
+        process = subprocess.Popen(run, cwd=tmp_path, env=environment(), stderr=errors, start_new_session=True)
+    try:
+        while not list(tmp_path.rglob("last.ckpt")):
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.terminate()
+        assert process.wait(60) == 143
+        with pytest.raises(ProcessLookupError):  # nobody of its group is left
+            os.killpg(process.pid, 0)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
