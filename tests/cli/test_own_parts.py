@@ -1,13 +1,12 @@
-"""A part of the user's own: one module and one line, from training to prediction, in new processes."""
+"""A part of the user's own: one module and one line, from training to prediction."""
 
-import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from facelightning.__main__ import main
 from tests.conftest import SIZE
 
 POOLING = """
@@ -21,33 +20,31 @@ class MaxPooling(Pooling):
         vectors = features.amax(dim=(2, 3)).unsqueeze(1)
         return Pooled(vectors, vectors[..., :1] == vectors[..., :1])
 """
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
 OWN = "model: {init_args: {width: 2, pooling: mine.MaxPooling}}"
+BEST = "--ckpt_path=runs/avg/version_0/checkpoints/best.ckpt"
 
 
 @pytest.fixture
-def run(tmp_path: Path, faces: Path) -> Run:
-    (tmp_path / "mine.py").write_text(POOLING)
-    (tmp_path / "own.yaml").write_text(f"extends: avg.yaml\n{OWN}\n")
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.getcwd()])}
+def run(tmp_path: Path, faces: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    Path("mine.py").write_text(POOLING)
+    Path("own.yaml").write_text(f"extends: avg.yaml\n{OWN}\n")
     small = [f"--data.image_size={list(SIZE)}", "--data.batch_size=4", "--data.num_workers=0"]
     small += [f"--data.root={faces / 'celeba'}", "--trainer.enable_progress_bar=false"]
 
-    def call(*words: str) -> "subprocess.CompletedProcess[str]":
-        command = [sys.executable, "-m", "facelightning", *words, *small]
-        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    def call(*words: str) -> int:
+        sys.modules.pop("mine", None)  # as in a new process
+        return main([*words, *small])
 
     return call
 
 
-def test_from_training_to_prediction(run: Run, tmp_path: Path) -> None:
-    done = run("fit", "--config=own.yaml", "--trainer.max_steps=2")
-    assert done.returncode == 0, done.stderr
-    best = "--ckpt_path=runs/avg/version_0/checkpoints/best.ckpt"
-    refused = run("test", best)
-    assert refused.returncode == 1
-    assert "names a class mine.MaxPooling, which a checkpoint may not: pass the --config that does" in refused.stderr
+def test_from_training_to_prediction(run: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("fit", "--config=own.yaml", "--trainer.max_steps=2") == 0
+    assert run("test", BEST) == 1
+    refusal = "names a class mine.MaxPooling, which a checkpoint may not: pass the --config that does"
+    assert refusal in capsys.readouterr().err
     for command in ("test", "predict"):
-        done = run(command, best, "--config=own.yaml")
-        assert done.returncode == 0, done.stderr
-    assert list(tmp_path.glob("runs/avg/*/predictions/attributes.csv"))
+        assert run(command, BEST, "--config=own.yaml") == 0
+    assert list(Path("runs").glob("avg/*/predictions/attributes.csv"))

@@ -53,7 +53,7 @@ def test_whole_images_leave_no_failures(command: Callable[..., None], runs: Path
     assert {path.name for path in PREDICTIONS.iterdir()} == {"attributes.csv", "parsing"}
 
 
-@pytest.mark.parametrize("broken", [{9}, {0, 2, 4, 6, 8}], ids=["one", "all of the first process"])
+@pytest.mark.parametrize("broken", [{0, 2, 4, 6, 8}], ids=["all of the first process"])
 def test_two_processes_list_the_failures_of_both(broken: set[int], runs: Path, tmp_path: Path) -> None:
     names = write_photographs(tmp_path / "photos", 10, broken)
     words = [*PREDICT, *HERE, "--data.num_workers=0", "--trainer.strategy=ddp", "--trainer.devices=2"]
