@@ -22,7 +22,7 @@ from facelightning.errors import ConfigurationError, DataNotFoundError
 from facelightning.reproduce import tables
 from facelightning.reproduce.command import reproduce
 from facelightning.reproduce.plan import Plan, Run, check_settings, write_settings
-from facelightning.reproduce.scheduler import _is_whole, alone
+from facelightning.reproduce.scheduler import _advance, _is_whole, alone
 from facelightning.reproduce.tables import read_tables
 from facelightning.tasks import TASKS
 from tests.conftest import SIZE
@@ -48,6 +48,20 @@ def small(folder: Path) -> str:
 
 
 class TestRows:
+    def test_every_run_has_its_seed(self, tmp_path: Path) -> None:
+        plan = Plan({"celeba": "/celeba", "helen": "/helen"}, None, [], tmp_path)
+        for name in plan.rows:
+            for seed in (0, 3):
+                assert f"--seed_everything={seed}" in plan.add(name, seed).command
+
+    def test_what_starts_from_a_failure_is_left_out(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        plan = Plan({"celeba": "/celeba", "helen": "/helen"}, None, [], tmp_path)
+        ssp = plan.add("ssp", 0)
+        runs, failed = list(plan.runs.values()), list(ssp.parents)
+        assert _advance(ssp, runs, failed, attribution=False)
+        assert failed[-1] is ssp
+        assert "[2/2] ssp, seed 0: skipped, because segnet, seed 0 failed" in capsys.readouterr().err
+
     def test_every_row_has_its_configurations_data_and_parents(self, tmp_path: Path) -> None:
         plan = Plan({}, None, [], tmp_path)
         titles = [row for table in read_tables() for row in table.rows]
