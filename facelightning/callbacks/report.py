@@ -76,7 +76,9 @@ class Report(Callback):
         if folder is not None and trainer.is_global_zero and isinstance(pl_module, FaceTask):
             folder.path.mkdir(parents=True, exist_ok=True)
             results = json.dumps(_without_nan(pl_module.results["test"]), indent=2, allow_nan=False)
-            folder.results.write_text(results + "\n", encoding="utf-8")
+            part = folder.results.with_suffix(".part")  # whole or not there
+            part.write_text(results + "\n", encoding="utf-8")
+            part.replace(folder.results)
             rank_zero_info(f"written: {folder.results}")
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
