@@ -84,7 +84,7 @@ class Checkpoint:
                 f"{path} is damaged: its task must be a name, its settings and configuration keys and values"
             )
         if _names_weights(about["settings"]):
-            raise CheckpointError(f"{path} names weights to begin with, of which a checkpoint has no need")
+            raise CheckpointError(f"{path} names initial weights, which a checkpoint does not need")
         weights = content["state_dict"]
         if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
             raise CheckpointError(f"{path} is damaged: its weights must be tensors by name")

@@ -52,7 +52,7 @@ def find_config(name: str, folder: Path) -> Path:
 
 
 MAX_VALUES = 100_000
-"""That a configuration may hold: a few hundred bytes of YAML aliases can stand for more than any memory."""
+"""The most that a configuration may hold: a few hundred bytes of YAML aliases can stand for more than any memory."""
 
 
 def _size(value: Any, known: dict[int, float]) -> float:
@@ -75,7 +75,7 @@ def read_config(path: Path) -> dict[str, Any]:
         raise ConfigurationError(f"configuration {path} is not YAML: {reason}") from None
     if _size(content, {}) > MAX_VALUES:
         raise ConfigurationError(
-            f"configuration {path} unfolds to more than {MAX_VALUES} values: write no such aliases"
+            f"configuration {path} unfolds to more than {MAX_VALUES} values: use fewer aliases"
         )
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise ConfigurationError(f"configuration {path} must hold keys and values, not a {type(content).__name__}")

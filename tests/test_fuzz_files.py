@@ -19,7 +19,7 @@ from tests.tasks.tiny import FACTS, QUIET, save
 
 pytestmark = QUIET
 
-BOMB = "\n".join(["a: &a [x]", *(f"{b}: &{b} [{', '.join(['*' + a] * 9)}]" for a, b in zip("abcdefgh", "bcdefghi"))])  # noqa: B905
+BOMB = "\n".join(["a: &a [x]", *(f"{b}: &{b} [{', '.join(['*' + a] * 9)}]" for a, b in zip("abcdefgh", "bcdefghi"))])  # noqa: B905  # pairs
 LOOP = "a: &a [*a]"
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=10),

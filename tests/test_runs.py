@@ -78,3 +78,11 @@ def test_a_folder_is_claimed_once_and_not_before_it_is_needed(tmp_path: Path) ->
     assert Path(logger.log_dir) == tmp_path / "avg" / "version_0" == Path(logger.log_dir)
     assert RunLogger(tmp_path, "avg").version == 1
     assert Path(RunLogger(tmp_path, "avg", "mine").log_dir) == tmp_path / "avg" / "mine"
+
+
+def test_a_folder_that_another_run_has_just_claimed_is_left_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both saw that ``version_0`` was free."""
+    monkeypatch.setattr(CSVLogger, "version", property(lambda logger: 0))
+    assert [RunLogger(tmp_path, "avg").version for _ in range(3)] == [0, 1, 2]

@@ -34,4 +34,4 @@ def render(figure: Figure) -> Image:
     """A figure as an RGB image."""
     canvas = FigureCanvasAgg(figure)  # drawn in memory: no display, no global state of pyplot
     canvas.draw()  # type: ignore[no-untyped-call]  # matplotlib is only partly typed
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]  # as above

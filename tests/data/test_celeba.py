@@ -308,7 +308,7 @@ HTML = "<!DOCTYPE html><title>Google Drive - Quota exceeded</title>"
         ),
         *(
             pytest.param(
-                edit(name, lambda s, image=image: s.replace("000003.jpg", image)),  # type: ignore[misc]
+                edit(name, lambda s, image=image: s.replace("000003.jpg", image)),  # type: ignore[misc]  # bound by its default
                 rf"{name}, line \d: expected an image's name without a folder, found '{re.escape(image)}'",
                 id=f"{image} in {name}",
             )
@@ -317,7 +317,7 @@ HTML = "<!DOCTYPE html><title>Google Drive - Quota exceeded</title>"
         ),
         *(
             pytest.param(
-                edit(name, lambda s, end=end: s + end + "\n"),  # type: ignore[misc]
+                edit(name, lambda s, end=end: s + end + "\n"),  # type: ignore[misc]  # bound by its default
                 rf"{name}, line \d+: other {what} than in line \d",
                 id=f"an image with two {what}",
             )

@@ -225,7 +225,7 @@ HTML = "<!DOCTYPE html><title>Google Drive - Quota exceeded</title>"
         ),
         *(
             pytest.param(
-                edit("exemplars.txt", lambda s, name=name: f"{s}4 , {name}\n"),  # type: ignore[misc]
+                edit("exemplars.txt", lambda s, name=name: f"{s}4 , {name}\n"),  # type: ignore[misc]  # bound by its default
                 DataFormatError,
                 r"exemplars\.txt, line 4: expected '<number> , <id>', found '4 , ",
                 id=f"{name[:12]!r} for an id",

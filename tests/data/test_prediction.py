@@ -100,14 +100,14 @@ def test_a_joint_prediction_reads_on_in_both(copy_of_faces: Path) -> None:
         assert isinstance(loader, PredictionLoader)
         with pytest.warns(UserWarning, match=r"\d+ images are left out"):
             assert list(loader) == []
-        assert len(loader.failures) == len(loader.dataset.names)  # type: ignore[attr-defined]
+        assert len(loader.failures) == len(loader.dataset.names)  # type: ignore[attr-defined]  # a Readable
 
 
 def test_a_mistake_in_the_program_still_stops_it(tmp_path: Path) -> None:
     write_photographs(tmp_path / "photos", 3, set())
     data = FolderDataModule(str(tmp_path / "photos"), **SMALL, num_workers=0)
     data.setup("predict")
-    data.dataset("test").transform = None  # type: ignore[assignment]
+    data.dataset("test").transform = None  # type: ignore[assignment]  # broken on purpose
     with pytest.raises(TypeError):
         list(data.predict_dataloader())
     with pytest.raises(FacelightningError, match="use_distributed_sampler=False"):
