@@ -74,9 +74,7 @@ def read_config(path: Path) -> dict[str, Any]:
         reason = quoted(" ".join(str(error).split()), 120)
         raise ConfigurationError(f"configuration {path} is not YAML: {reason}") from None
     if _size(content, {}) > MAX_VALUES:
-        raise ConfigurationError(
-            f"configuration {path} unfolds to more than {MAX_VALUES} values: use fewer aliases"
-        )
+        raise ConfigurationError(f"configuration {path} unfolds to more than {MAX_VALUES} values: use fewer aliases")
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise ConfigurationError(f"configuration {path} must hold keys and values, not a {type(content).__name__}")
     return content
