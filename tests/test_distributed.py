@@ -3,11 +3,8 @@
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +13,8 @@ import torch
 import yaml
 
 from facelightning.data.sampling import TrainSampler
-from tests.test_processes import environment, run_on, training
+from tests.processes import Command, run
+from tests.test_processes import run_on, training
 from tests.test_resume import assert_same
 
 OWN = """
@@ -118,15 +116,13 @@ def test_two_processes_train_resume_and_predict_as_one(
     assert masks[0] == masks[1]
 
 
-def ended(folder: Path, celeba: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def ended(folder: Path, celeba: Path, *words: str) -> Command:
     """A training on two processes that must fail, as a user starts it."""
     (folder / "own.py").write_text(OWN)
     arguments = [*training("avg", celeba.parent), *EPOCHS, "--trainer.strategy=ddp", "--trainer.devices=2"]
-    run = [sys.executable, "-m", "facelightning", *arguments, *words]
-    path = os.pathsep.join([str(folder), str(Path(__file__).parents[1])])
-    done = subprocess.run(run, cwd=folder, env=environment(PYTHONPATH=path), capture_output=True, text=True, timeout=60)
-    assert done.returncode != 0
-    assert "Traceback" not in done.stderr
+    done = run([*arguments, *words], folder=folder)
+    assert done.poll() != 0
+    assert "Traceback" not in done.err
     return done
 
 
@@ -140,7 +136,7 @@ def ended(folder: Path, celeba: Path, *words: str) -> subprocess.CompletedProces
 )
 def test_all_processes_end_with_one(words: list[str], message: str, faces: Path, tmp_path: Path) -> None:
     done = ended(tmp_path, faces / "celeba", *words, "--model.width=2")
-    assert done.stderr.count(message) == done.stderr.count("facelightning: ") == 1, done.stderr
+    assert done.err.count(message) == done.err.count("facelightning: ") == 1, done.err
 
 
 def test_an_image_that_one_process_cannot_read_ends_all(faces: Path, tmp_path: Path) -> None:
@@ -149,22 +145,16 @@ def test_an_image_that_one_process_cannot_read_ends_all(faces: Path, tmp_path: P
     image = next((tmp_path / "celeba").rglob(f"{index + 1:06d}.jpg"))
     image.write_bytes(b"no image")
     done = ended(tmp_path, tmp_path / "celeba")
-    assert done.stderr.count("facelightning: ") == done.stderr.count(image.name) == 1, done.stderr
+    assert done.err.count("facelightning: ") == done.err.count(image.name) == 1, done.err
 
 
 def test_sigterm_ends_all_processes(faces: Path, tmp_path: Path) -> None:
     words = [*training("avg", faces), *EPOCHS[1:], "--trainer.strategy=ddp", "--trainer.devices=2"]
-    run = [sys.executable, "-m", "facelightning", *words, "--trainer.max_epochs=10000"]
-    with (tmp_path / "errors.txt").open("w") as errors:
-        process = subprocess.Popen(run, cwd=tmp_path, env=environment(), stderr=errors, start_new_session=True)
-    try:
+    with Command([*words, "--trainer.max_epochs=10000"], folder=tmp_path) as training_on_two:
         while not list(tmp_path.rglob("last.ckpt")):
-            assert process.poll() is None
+            assert training_on_two.poll() is None
             time.sleep(0.01)
-        process.terminate()
-        assert process.wait(60) == 143
+        os.kill(training_on_two.pid, signal.SIGTERM)
+        assert training_on_two.wait(60) == 143
         with pytest.raises(ProcessLookupError):  # nobody of its group is left
-            os.killpg(process.pid, 0)
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+            os.killpg(training_on_two.pid, 0)

@@ -5,7 +5,6 @@ import math
 import warnings
 from concurrent.futures import ProcessPoolExecutor
 from datetime import timedelta
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from facelightning.labels import ATTRIBUTES, HELEN7, HELEN11, IGNORE_INDEX, LabelSpace
 from facelightning.metrics import AttributeScores, ParsingScores, average_precision
+from tests.processes import FORKS
 
 NAN = float("nan")
 FACE = LabelSpace(
@@ -292,6 +292,6 @@ def test_two_processes_score_exactly_as_one(tmp_path: Path) -> None:
     attributes = AttributeScores(ATTRIBUTES)
     attributes.update(*random_attributes())
     expected = json.dumps([parsing_scores(*random_masks()), attributes.compute()])
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(2, mp_context=FORKS) as pool:
         for results in pool.map(score_shares, range(2), [tmp_path / "store"] * 2):
             assert dict(zip(SHARES, results, strict=True)) == dict.fromkeys(SHARES, expected)

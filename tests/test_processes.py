@@ -1,18 +1,14 @@
 """Several processes give exactly the scores of one, whatever the numbers of samples divide by."""
 
 import json
-import os
 import socket
-import subprocess
-import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from tests.conftest import SIZE
-
-SECONDS = 240
-"""After which processes that wait for one another have failed."""
+from tests.processes import Command, environment, run
 
 SMALL = (
     f"--data.image_size={list(SIZE)}",
@@ -61,39 +57,22 @@ def best(name: str) -> str:
     return f"runs/{name}/version_0/checkpoints/best.ckpt"
 
 
-def environment(**variables: str) -> dict[str, str]:
-    return os.environ | {"OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"} | variables
-
-
 def run_on(count: int, commands: list[list[str]]) -> None:
     """Run commands one after the other in each of a group of processes."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    script = (
-        "import json, sys\nfrom facelightning.__main__ import main\nfor words in json.loads(sys.argv[1]):\n"
-        "    assert main(words) == 0\n"
-    )
     ddp = ["--trainer.strategy=ddp", f"--trainer.devices={count}"]
-    arguments = [sys.executable, "-c", script, json.dumps([[*words, *ddp] for words in commands])]
-    group = [
-        subprocess.Popen(
-            arguments,
-            env=environment(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), LOCAL_RANK=str(rank), NODE_RANK="0"),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(count)
-    ]
-    try:
-        for process in group:
-            _, errors = process.communicate(timeout=SECONDS)
-            assert process.returncode == 0, errors
-    finally:
-        for process in group:
-            process.kill()
-            process.wait()
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "NODE_RANK": "0"}
+    with ExitStack() as stack:
+        group = [
+            stack.enter_context(
+                Command(*([*words, *ddp] for words in commands), variables=environment(**address, LOCAL_RANK=str(rank)))
+            )
+            for rank in range(count)
+        ]
+        statuses = [command.wait() for command in group]
+    assert statuses == [0] * count, [command.err for command in group]
 
 
 def test_scores_do_not_depend_on_the_number_of_processes(command: Callable[..., None], faces: Path) -> None:
@@ -123,9 +102,8 @@ def test_a_training_on_two_processes_scores_as_one_does(command: Callable[..., N
     """As a user starts it: one command, which starts the other process."""
     words = [word for word in training("quickstart", faces) if not word.startswith("--test_after_fit")]
     two = ["--test_after_fit=true", "--trainer.strategy=ddp", "--trainer.devices=2"]
-    run = [sys.executable, "-m", "facelightning", *words, *two]
-    done = subprocess.run(run, env=environment(), capture_output=True, text=True, timeout=SECONDS)
-    assert done.returncode == 0, done.stderr
+    done = run([*words, *two])
+    assert done.poll() == 0, done.err
     command("test", f"--ckpt_path={best('quickstart')}", "--trainer.strategy=auto", "--trainer.devices=1")
     first, second = (Path(f"runs/quickstart/version_{n}/test_results.json").read_bytes() for n in (0, 1))
     check(json.loads(first))

@@ -1,7 +1,7 @@
 """Where a run's files lie, told by its logger or by a checkpoint of it."""
 
-import subprocess
-import sys
+from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import lightning as L
@@ -9,6 +9,7 @@ import pytest
 from lightning.pytorch.loggers import CSVLogger
 
 from facelightning.runs import RunFolder, RunLogger
+from tests.processes import FORKS
 
 
 def test_every_file_is_in_the_folder() -> None:
@@ -48,26 +49,20 @@ def test_a_trainer_tells_its_run(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())  # to ask makes nothing
 
 
-CLAIM = """
-import sys
-from facelightning.runs import RunLogger
-sys.stdin.readline()
-print(*(RunLogger(sys.argv[1], "avg").version for _ in range(30)))
-"""
+def claim(folder: Path, start: Barrier, found: Queue) -> None:
+    """Claim thirty folders, when all are there to begin."""
+    start.wait()
+    found.put([RunLogger(folder, "avg").version for _ in range(30)])
 
 
 def test_runs_that_start_at_one_moment_share_no_folder(tmp_path: Path) -> None:
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", CLAIM, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        for _ in range(2)
-    ]
+    start, found = FORKS.Barrier(2), FORKS.Queue()
+    processes = [FORKS.Process(target=claim, args=(tmp_path, start, found)) for _ in range(2)]
     for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("\n")
-        process.stdin.flush()
-    numbers = [int(number) for process in processes for number in process.communicate()[0].split()]
+        process.start()
+    numbers = found.get(timeout=60) + found.get(timeout=60)
+    for process in processes:
+        process.join()
     assert sorted(numbers) == list(range(60))
     assert len(list((tmp_path / "avg").iterdir())) == 60
 

@@ -34,17 +34,16 @@ class SaveConfig(SaveConfigCallback):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Runs on every process: ``log_dir`` is a collective call."""
-        self.folder = RunFolder.of(trainer)
+        self.folder, self.text = RunFolder.of(trainer), self.parser.dump(self.config, skip_none=False)
         super().setup(trainer, pl_module, stage)
 
     def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Runs on the first process only."""
-        text = self.parser.dump(self.config, skip_none=False)
         for logger in trainer.loggers:
-            logger.log_hyperparams({"config": yaml.safe_load(text)})
+            logger.log_hyperparams({"config": yaml.safe_load(self.text)})
         if self.folder is not None:
             self.folder.path.mkdir(parents=True, exist_ok=True)
-            self.folder.config.write_text(text, encoding="utf-8")
+            self.folder.config.write_text(self.text, encoding="utf-8")
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Remove the folder of a run that failed before it wrote anything else."""
@@ -57,7 +56,7 @@ class SaveConfig(SaveConfigCallback):
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Store the configuration that a test or prediction needs when none is given."""
-        checkpoint["facelightning_config"] = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
+        checkpoint["facelightning_config"] = yaml.safe_load(self.text)
 
 
 class FaceCLI(LightningCLI):
@@ -74,6 +73,7 @@ class FaceCLI(LightningCLI):
 
     def __init__(self, args: Sequence[str]) -> None:
         quiet()
+        self.command = self.own_command or args[0]
         self.checkpoint: Checkpoint | None = None
         self.any_size = False
         try:
@@ -96,6 +96,11 @@ class FaceCLI(LightningCLI):
             if hasattr(self, "trainer"):
                 end_together(self.trainer, error)
             raise
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # static in Lightning
+        """The one that is called: the parsers of the others would take most of the time."""
+        every = LightningCLI.subcommands()
+        return every if self.own_command else {self.command: every[self.command]}
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """A parser whose ``--config`` finds bundled files."""
@@ -124,7 +129,7 @@ class FaceCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse the command line, completed from the checkpoint."""
-        words, command = with_recipe(args), self.own_command or args[0]
+        words, command = with_recipe(args), self.command
         configs, training = merge(words), command == "fit"
         path = [configs.get("ckpt_path"), *(path for *_, path in options(words, "--ckpt_path"))][-1]
         helps = ("--model", "--data.help", "-h", "--help", "--print_config")

@@ -48,6 +48,9 @@ class FaceParser(LightningArgumentParser):
         hint = ""
         if re.search(r"are required: (\w+\.)?(data|model)\b", message):
             message = "there is no model or no data: give --config NAME.yaml, such as quickstart.yaml, before overlays"
+        elif classes and key and classes[-1] in _class_names():
+            kind = re.search(r"facelightning[\w.]*\.(\w+)[\]']", message)
+            message, classes = f"{key[1]} takes {f'a {kind[1]}' if kind else 'another class'}, not {classes[-1]}", []
         elif classes:
             message = f"no class is named {classes[-1]}"
         elif key and values:
@@ -69,12 +72,9 @@ class FaceParser(LightningArgumentParser):
         for path in re.findall(r"class_path '([\w.]+)'", message):
             module, _, name = path.rpartition(".")
             found = getattr(import_module(module), name, None)
-            names |= {name for base in inspect.getmro(found) for name in _arguments(base)} if found else set()
+            bases = inspect.getmro(found)[:-1] if found else ()  # the last is object
+            names |= {name for base in bases for name in inspect.signature(base).parameters}
         return sorted(names)
-
-
-def _arguments(part: type) -> set[str]:
-    return set(inspect.signature(part).parameters) if part is not object else set()
 
 
 def _class_names() -> list[str]:

@@ -86,10 +86,11 @@ def max_pool() -> nn.MaxPool2d:
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Keep a module in evaluation mode during a ``with`` block."""
-    training = module.training
+    """Keep a module in evaluation mode during a ``with`` block; after it, each part is in the mode it was in."""
+    modes = {part: part.training for part in module.modules()}
     module.eval()
     try:
         yield
     finally:
-        module.train(training)
+        for part, training in modes.items():
+            part.training = training

@@ -13,6 +13,7 @@ from facelightning.checkpoint import FORMAT, Checkpoint, built_from, plain, rest
 from facelightning.errors import CheckpointError, ConfigurationError, DivergenceError
 from facelightning.facts import DataFacts, shown_apart
 from facelightning.objectives import Batch, Objective, Output
+from facelightning.tasks.lightning_details import end_at_sigterm
 from facelightning.tasks.saving import AtomicCheckpoints
 from facelightning.tasks.scoring import Scoring, check_finite
 
@@ -160,11 +161,17 @@ class FaceTask(L.LightningModule):
 
     def on_validation_start(self) -> None:
         """Discard what an interrupted validation left."""
+        end_at_sigterm(self.trainer)
         self.validation.reset()
 
     def on_test_start(self) -> None:
         """Discard what an interrupted test left."""
+        end_at_sigterm(self.trainer)
         self.testing.reset()
+
+    def on_predict_start(self) -> None:
+        """SIGTERM ends it."""
+        end_at_sigterm(self.trainer)
 
     def on_validation_epoch_end(self) -> None:
         """Log the scores of the whole validation set."""

@@ -6,6 +6,7 @@ import threading
 
 import lightning as L
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.pytorch.trainer.states import TrainerFn
 
 
 def forget_loaders(trainer: L.Trainer) -> None:
@@ -32,14 +33,16 @@ def begin_next_epoch(trainer: L.Trainer) -> None:
 
 
 def end_at_sigterm(trainer: L.Trainer) -> None:
-    """Let SIGTERM end a training on several processes that Lightning started; call it in ``on_train_start``.
+    """Let SIGTERM end a command that Lightning does not; call it when the first batch is about to come.
 
-    Lightning 2.5 and 2.6 tell the processes by a broadcast within the signal's handler, amid other communication: they
-    wait for one another forever. The handler before theirs returns when the training ends.
+    Lightning 2.5 and 2.6 end a training on one process, but no other command. Several processes they tell by a
+    broadcast within the signal's handler, amid other communication: they wait for one another forever. The handler
+    before theirs returns when the command ends.
     """
     environment = getattr(trainer.strategy, "cluster_environment", None)
-    main = threading.current_thread() is threading.main_thread()
-    if trainer.world_size > 1 and isinstance(environment, LightningEnvironment) and main:
+    several, training = trainer.world_size > 1, trainer.state.fn == TrainerFn.FITTING
+    ours = isinstance(environment, LightningEnvironment) if several else not training
+    if ours and threading.current_thread() is threading.main_thread():
 
         def end(*_: object) -> None:
             for process in getattr(trainer.strategy.launcher, "procs", []):  # of the first process

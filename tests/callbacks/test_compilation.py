@@ -13,17 +13,14 @@ import torch
 from torch._dynamo.utils import counters  # torch counts compiled graphs nowhere else
 
 from facelightning.callbacks import Compile
-from facelightning.data import CelebADataModule, SyntheticDataModule
-from facelightning.tasks import AttributeNet, FaceTask, JointNet
+from facelightning.data import SyntheticDataModule
+from facelightning.tasks import JointNet
 from tests.conftest import SIZE
 from tests.test_configs import small_overlay
 
 
-def make(kind: str, faces: Path) -> tuple[FaceTask, L.LightningDataModule]:
+def make(faces: Path) -> tuple[JointNet, SyntheticDataModule]:
     torch.manual_seed(0)
-    if kind == "attributes":
-        data = CelebADataModule(str(faces / "celeba"), image_size=SIZE, batch_size=4, num_workers=0, seed=0)
-        return AttributeNet(width=2), data
     sizes: dict[str, Any] = {"faces": (21, 11, 13), "masks": (9, 5, 7), "batch_size": 4, "mask_batch_size": 3}
     return JointNet(width=2), SyntheticDataModule(str(faces), **sizes, image_size=SIZE, num_workers=0, seed=0)
 
@@ -53,12 +50,11 @@ class Validated(L.Callback):
         self.graphs.append(counters["stats"]["unique_graphs"])
 
 
-@pytest.mark.parametrize("kind", ["attributes", "joint"])
-def test_training_is_compiled_and_the_same(kind: str, faces: Path) -> None:
+def test_training_is_compiled_and_the_same(faces: Path) -> None:
     """Equal weights but for rounding, and names of weights as without; evaluation is not compiled."""
     states, losses, graphs = [], [], []
     for callbacks in ([], [Compile()]):
-        task, data = make(kind, faces)
+        task, data = make(faces)
         validated = Validated()
         trainer = make_trainer(*callbacks, validated)
         torch.compiler.reset()

@@ -1,11 +1,8 @@
 """Kills a command at random moments, continues it, and compares what it leaves with that of an unbroken run."""
 
-import os
 import random
 import re
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,10 +11,8 @@ from typing import Any
 
 import torch
 
+from tests import processes
 from tests.chaos.commands import Command, broken
-
-SECONDS = 600
-"""After which a command that does not end has failed."""
 
 PART = r"\.[^/]+\.\d+\.part"
 """What a kill while writing leaves: ``.NAME.PID.part``."""
@@ -46,26 +41,13 @@ class Record:
     faults: list[str] = field(default_factory=list)
 
 
-def start(words: list[str], folder: Path) -> subprocess.Popen[bytes]:
-    """A command in a group of its own; its output goes to ``printed.txt`` and ``errors.txt``."""
-    folder.mkdir(parents=True, exist_ok=True)
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "WANDB_MODE": "offline"}
-    with (folder / "printed.txt").open("w") as printed, (folder / "errors.txt").open("a") as errors:
-        return subprocess.Popen(
-            [sys.executable, "-m", "facelightning", *words],
-            cwd=folder,
-            env=environment,
-            start_new_session=True,
-            stdout=printed,
-            stderr=errors,
-        )
-
-
 def run_whole(command: Command, folder: Path) -> float:
     """Run a command that nobody kills; its seconds."""
+    folder.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
-    process = start(command.words, folder)
-    assert process.wait(SECONDS) == 0, (folder / "errors.txt").read_text()
+    done = processes.run(command.words, folder=folder)
+    (folder / "printed.txt").write_text(done.out)
+    assert done.poll() == 0, done.err
     return time.monotonic() - began
 
 
@@ -73,23 +55,22 @@ def run_broken(
     command: Command, folder: Path, record: Record, kills: int, draw: random.Random, killed: Callable[[], Any]
 ) -> int:
     """Start a command, kill it and continue it until it ends, or until it was killed so often; returns the kills."""
+    folder.mkdir(parents=True, exist_ok=True)
     whole, count = folder.parent / "whole", 0
     while True:
         began, before = time.time(), parts(folder)
-        process = start(command.next(folder), folder)
-        try:
-            status = process.wait(draw.uniform(0, record.seconds) if count < kills else SECONDS)
-        except subprocess.TimeoutExpired:
-            name = draw.choices(["SIGKILL", "SIGTERM"], [4, 1])[0] if count < kills else "SIGKILL"
-            os.killpg(process.pid, signal.Signals[name])
-            if count == kills:
-                raise AssertionError(f"{folder}: does not end in {SECONDS} s") from None
-            try:
-                status = process.wait(120)
-            except subprocess.TimeoutExpired:
-                record.faults.append(f"{folder.name}: goes on for 120 s after SIGTERM")
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+        with processes.Command(command.next(folder), folder=folder) as running:
+            status = running.wait(draw.uniform(0, record.seconds) if count < kills else processes.SECONDS)
+            if status is None and count == kills:
+                raise AssertionError(f"{folder}: does not end in {processes.SECONDS} s")
+            if is_killed := status is None:
+                name = draw.choices(["SIGKILL", "SIGTERM"], [4, 1])[0]
+                running.kill(signal.Signals[name])
+                status = running.wait(120)
+                if status is None:
+                    record.faults.append(f"{folder.name}: goes on for 120 s after SIGTERM")
+        (folder / "printed.txt").write_text(running.out)
+        if is_killed:
             count += 1
             record.kills[name] = record.kills.get(name, 0) + 1
             record.working += any(path.stat().st_mtime > began for path in written(folder))
@@ -102,7 +83,7 @@ def run_broken(
             if status != 0:
                 continue
         if status != 0:
-            record.faults.append(f"{folder.name}: status {status}: {(folder / 'errors.txt').read_text()[-1000:]}")
+            record.faults.append(f"{folder.name}: status {status}: {running.err[-1000:]}")
             return count
         record.endings += 1
         record.faults += [f"{folder.name}: {each}" for each in broken(folder) + strange(command, folder, whole)]

@@ -40,6 +40,19 @@ def test_a_mistake_is_one_sentence(
 
 
 @pytest.mark.parametrize(
+    ("word", "sentence"),
+    [
+        ("--model.gate=AveragePooling", "gate takes a Gate, not AveragePooling"),
+        ("--model.pooling=SemanticGating", "pooling takes another class, not SemanticGating"),
+        ("--data=JointNet", "data takes another class, not JointNet"),
+        ("--model=CelebADataModule", "model takes a FaceTask, not CelebADataModule"),
+    ],
+)
+def test_a_class_in_the_wrong_place(word: str, sentence: str, refused: Callable[..., str]) -> None:
+    assert refused(*FIT, word).strip().splitlines()[-1] == f"facelightning: error: {sentence}"
+
+
+@pytest.mark.parametrize(
     ("args", "unknown", "meant"),
     [
         (("fti",), "unknown command 'fti'", "fit"),

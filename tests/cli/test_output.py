@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from facelightning.__main__ import main
+from tests.processes import SECONDS, run
 from tests.test_configs import small_overlay
 
 BEST = "runs/segnet/version_0/checkpoints/best.ckpt"
@@ -19,22 +20,31 @@ SCORES = [
 ]
 
 
-def run(folder: Path, *args: str) -> tuple[list[str], list[str]]:
-    """The lines on stdout and on stderr of a command in a process of its own; ``#`` is any number."""
-    command = [sys.executable, "-m", "facelightning", *args]
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONWARNINGS"}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr
-    out, err = (re.sub(r"\b\d+\.\d+\b", "#", text).splitlines() for text in (done.stdout, done.stderr))
-    return out, err
+def lines(*texts: str) -> list[list[str]]:
+    """The lines of each; ``#`` is any number."""
+    return [re.sub(r"\b\d+\.\d+\b", "#", text).splitlines() for text in texts]
+
+
+def printed_by(folder: Path, *args: str) -> list[list[str]]:
+    """The lines on stdout and on stderr of a command."""
+    done = run(args, folder=folder)
+    assert done.poll() == 0, done.err
+    return lines(done.out, done.err)
 
 
 @pytest.fixture(scope="module")
 def printed(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str], list[str]]:
-    """A small training, with augmentations: its folder, and what it printed."""
+    """A small training, with augmentations: its folder, and what it printed, all imports included."""
     folder = tmp_path_factory.mktemp("output")
     small = small_overlay("segnet.yaml", faces, folder)
-    return folder, *run(folder, "fit", "--config=segnet.yaml", "--recipe=small", f"--config={small}")
+    command = [sys.executable, "-m", "facelightning", "fit", "--config=segnet.yaml", "--recipe=small"]
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONWARNINGS"}
+    done = subprocess.run(
+        [*command, f"--config={small}"], cwd=folder, env=environment, capture_output=True, text=True, timeout=SECONDS
+    )
+    assert done.returncode == 0, done.stderr
+    out, err = lines(done.stdout, done.stderr)
+    return folder, out, err
 
 
 def test_every_line_of_a_training(printed: tuple[Path, list[str], list[str]]) -> None:
@@ -50,7 +60,7 @@ def test_every_line_of_a_training(printed: tuple[Path, list[str], list[str]]) ->
 
 def test_every_line_of_a_test(printed: tuple[Path, list[str], list[str]]) -> None:
     folder, *_ = printed
-    out, err = run(folder, "test", f"--ckpt_path={BEST}", "--trainer.enable_progress_bar=false")
+    out, err = printed_by(folder, "test", f"--ckpt_path={BEST}", "--trainer.enable_progress_bar=false")
     assert out == ["test scores", *SCORES]
     assert err == [
         f"Loaded model weights from the checkpoint at {BEST}",
@@ -61,7 +71,9 @@ def test_every_line_of_a_test(printed: tuple[Path, list[str], list[str]]) -> Non
 def test_every_line_of_a_resumed_training(printed: tuple[Path, list[str], list[str]]) -> None:
     folder, *_ = printed
     last = BEST.replace("best", "last")
-    out, err = run(folder, "fit", f"--ckpt_path={last}", "--trainer.max_steps=4", "--trainer.logger.version=more")
+    out, err = printed_by(
+        folder, "fit", f"--ckpt_path={last}", "--trainer.max_steps=4", "--trainer.logger.version=more"
+    )
     assert out == ["scores of the last validation", *SCORES]
     assert err == [
         "SegNet: 13,836 parameters",
@@ -75,21 +87,20 @@ def test_every_line_of_a_resumed_training(printed: tuple[Path, list[str], list[s
 
 def on_a_terminal(folder: Path, *args: str) -> list[str]:
     """The lines of a command on both streams, with its progress bars."""
-    words = [sys.executable, "-m", "facelightning", *args]
-    done = subprocess.run(words, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=240)
-    return re.split(r"[\r\n]+", re.sub(r"\b\d+\.\d+(?= %|  |$)", "#", done.stdout.strip(), flags=re.MULTILINE))
+    text = run(args, folder=folder, together=True).out.strip()
+    return re.split(r"[\r\n]+", re.sub(r"\b\d+\.\d+(?= %|  |$)", "#", text, flags=re.MULTILINE))
 
 
 def test_lines_do_not_stand_in_a_progress_bar(printed: tuple[Path, list[str], list[str]], faces: Path) -> None:
     folder, *_ = printed
-    lines = on_a_terminal(folder, "test", f"--ckpt_path={BEST}", "--trainer.logger.version=bar")
-    assert any("Testing DataLoader 0: 100%" in line for line in lines)
-    start = lines.index("test scores")
-    assert lines[start : start + 3] == ["test scores", *SCORES]
-    assert f"written: {folder}/runs/segnet/bar/test_results.json" in lines
+    seen = on_a_terminal(folder, "test", f"--ckpt_path={BEST}", "--trainer.logger.version=bar")
+    assert any("Testing DataLoader 0: 100%" in line for line in seen)
+    start = seen.index("test scores")
+    assert seen[start : start + 3] == ["test scores", *SCORES]
+    assert f"written: {folder}/runs/segnet/bar/test_results.json" in seen
     data = ["--data=CelebADataModule", f"--data.root={faces / 'celeba'}"]
-    lines = on_a_terminal(folder, "validate", f"--ckpt_path={BEST}", *data)
-    assert lines[-1] == "facelightning: SegNet: the val data has nothing that this task predicts"
+    seen = on_a_terminal(folder, "validate", f"--ckpt_path={BEST}", *data)
+    assert seen[-1] == "facelightning: SegNet: the val data has nothing that this task predicts"
 
 
 def test_gpus_that_are_not_there(
@@ -108,5 +119,5 @@ def test_frozen_parameters_are_counted_apart(printed: tuple[Path, list[str], lis
     folder, *_ = printed
     small = small_overlay("ssp.yaml", faces, folder)
     parser = f"--model.regions.checkpoint={BEST}"
-    _, err = run(folder, "fit", "--config=ssp.yaml", f"--config={small}", parser)
+    _, err = printed_by(folder, "fit", "--config=ssp.yaml", f"--config={small}", parser)
     assert err[0] == "AttributeNet: 39,962 parameters, 13,836 of them frozen"

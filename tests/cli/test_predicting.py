@@ -2,8 +2,8 @@
 
 import csv
 import os
-import subprocess
-import sys
+import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import pytest
 from facelightning.labels import ATTRIBUTES
 from tests.cli.conftest import JOINT
 from tests.data.test_prediction import write_photographs
-from tests.test_processes import SECONDS, environment
+from tests.processes import Command, run
 
 PREDICT = ("predict", f"--ckpt_path={JOINT}", "--data=FolderDataModule", "--data.root=photos", "--data.batch_size=3")
 PREDICTIONS = Path("runs/joint/predicted/predictions")
@@ -57,12 +57,28 @@ def test_whole_images_leave_no_failures(command: Callable[..., None], runs: Path
 def test_two_processes_list_the_failures_of_both(broken: set[int], runs: Path, tmp_path: Path) -> None:
     names = write_photographs(tmp_path / "photos", 10, broken)
     words = [*PREDICT, *HERE, "--data.num_workers=0", "--trainer.strategy=ddp", "--trainer.devices=2"]
-    run = [sys.executable, "-m", "facelightning", *words]
-    done = subprocess.run(run, env=environment(), capture_output=True, text=True, timeout=SECONDS, cwd=tmp_path)
-    assert done.returncode == 1, done.stderr
-    assert "Traceback" not in done.stderr
-    assert done.stderr.count(f"facelightning: {len(broken)} images lack predictions") == 1
+    done = run(words, folder=tmp_path)
+    assert done.poll() == 1, done.err
+    assert "Traceback" not in done.err
+    assert done.err.count(f"facelightning: {len(broken)} images lack predictions") == 1
     check(names, broken)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_sigterm_ends_a_prediction(processes: int, runs: Path, tmp_path: Path) -> None:
+    write_photographs(tmp_path / "photos", 1, set())
+    for number in range(1, 5000):
+        (tmp_path / f"photos/{number:04}.png").symlink_to("00.png")
+    words = [*PREDICT[:-1], "--data.batch_size=1", "--data.num_workers=0", *HERE, f"--trainer.devices={processes}"]
+    with Command([*words, *(["--trainer.strategy=ddp"] if processes > 1 else [])], folder=tmp_path) as command:
+        while not list(PREDICTIONS.rglob("*.png")):
+            assert command.poll() is None
+            time.sleep(0.01)
+        os.kill(command.pid, signal.SIGTERM)
+        assert command.wait(60) == 143
+        with pytest.raises(ProcessLookupError):  # nobody of its group is left
+            os.killpg(command.pid, 0)
+    assert len(list(PREDICTIONS.rglob("*.png"))) < 5000
 
 
 def test_an_odd_folder_is_predicted_to_its_end(

@@ -117,6 +117,14 @@ def test_evaluating_restores_the_mode(training: bool) -> None:
     assert module.training is module[0].training is training
 
 
+def test_evaluating_leaves_frozen_parts_frozen() -> None:
+    module = nn.Sequential(nn.BatchNorm2d(2), nn.Dropout())
+    module[0].eval()
+    with evaluating(module):
+        assert not module[1].training
+    assert [part.training for part in module.modules()] == [True, False, True]
+
+
 @pytest.mark.parametrize("part", [Normalize, lambda: AttributeNetwork(2, width=2)], ids=["input", "network"])
 @pytest.mark.parametrize(
     ("images", "message"),

@@ -3,48 +3,30 @@
 import json
 import os
 import re
+import runpy
 import signal
 import subprocess
 import sys
 import time
+from multiprocessing.synchronize import Event
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import yaml
 
 from facelightning.__main__ import main
 from facelightning.checkpoint import FORMAT
 from facelightning.configs import config_folder
 from facelightning.errors import ConfigurationError, DataNotFoundError
-from facelightning.reproduce import tables
+from facelightning.reproduce import scheduler, tables
 from facelightning.reproduce.command import reproduce
 from facelightning.reproduce.plan import Plan, Run, check_settings, write_settings
 from facelightning.reproduce.scheduler import _advance, _is_whole, alone
 from facelightning.reproduce.tables import read_tables
 from facelightning.tasks import TASKS
-from tests.conftest import SIZE
-
-
-def small(folder: Path) -> str:
-    """An overlay for any network."""
-    path = folder / "tiny.yaml"
-    overlay = {
-        "model": {"init_args": {"width": 2}},
-        "data": {"init_args": {"image_size": list(SIZE), "num_workers": 0, "batch_size": 4}},
-        "trainer": {
-            "max_steps": -1,
-            "max_epochs": 3,
-            "accelerator": "cpu",
-            "check_val_every_n_epoch": 1,
-            "val_check_interval": 1.0,
-            "enable_progress_bar": False,
-        },
-    }
-    path.write_text(yaml.safe_dump(overlay))
-    return str(path)
+from tests.processes import FORKS, Command
+from tests.reproduce.conftest import words
 
 
 class TestRows:
@@ -61,6 +43,14 @@ class TestRows:
         assert _advance(ssp, runs, failed, attribution=False)
         assert failed[-1] is ssp
         assert "[2/2] ssp, seed 0: skipped, because segnet, seed 0 failed" in capsys.readouterr().err
+
+    def test_a_row_waits_for_what_it_starts_from(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """Another process trains that."""
+        plan = Plan({"celeba": "/celeba", "helen": "/helen"}, None, [], tmp_path)
+        ssp, failed = plan.add("ssp", 0), list[Run]()
+        assert not _advance(ssp, list(plan.runs.values()), failed, attribution=False)
+        assert not failed
+        assert not ssp.folder.exists()
 
     def test_every_row_has_its_configurations_data_and_parents(self, tmp_path: Path) -> None:
         plan = Plan({}, None, [], tmp_path)
@@ -244,91 +234,45 @@ class TestCommand:
         sentence = "facelightning: reproduce trains on Linux and macOS only: on Windows, start it in WSL\n"
         assert capsys.readouterr().err == sentence
 
-    def test_dry_run_needs_no_locks(self, tmp_path: Path) -> None:
+    def test_dry_run_needs_no_locks(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Nor the module that has them, which Windows lacks."""
-        code = "import sys; sys.modules['fcntl'] = None; from facelightning.__main__ import main; "
-        done = subprocess.run([sys.executable, "-c", f"{code}sys.exit(main(['reproduce', '--dry-run']))"], cwd=tmp_path)
-        assert done.returncode == 0
+        monkeypatch.setitem(sys.modules, "fcntl", None)
+        runpy.run_path(scheduler.__file__)
+        monkeypatch.chdir(tmp_path)
+        assert main(["reproduce", "--dry-run"]) == 0
 
     def test_a_training_that_outlives_its_parent_keeps_the_lock(self, tmp_path: Path) -> None:
-        code = (
-            "import subprocess, sys; from pathlib import Path; from facelightning.reproduce.scheduler import alone\n"
-            "with alone(Path('.')):\n"
-            "    child = subprocess.Popen([sys.executable, '-c', 'input()'], close_fds=False)\n"
-            "    print('locked', flush=True); child.wait()"
-        )
-        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        parent = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, **pipes)
-        assert parent.stdout is not None and parent.stdin is not None
-        assert parent.stdout.readline() == "locked\n"
+        locked, end = FORKS.Event(), tmp_path / "end"
+        parent = FORKS.Process(target=lock, args=(tmp_path, locked, end))
+        parent.start()
+        assert locked.wait(60)
         parent.kill()
-        parent.wait()
+        parent.join()
         with alone(tmp_path, wait=False) as mine:
             assert not mine
-        parent.stdin.close()  # ends the child
+        end.touch()  # ends the child
         with alone(tmp_path) as mine:  # waits for that
             assert mine
 
-    def test_a_kill_changes_nothing(self, faces: Path, tmp_path: Path) -> None:
-        """Killed in mid-training and started again, the table is that of a run without interruption."""
-        settings = [f"--celeba={faces / 'celeba'}", "--rows=[spp]", f"--overlay=[{small(tmp_path)}]", "--resamples=20"]
-
-        def start(folder: str) -> subprocess.Popen[bytes]:
-            command = [sys.executable, "-m", "facelightning", "reproduce", f"--output={tmp_path / folder}", *settings]
-            return subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL)
-
-        killed = start("killed")
-        while not list(tmp_path.glob("killed/*/*/checkpoints/last.ckpt")):
-            assert killed.poll() is None
-            time.sleep(0.01)
-        os.killpg(killed.pid, signal.SIGKILL)
-        killed.wait()
-        assert not list(tmp_path.glob("killed/*/*/finished.json"))
-        assert not (tmp_path / "killed/tables.json").exists()
-        assert start("killed").wait() == 0
-        assert start("whole").wait() == 0
-        assert ours(tmp_path / "killed") == ours(tmp_path / "whole")
-
-        (tmp_path / "tiny.yaml").write_text((tmp_path / "tiny.yaml").read_text().replace("width: 2", "width: 3"))
-        assert start("whole").wait() == 1  # other settings are not mixed in
-
     def test_ends_with_its_training(self, faces: Path, tmp_path: Path) -> None:
         """SIGTERM to the command alone ends the training that it runs, and is its status."""
-        overlay = Path(small(tmp_path))
+        command_line = words(faces, tmp_path, "avg")
+        overlay = tmp_path / "tiny.yaml"
         overlay.write_text(overlay.read_text().replace("max_epochs: 3", "max_epochs: 300"))
-        command = [sys.executable, "-m", "facelightning", "reproduce", f"--output={tmp_path / 'out'}"]
-        command += [f"--celeba={faces / 'celeba'}", "--rows=[avg]", f"--overlay=[{overlay}]"]
-        process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL)
-        while not list(tmp_path.glob("out/*/*/checkpoints/last.ckpt")):
-            assert process.poll() is None
-            time.sleep(0.01)
-        process.terminate()
-        assert process.wait() == 143
-        with pytest.raises(ProcessLookupError):  # nobody of its group is left
-            os.killpg(process.pid, 0)
-
-    def test_processes_share_the_runs(self, faces: Path, tmp_path: Path) -> None:
-        """Two at once: each run is trained by one of them, a row waits for what it needs, and both end with all."""
-        settings = [f"--celeba={faces / 'celeba'}", f"--helen={faces / 'helen'}", "--rows=[ssp_ssg]"]
-        overlay = small(tmp_path)
-        settings += [f"--overlay=[{overlay}]", "--resamples=20"]
-        command = [sys.executable, "-m", "facelightning", "reproduce", f"--output={tmp_path / 'out'}", *settings]
-        pipes: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-        processes = [subprocess.Popen(command, **pipes) for _ in range(2)]
-        printed = [process.communicate()[1] for process in processes]
-        assert [process.returncode for process in processes] == [0, 0], printed
-        trained = [re.findall(r"^\[\d/4\] (\w+), seed 0$", text, re.MULTILINE) for text in printed]
-        assert all(trained)
-        assert sorted(trained[0] + trained[1]) == ["segnet", "ssg", "ssp", "ssp_ssg"]
-        attempts = [json.loads(path.read_text())["attempts"] for path in tmp_path.glob("out/*/*/finished.json")]
-        assert attempts == [1, 1, 1, 1]
-        records = json.loads((tmp_path / "out/tables.json").read_text())
-        assert sum(bool(record["seeds"]) for record in records) == 1
+        with Command(command_line) as command:
+            while not list(tmp_path.glob("out/*/*/checkpoints/last.ckpt")):
+                assert command.poll() is None
+                time.sleep(0.01)
+            os.kill(command.pid, signal.SIGTERM)
+            assert command.wait() == 143
+            with pytest.raises(ProcessLookupError):  # nobody of its group is left
+                os.killpg(command.pid, 0)
 
 
-def ours(folder: Path) -> Any:
-    """The scores of every row, without times."""
-    records = json.loads((folder / "tables.json").read_text())
-    scores = {record["row"]: record["ours"] for record in records if record["seeds"]}
-    assert len(scores) == 1
-    return scores
+def lock(folder: Path, locked: Event, end: Path) -> None:
+    """Lock a folder and start a child that goes on until a file appears."""
+    with alone(folder):
+        code = "import pathlib, sys, time\nwhile not pathlib.Path(sys.argv[1]).exists(): time.sleep(0.01)"
+        child = subprocess.Popen([sys.executable, "-c", code, end], close_fds=False)
+        locked.set()
+        child.wait()

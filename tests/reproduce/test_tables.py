@@ -3,7 +3,7 @@
 import csv
 import json
 import re
-from collections.abc import Callable
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ import yaml
 
 from facelightning.__main__ import main
 from facelightning.reproduce.plan import Plan, Run
-from tests.reproduce.test_reproduce import small
+from tests.processes import Command
+from tests.reproduce.conftest import words
 
 ROWS = {"Avg. Pooling": "avg", "SPPNet*": "spp"}
 SCORES = ("error", "mean_ap", "balanced_accuracy")
@@ -20,24 +21,44 @@ ATTRIBUTION = ("region_preference", "evidence_inside", "chance", "evidence_on_ch
 Scores = dict[str, dict[str, Any]]
 
 
-def test_tables_hold_what_was_published_and_measured(command: Callable[..., None], faces: Path, tmp_path: Path) -> None:
-    overlay = Path(small(tmp_path))
-    content = yaml.safe_load(overlay.read_text())
-    content["trainer"]["max_epochs"] = 1
-    content["model"]["init_args"]["learning_rate"] = 0.05  # so large that no two predictions are nearly equal
-    overlay.write_text(yaml.safe_dump(content))
-    settings = [f"--celeba={faces / 'celeba'}", "--rows=[avg,spp]", "--overlay=[tiny.yaml]", "--output=out"]
-    command("reproduce", *settings, "--attribution=true", "--resamples=20")
-    out = tmp_path / "out"
-    runs = {title: out / row / "seed_0" for title, row in ROWS.items()}
+def test_tables_hold_what_was_published_and_measured(reproduced: Path) -> None:
+    runs = {title: reproduced / row / "seed_0" for title, row in ROWS.items()}
     ours = {title: json.loads((run / "test_results.json").read_text())["attributes"] for title, run in runs.items()}
     looked = {title: json.loads((run / "attribution.json").read_text()) for title, run in runs.items()}
     assert all(ours["SPPNet*"][name] != ours["Avg. Pooling"][name] for name in SCORES)
-    records = json.loads((out / "tables.json").read_text())
+    records = json.loads((reproduced / "tables.json").read_text())
     check_json(records, ours, looked)
     differences = next(record["difference"] for record in records if record["row"] == "SPPNet*")
-    check_markdown((out / "tables.md").read_text(), ours, looked, differences)
-    check_csv(out / "tables.csv", records)
+    check_markdown((reproduced / "tables.md").read_text(), ours, looked, differences)
+    check_csv(reproduced / "tables.csv", records)
+
+
+def test_two_processes_have_shared_the_runs(reproduced: Path) -> None:
+    attempts = [json.loads(path.read_text())["attempts"] for path in reproduced.glob("*/*/finished.json")]
+    assert attempts == [1, 1]
+
+
+def test_a_kill_changes_nothing(reproduced: Path, faces: Path, tmp_path: Path) -> None:
+    """Killed in mid-training and started again, the scores are those of a run without interruption."""
+    command = words(faces, tmp_path, "spp")
+    with Command(command) as killed:
+        while not list(tmp_path.glob("out/*/*/checkpoints/last.ckpt")):
+            assert killed.poll() is None
+            time.sleep(0.01)
+    assert not list(tmp_path.glob("out/*/*/finished.json"))
+    assert not (tmp_path / "out/tables.json").exists()
+    assert main(command) == 0
+    assert scores(tmp_path / "out")["SPPNet*"] == scores(reproduced)["SPPNet*"]
+
+    overlay = tmp_path / "tiny.yaml"
+    overlay.write_text(overlay.read_text().replace("width: 2", "width: 3"))
+    assert main(command) == 1  # other settings are not mixed in
+
+
+def scores(folder: Path) -> dict[str, Any]:
+    """Those of every finished row."""
+    records = json.loads((folder / "tables.json").read_text())
+    return {record["row"]: record["ours"] for record in records if record["seeds"]}
 
 
 def check_json(records: list[dict[str, Any]], ours: Scores, looked: Scores) -> None:

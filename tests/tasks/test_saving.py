@@ -1,9 +1,10 @@
 """Checkpoints are whole or not there, and every changed byte is found."""
 
 import pickle
-import subprocess
-import sys
+import resource
+import signal
 import zipfile
+from multiprocessing.synchronize import Semaphore
 from pathlib import Path
 from typing import Any
 
@@ -15,25 +16,23 @@ from facelightning.checkpoint import Checkpoint, read_file
 from facelightning.errors import CheckpointError
 from facelightning.tasks import AttributeNet, SegNet, load_model
 from facelightning.tasks.saving import AtomicCheckpoints
+from tests.processes import FORKS
 from tests.tasks.tiny import FACTS, QUIET, loader, samples, save
 
 pytestmark = QUIET
 
-FILL = """
-import resource, signal, sys, torch
-from facelightning.tasks.saving import AtomicCheckpoints
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-AtomicCheckpoints().save_checkpoint({"new": torch.zeros(100_000)}, sys.argv[1])
-"""
 
-KEEP_SAVING = """
-import sys, torch
-from facelightning.tasks.saving import AtomicCheckpoints
-for number in range(10_000):
-    AtomicCheckpoints().save_checkpoint({"number": number, "weight": torch.full((1_000_000,), number)}, sys.argv[1])
-    print(number, flush=True)
-"""
+def fill(path: Path) -> None:
+    """Save where the disk gets full."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+    AtomicCheckpoints().save_checkpoint({"new": torch.zeros(100_000)}, path)
+
+
+def keep_saving(path: Path, saved: Semaphore) -> None:
+    for number in range(10_000):
+        AtomicCheckpoints().save_checkpoint({"number": number, "weight": torch.full((1_000_000,), number)}, path)
+        saved.release()
 
 
 @pytest.fixture(scope="module")
@@ -44,19 +43,23 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_old_file_survives_a_full_disk(tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
     AtomicCheckpoints().save_checkpoint({"old": 1}, path)
-    done = subprocess.run([sys.executable, "-c", FILL, path], capture_output=True, text=True)
-    assert done.returncode != 0
+    process = FORKS.Process(target=fill, args=(path,))
+    process.start()
+    process.join()
+    assert process.exitcode == 1
     assert read_file(path) == {"old": 1}
     assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
 
 
 def test_a_kill_leaves_a_whole_file(tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
-    with subprocess.Popen([sys.executable, "-c", KEEP_SAVING, path], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        for _ in range(3):
-            process.stdout.readline()
-        process.kill()
+    saved = FORKS.Semaphore(0)
+    process = FORKS.Process(target=keep_saving, args=(path, saved))
+    process.start()
+    for _ in range(3):
+        assert saved.acquire(timeout=60)
+    process.kill()
+    process.join()
     content = read_file(path)
     assert (content["weight"] == content["number"]).all()
     AtomicCheckpoints().save_checkpoint({}, path)
