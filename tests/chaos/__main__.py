@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from tests.chaos.commands import NEEDS, commands
 from tests.chaos.killing import Record, run_broken, run_whole
+from tests.processes import run
 
 LINE = "{:10} {:>7} {:>6} {:>6} {:>8} {:>7} {:>6} {:>6}  {}"
 
@@ -24,6 +25,7 @@ def chaos(folder: Path, kills: int, seed: int, names: list[str] | None = None, e
     folder = folder.resolve()
     folder.mkdir(parents=True)
     every = commands(folder, epochs)
+    run(["--version"])  # imports what all commands need, outside the time of the first
     names, draw, records = names or list(every), random.Random(seed), dict[str, Record]()
     with tqdm(total=kills, unit="kill") as bar:
         for number, name in enumerate(names):
