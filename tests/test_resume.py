@@ -17,6 +17,7 @@ from facelightning.models.gating import SemanticGating
 from facelightning.models.heads import LinearHead, LocalizationHead
 from facelightning.models.parser import ParserRegions
 from facelightning.models.pooling import SemanticPooling
+from facelightning.objectives import BalancedAttributes
 from facelightning.tasks import AttributeNet, FaceTask, JointNet, SegNet
 from tests.conftest import SIZE
 from tests.tasks.test_own_parts import DeepHead
@@ -41,7 +42,7 @@ def make(kind: str, faces: Path, workers: int, parser: Path | None = None) -> tu
         if kind != "ssg":
             return AttributeNet(width=2, head=DeepHead if kind == "dropout" else LinearHead), attributes
         regions = partial(ParserRegions, checkpoint=str(parser))
-        return AttributeNet(width=2, gate=SemanticGating, regions=regions, balanced=True), attributes
+        return AttributeNet(width=2, gate=SemanticGating, regions=regions, objective=BalancedAttributes), attributes
     both = SyntheticDataModule(
         str(faces),
         faces=(21, 11, 13),

@@ -14,6 +14,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 import facelightning.data.joint  # imported so that configurations can name data modules without a path
 import facelightning.models  # and parts of networks
+import facelightning.objectives  # and of losses
 from facelightning.configs import chain, find_config
 from facelightning.tasks import TASKS
 
@@ -80,4 +81,5 @@ class FaceParser(LightningArgumentParser):
 def _class_names() -> list[str]:
     """All classes of facelightning that a configuration may name."""
     data_modules = {name for name in facelightning.data.__all__ if name.endswith("DataModule")}
-    return sorted({*facelightning.models.__all__} | TASKS.keys() | data_modules)
+    objectives = {name for name in facelightning.objectives.__all__ if name.endswith("Attributes")}
+    return sorted({*facelightning.models.__all__} | TASKS.keys() | data_modules | objectives)

@@ -21,26 +21,15 @@ class Attributes(Objective):
     Args:
         names: The attributes, in the order of the columns.
         weight: Weight of its loss in the total loss.
-        balanced: Give positives and negatives of each attribute equal total weight, by their rates in the training data
-            (:func:`facelightning.losses.attribute_loss`).
     """
 
     key, truth = "attributes", "attributes"
     positive_rates: Tensor | None
 
-    def __init__(self, names: Sequence[str], weight: float = 1.0, balanced: bool = False) -> None:
+    def __init__(self, names: Sequence[str], weight: float = 1.0) -> None:
         super().__init__(weight)
         self.names = tuple(names)
-        # a rate of 1/2 changes nothing: used until the training data is known
-        self.register_buffer("positive_rates", torch.full((len(self.names),), 0.5) if balanced else None)
-
-    def prepare(self, facts: DataFacts) -> None:
-        """Take the attributes' positive rates; raises :class:`ConfigurationError` if the facts lack them."""
-        if self.positive_rates is None:
-            return
-        if facts.positive_rates is None:
-            raise ConfigurationError("a balanced loss needs data that counts its attributes; use CelebADataModule")
-        self.positive_rates.copy_(torch.tensor(facts.positive_rates))
+        self.register_buffer("positive_rates", None)
 
     def loss(self, output: Output, batch: Batch) -> Tensor:
         return attribute_loss(output["attributes"], batch["attributes"], self.positive_rates)
@@ -74,3 +63,24 @@ class Attributes(Objective):
     def columns(self) -> tuple[str, ...]:
         """The attributes."""
         return self.names
+
+
+class BalancedAttributes(Attributes):
+    """Attributes whose positives and negatives have equal total weight, by their rates in the training data.
+
+    Kalayeh et al. fine-tune with it for balanced accuracy (CVPR 2017, §4.3.1); see
+    :func:`facelightning.losses.attribute_loss`. Its arguments are those of :class:`Attributes`.
+    """
+
+    positive_rates: Tensor
+
+    def __init__(self, names: Sequence[str], weight: float = 1.0) -> None:
+        super().__init__(names, weight)
+        # a rate of 1/2 changes nothing: used until the training data is known
+        self.positive_rates = torch.full((len(self.names),), 0.5)
+
+    def prepare(self, facts: DataFacts) -> None:
+        """Take the attributes' positive rates; raises :class:`ConfigurationError` if the facts lack them."""
+        if facts.positive_rates is None:
+            raise ConfigurationError("a balanced loss needs data that counts its attributes; use CelebADataModule")
+        self.positive_rates.copy_(torch.tensor(facts.positive_rates))

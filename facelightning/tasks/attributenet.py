@@ -1,6 +1,6 @@
 """Attribute prediction alone, with or without the help of a trained parser."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from facelightning.checkpoint import describe
@@ -38,8 +38,8 @@ class AttributeNet(LearningTask):
             of a trained :class:`SegNet`, or :class:`~facelightning.models.regions.LandmarkBoxes`.
         weights: Checkpoint of an :class:`AttributeNet` with the same parts, to fine-tune. Its weights, including its
             parser's, replace all others.
-        balanced: Give positives and negatives of each attribute equal total weight, by their rates in the training data
-            (:func:`facelightning.losses.attribute_loss`), as the paper does for balanced accuracy.
+        objective: What it learns: :class:`~facelightning.objectives.Attributes`, or
+            :class:`~facelightning.objectives.BalancedAttributes`, as the paper does for balanced accuracy.
 
     Raises:
         ConfigurationError: When built, if a part needs regions and there are none, or no part needs the given ones.
@@ -59,7 +59,7 @@ class AttributeNet(LearningTask):
     head: Callable[[int, int, int], Head] = LinearHead
     regions: Callable[[], RegionSource] | None = None
     weights: str | None = None
-    balanced: bool = False
+    objective: Callable[[Sequence[str]], Attributes] = Attributes
 
     def make(self, facts: DataFacts) -> tuple[AttributeNetwork, list[Objective]]:
         """The network for these attributes."""
@@ -83,4 +83,4 @@ class AttributeNet(LearningTask):
                     what = f"{key} {shown(theirs)}, not {shown(ours)}"
                     raise CheckpointError(f"AttributeNet's weights: {self.weights} was trained with {what}")
             trained.load_into(network, "network.")
-        return network, [Attributes(names, balanced=self.balanced)]
+        return network, [self.objective(names)]

@@ -1,6 +1,6 @@
 """Parsing and attributes, learned together."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from facelightning.errors import ConfigurationError
@@ -26,6 +26,7 @@ class JointNet(LearningTask):
         pooling: Pooling of the attributes' last map; :class:`~facelightning.models.pooling.SemanticPooling` pools
             within the regions that the network itself parses.
         head: :class:`~facelightning.models.heads.LinearHead`, or :class:`~facelightning.models.heads.LocalizationHead`.
+        objective: What it learns of attributes; see :class:`AttributeNet`.
         parsing_weight: Weight of the parsing loss in the total loss.
         attribute_weight: Weight of the attribute loss in the total loss.
 
@@ -40,6 +41,7 @@ class JointNet(LearningTask):
     encoder: Callable[[Input], Encoder] | None = None
     pooling: Callable[[int], Pooling] = AveragePooling
     head: Callable[[int, int, int], Head] = LinearHead
+    objective: Callable[[Sequence[str]], Attributes] = Attributes
     parsing_weight: float = 1.0
     attribute_weight: float = 1.0
 
@@ -50,7 +52,9 @@ class JointNet(LearningTask):
             missing = "parsing: the data has no masks" if space is None else "attributes: the data has none"
             raise ConfigurationError(f"JointNet cannot learn {missing}; use a JointDataModule or SyntheticDataModule")
         network = JointNetwork(space, len(names), self.width, self.encoder, self.pooling, self.head)
-        return network, [Parsing(space, self.parsing_weight), Attributes(names, self.attribute_weight)]
+        attributes = self.objective(names)
+        attributes.weight = self.attribute_weight
+        return network, [Parsing(space, self.parsing_weight), attributes]
 
     def predict_batch(self, batch: Batch) -> tuple[Output, Batch]:
         """In joint training, each objective on its own images; else those with ground truth in the batch, or both."""

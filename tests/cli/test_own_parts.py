@@ -20,7 +20,21 @@ class MaxPooling(Pooling):
         vectors = features.amax(dim=(2, 3)).unsqueeze(1)
         return Pooled(vectors, vectors[..., :1] == vectors[..., :1])
 """
+OBJECTIVE = """
+from facelightning.losses import attribute_loss
+from facelightning.objectives import Attributes
+
+class Smoothed(Attributes):
+    def __init__(self, names, weight=1.0, smoothing=0.1):
+        super().__init__(names, weight)
+        self.smoothing = smoothing
+
+    def loss(self, output, batch):
+        targets = batch["attributes"] * (1 - self.smoothing) + self.smoothing / 2
+        return attribute_loss(output["attributes"], targets)
+"""
 OWN = "model: {init_args: {width: 2, pooling: mine.MaxPooling}}"
+OWN_OBJECTIVE = "model: {init_args: {width: 2, objective: {class_path: mine.Smoothed, init_args: {smoothing: 0.2}}}}"
 BEST = "--ckpt_path=runs/avg/version_0/checkpoints/best.ckpt"
 
 
@@ -28,8 +42,9 @@ BEST = "--ckpt_path=runs/avg/version_0/checkpoints/best.ckpt"
 def run(tmp_path: Path, faces: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    Path("mine.py").write_text(POOLING)
+    Path("mine.py").write_text(POOLING + OBJECTIVE)
     Path("own.yaml").write_text(f"extends: avg.yaml\n{OWN}\n")
+    Path("own_objective.yaml").write_text(f"extends: avg.yaml\n{OWN_OBJECTIVE}\n")
     small = [f"--data.image_size={list(SIZE)}", "--data.batch_size=4", "--data.num_workers=0"]
     small += [f"--data.root={faces / 'celeba'}", "--trainer.enable_progress_bar=false"]
 
@@ -40,11 +55,16 @@ def run(tmp_path: Path, faces: Path, monkeypatch: pytest.MonkeyPatch) -> Callabl
     return call
 
 
-def test_from_training_to_prediction(run: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("fit", "--config=own.yaml", "--trainer.max_steps=2") == 0
+@pytest.mark.parametrize(
+    ("config", "part"), [("own.yaml", "MaxPooling"), ("own_objective.yaml", "Smoothed")], ids=["pooling", "objective"]
+)
+def test_from_training_to_prediction(
+    config: str, part: str, run: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("fit", f"--config={config}", "--trainer.max_steps=2") == 0
     assert run("test", BEST) == 1
-    refusal = "names a class mine.MaxPooling, which a checkpoint may not: pass the --config that does"
+    refusal = f"names a class mine.{part}, which a checkpoint may not: pass the --config that does"
     assert refusal in capsys.readouterr().err
     for command in ("test", "predict"):
-        assert run(command, BEST, "--config=own.yaml") == 0
+        assert run(command, BEST, f"--config={config}") == 0
     assert list(Path("runs").glob("avg/*/predictions/attributes.csv"))

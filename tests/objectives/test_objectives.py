@@ -14,7 +14,7 @@ from facelightning.errors import ConfigurationError
 from facelightning.facts import DataFacts
 from facelightning.labels import HELEN7, HELEN11, IGNORE_INDEX
 from facelightning.losses import attribute_loss
-from facelightning.objectives import Attributes, Objective, Parsing
+from facelightning.objectives import Attributes, BalancedAttributes, Objective, Parsing
 
 NAN = float("nan")
 NAMES = ("Bald", "Male", "Young")
@@ -48,7 +48,7 @@ def attribute_batch(known: bool) -> dict[str, Tensor]:
 
 
 def balanced() -> Attributes:
-    objective = Attributes(NAMES, balanced=True)
+    objective = BalancedAttributes(NAMES)
     objective.prepare(DataFacts((8, 6), attributes=NAMES, positive_rates=RATES))
     return objective
 
@@ -229,7 +229,7 @@ class TestBalanced:
     FACTS = DataFacts((8, 6), attributes=NAMES, positive_rates=RATES)
 
     def test_rates_are_those_of_the_data(self) -> None:
-        objective, output, batch = Attributes(NAMES, balanced=True), attribute_output(), attribute_batch(False)
+        objective, output, batch = BalancedAttributes(NAMES), attribute_output(), attribute_batch(False)
         objective.prepare(self.FACTS)
         losses = []
         for logits, targets in zip(output["attributes"].tolist(), batch["attributes"].tolist(), strict=True):
@@ -241,16 +241,16 @@ class TestBalanced:
 
     def test_before_the_data_is_known_it_is_plain(self) -> None:
         output, batch = attribute_output(), attribute_batch(False)
-        loss = Attributes(NAMES, balanced=True).loss(output, batch)
+        loss = BalancedAttributes(NAMES).loss(output, batch)
         torch.testing.assert_close(loss, attribute_loss(output["attributes"], batch["attributes"]))
 
     def test_data_that_does_not_count_is_refused(self) -> None:
-        objective = Attributes(NAMES, balanced=True)
+        objective = BalancedAttributes(NAMES)
         with pytest.raises(ConfigurationError, match="balanced loss needs data that counts its attributes"):
             objective.prepare(DataFacts((8, 6), attributes=NAMES))
 
     def test_rates_are_kept(self) -> None:
-        objective, fresh = Attributes(NAMES, balanced=True), Attributes(NAMES, balanced=True)
+        objective, fresh = BalancedAttributes(NAMES), BalancedAttributes(NAMES)
         objective.prepare(self.FACTS)
         fresh.load_state_dict(objective.state_dict())
         assert fresh.positive_rates is not None

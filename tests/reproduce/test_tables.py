@@ -143,7 +143,7 @@ def test_balanced_rows_are_of_the_networks_that_they_start_from(
         settings = printed(plan.add(row, 0), capsys)["model"]["init_args"]
         parts = (settings[key] and settings[key]["class_path"] for key in ("pooling", "head", "gate", "regions"))
         assert tuple(part and part.rpartition(".")[2] for part in parts) == PARTS[name]
-        assert settings["balanced"] == (row != name)
+        assert settings["objective"]["class_path"].endswith(".BalancedAttributes") == (row != name)
     assert settings["weights"] == str(tmp_path / name / "seed_0/checkpoints/best.ckpt")
 
 

@@ -19,6 +19,7 @@ from facelightning.models.heads import LocalizationHead
 from facelightning.models.parser import ParserRegions
 from facelightning.models.pooling import PyramidPooling
 from facelightning.models.regions import LandmarkBoxes
+from facelightning.objectives import BalancedAttributes
 from facelightning.tasks import AttributeNet, FaceTask, JointNet, SegNet, load_model
 from tests.tasks.test_training import Data
 from tests.tasks.tiny import (
@@ -96,6 +97,7 @@ class TestCheckpoint:
                 "class_path": "facelightning.models.parser.ParserRegions",
                 "init_args": {"checkpoint": json.dumps(Checkpoint.read(parser).description)},
             },
+            "objective": {"class_path": "facelightning.objectives.attributes.Attributes", "init_args": {}},
         }
 
     @pytest.mark.parametrize("boxes", [partial(LandmarkBoxes, side=20), partial(LandmarkBoxes, 20)])
@@ -217,7 +219,7 @@ class TestMismatch:
             ({"pooling": PyramidPooling}, r"pooling .*AveragePooling.* \(here .*PyramidPooling.*\)"),
             ({"head": LocalizationHead}, r"head .*LinearHead.* \(here .*LocalizationHead.*\)"),
             ({"encoder": BACKBONE}, r"encoder None \(here .*TorchvisionEncoder.*\)"),
-            ({"balanced": True}, r"balanced False \(here True\)"),
+            ({"objective": BalancedAttributes}, r"objective .*Attributes.* \(here .*BalancedAttributes.*\)"),
             ({"width": 3, "pooling": PyramidPooling}, r"width 2 \(here 3\) and pooling .*PyramidPooling"),
         ],
     )

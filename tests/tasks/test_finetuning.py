@@ -11,7 +11,7 @@ from facelightning.data import CelebADataModule, FolderDataModule
 from facelightning.errors import CheckpointError, ConfigurationError, FacelightningError
 from facelightning.facts import DataFacts
 from facelightning.labels import ATTRIBUTES
-from facelightning.objectives import Attributes
+from facelightning.objectives import Attributes, BalancedAttributes
 from facelightning.tasks import AttributeNet, EnsembleNet, FaceTask, load_model
 from tests.conftest import SIZE
 from tests.tasks.tiny import (
@@ -104,7 +104,7 @@ class TestBalanced:
         assert max(abs(rate - 0.5) for rate in rates.values() if 0 < rate < 1) > 0.4
 
         torch.manual_seed(0)
-        task, watch = AttributeNet(width=2, balanced=True).build(data.facts), Watch()
+        task, watch = AttributeNet(width=2, objective=BalancedAttributes).build(data.facts), Watch()
         network = copy.deepcopy(task.network).train()
         trainer = make_trainer(1, watch)
         trainer.fit(task, datamodule=data)
@@ -136,7 +136,7 @@ class TestBalanced:
     def test_scores_have_the_same_loss(self, data: CelebADataModule, tmp_path: Path) -> None:
         """A loaded task's loss on other data is by the rates of its training, not by those of that data."""
         trainer = make_trainer(1)
-        trainer.fit(AttributeNet(width=2, balanced=True), datamodule=data)
+        trainer.fit(AttributeNet(width=2, objective=BalancedAttributes), datamodule=data)
         trainer.save_checkpoint(tmp_path / "balanced.ckpt")
         task, test = load_model(tmp_path / "balanced.ckpt"), make_trainer()
         rates = rates_of(task).clone()
@@ -157,15 +157,19 @@ class TestBalanced:
         trainer = make_trainer(1)
         trainer.fit(AttributeNet(width=2), datamodule=data)
         trainer.save_checkpoint(tmp_path / "plain.ckpt")
-        tuned = AttributeNet(width=2, balanced=True, weights=str(tmp_path / "plain.ckpt")).build(data.facts)
+        tuned = AttributeNet(width=2, objective=BalancedAttributes, weights=str(tmp_path / "plain.ckpt")).build(
+            data.facts
+        )
         assert_equal(predictions(tuned), predictions(load_model(tmp_path / "plain.ckpt")))
         make_trainer(1).fit(tuned, datamodule=data)
         assert rates_of(tuned).unique().numel() > 3
 
     def test_needs_data_that_counts(self, faces: Path) -> None:
         with pytest.raises(ConfigurationError, match="balanced loss needs data that counts"):
-            make_trainer().fit(AttributeNet(width=2, balanced=True).build(FACTS), loader(samples("attributes")))
-        task = AttributeNet(width=2, balanced=True).build(FACTS)
+            make_trainer().fit(
+                AttributeNet(width=2, objective=BalancedAttributes).build(FACTS), loader(samples("attributes"))
+            )
+        task = AttributeNet(width=2, objective=BalancedAttributes).build(FACTS)
         make_trainer().validate(task, loader(samples("attributes")), verbose=False)  # nothing is learned from
         folder = FolderDataModule(str(faces / "celeba" / "Img"), image_size=(36, 28), batch_size=8, num_workers=0)
         make_trainer().predict(task, datamodule=folder)
