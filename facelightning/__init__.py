@@ -30,13 +30,11 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else importing it chec
 
 __version__ = version("facelightning")
 
-_DATA_MODULES = ("CelebADataModule", "FolderDataModule", "HelenDataModule", "JointDataModule", "LFWADataModule")
 _HOMES = {
-    "facelightning.data": ("LFWA", "CelebA", "Helen", "SyntheticDataModule", *_DATA_MODULES),
-    "facelightning.facts": ("DataFacts",),
-    "facelightning.labels": ("ATTRIBUTES", "HELEN7", "HELEN11", "LabelSpace"),
-    "facelightning.tasks": ("AttributeNet", "EnsembleNet", "JointNet", "SegNet", "load_model"),
-}
+    "DataFacts": "facts",
+    **dict.fromkeys(("ATTRIBUTES", "HELEN7", "HELEN11", "LabelSpace"), "labels"),
+    **dict.fromkeys(("AttributeNet", "EnsembleNet", "JointNet", "SegNet", "load_model"), "tasks"),
+}  # all others are in data
 
 __all__ = [
     "ATTRIBUTES", "HELEN7", "HELEN11", "LFWA", "AttributeNet", "CelebA", "CelebADataModule", "DataFacts", "EnsembleNet",
@@ -47,10 +45,9 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     # imported on first use: importing torch takes seconds, and `facelightning --help` should not wait for it
-    for home, names in _HOMES.items():
-        if name in names:
-            return getattr(import_module(home), name)
-    raise AttributeError(f"module 'facelightning' has no attribute {name!r}")
+    if name not in __all__:
+        raise AttributeError(f"module 'facelightning' has no attribute {name!r}")
+    return getattr(import_module(f"facelightning.{_HOMES.get(name, 'data')}"), name)
 
 
 def __dir__() -> list[str]:

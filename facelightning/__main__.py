@@ -38,14 +38,10 @@ example: facelightning fit --config quickstart.yaml"""
 
 
 REMEDIES = {
-    errno.ENOSPC: "free some space, or write elsewhere",
-    errno.EFBIG: "free some space, or write elsewhere",
-    errno.EDQUOT: "free some space, or write elsewhere",
+    **dict.fromkeys((errno.ENOSPC, errno.EFBIG, errno.EDQUOT), "free some space, or write elsewhere"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "change its permissions, or use another place"),
+    **dict.fromkeys((errno.ENOTDIR, errno.EEXIST), "a file stands where a folder is needed: use another place"),
     errno.EROFS: "write elsewhere",
-    errno.EACCES: "change its permissions, or use another place",
-    errno.EPERM: "change its permissions, or use another place",
-    errno.ENOTDIR: "a file stands where a folder is needed: use another place",
-    errno.EEXIST: "a file stands where a folder is needed: use another place",
 }
 """What to do about an error of the operating system."""
 
@@ -66,15 +62,12 @@ def sentence(error: BaseException | None) -> str | None:
         if isinstance(error, OSError) and error.strerror:
             place = f"{error.filename}: " if error.filename else ""
             return f"{place}{error.strerror}" + (f"; {remedy}" if (remedy := REMEDIES.get(error.errno or 0)) else "")
-        if type(error).__name__ == "MisconfigurationException" or home in REFUSING:
+        refuses = home in ("lightning", "lightning_utilities", "jsonargparse", "wandb")
+        if refuses or type(error).__name__ == "MisconfigurationException":
             lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
             found = (lines[-1] if lines and home == "jsonargparse" else " ".join(lines)) or found
         error = error.__cause__ or error.__context__
     return found and (found if len(found) <= 300 else f"{found[:299]}…")
-
-
-REFUSING = ("lightning", "lightning_utilities", "jsonargparse", "wandb")
-"""Packages that refuse settings by exceptions of any kind."""
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -23,6 +23,8 @@ from facelightning.errors import CheckpointError, quoted
 FORMAT = 2
 """Format of a checkpoint's "facelightning" entry; incremented whenever older versions cannot read it."""
 
+OURS = "facelightning."
+
 MISFIT = "the weights in {} do not fit its settings: it is damaged or of another version of facelightning"
 
 
@@ -72,18 +74,15 @@ class Checkpoint:
                 f"{path} has format {quoted(str(about['format']))}, but this version of facelightning reads {FORMAT}"
             )
         parameters = content.get("hyper_parameters", {})
-        if (
-            not isinstance(parameters, dict) or parameters
-        ):  # from these Lightning would import and call whatever class they name
+        # from these Lightning would import and call whatever class they name
+        if not isinstance(parameters, dict) or parameters:
             raise CheckpointError(f"{path} holds hyper_parameters, which no task of facelightning writes")
-        config = content.get("facelightning_config")
-        if not (
-            isinstance(about["task"], str) and isinstance(about["settings"], dict) and isinstance(config, dict | None)
-        ):
+        task, settings, config = about["task"], about["settings"], content.get("facelightning_config")
+        if not (isinstance(task, str) and isinstance(settings, dict) and isinstance(config, dict | None)):
             raise CheckpointError(
                 f"{path} is damaged: its task must be a name, its settings and configuration keys and values"
             )
-        if _names_weights(about["settings"]):
+        if _names_weights(settings):
             raise CheckpointError(f"{path} names initial weights, which a checkpoint does not need")
         weights = content["state_dict"]
         if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
@@ -92,7 +91,7 @@ class Checkpoint:
         bad = next((key for key, value in floats.items() if not value.isfinite().all()), "")
         if bad:
             raise CheckpointError(f"{path} holds weights that are not finite ({quoted(bad)}): it has diverged")
-        return cls(str(path), about["task"], about["settings"], about["facts"], weights, config)
+        return cls(str(path), task, settings, about["facts"], weights, config)
 
     @property
     def description(self) -> dict[str, Any]:
@@ -116,20 +115,22 @@ class Checkpoint:
             CheckpointError: If they do not fit the module.
         """
         try:
-            module.load_state_dict(
-                {key.removeprefix(prefix): value for key, value in self.weights.items() if key.startswith(prefix)}
-            )
+            weights = {key.removeprefix(prefix): value for key, value in self.weights.items() if key.startswith(prefix)}
+            module.load_state_dict(weights)
         except Exception:  # values that are no weights may raise anything
             raise CheckpointError(MISFIT.format(self.path)) from None
 
 
 def _names_weights(settings: Any) -> bool:
-    """Whether initial weights are named anywhere in plain settings; torchvision would download them."""
+    """Whether a task or a part of ours names initial weights in plain settings; torchvision would download them."""
     if isinstance(settings, list):
         return any(map(_names_weights, settings))
     if not isinstance(settings, dict):
         return False
-    return settings.get("weights") is not None or any(map(_names_weights, settings.values()))
+    arguments = settings.get("init_args")
+    if isinstance(arguments, dict) and not str(settings.get("class_path")).startswith(OURS):
+        return any(map(_names_weights, arguments.values()))
+    return isinstance(settings.get("weights"), str) or any(map(_names_weights, settings.values()))
 
 
 def read_file(path: str | Path) -> Any:
@@ -204,7 +205,7 @@ def plain(value: Any) -> Any:
     """A setting as a checkpoint stores it: numbers, strings, lists, dictionaries.
 
     A part of a network, given as a class or as a partial of one, becomes its class path and arguments, as in YAML.
-    Initial weights are left out, because a checkpoint has its own.
+    The initial weights of a task or of a part of ours are left out, because a checkpoint has its own.
 
     Example:
         >>> plain({"part": partial(nn.Linear, out_features=4), "sizes": (1, 2)})
@@ -214,12 +215,15 @@ def plain(value: Any) -> Any:
     if isinstance(value, partial) and part is not None:
         defaults = {name: argument.default for name, argument in signature(part).parameters.items()}
         arguments = dict(zip(defaults, value.args if value.func is part else (), strict=False)) | value.keywords
-        given = {name: plain(item) for name, item in arguments.items() if name != "weights" and item != defaults[name]}
+        given = {name: plain(item) for name, item in arguments.items() if item != defaults[name]}
+        if part.__module__.startswith(OURS):
+            given.pop("weights", None)
         return plain(part) | {"init_args": given}
     if part is not None:
         return {"class_path": f"{part.__module__}.{part.__qualname__}", "init_args": {}}
     if isinstance(value, Mapping):
-        return {key: None if key == "weights" else plain(item) for key, item in value.items()}
+        initial = {key for key, item in value.items() if key == "weights" and isinstance(item, str)}
+        return {key: None if key in initial else plain(item) for key, item in value.items()}
     return [plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 

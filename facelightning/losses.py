@@ -1,5 +1,6 @@
 """What training minimises: cross-entropy of face parsing at every scale, and of the attributes.
 
+Both are those of Kalayeh, Gong, Shah, "Improving Facial Attribute Prediction using Semantic Segmentation", CVPR 2017.
 Each has two versions: one loss per batch, for training; and one loss per sample, whose mean over a data set does not
 depend on how samples were put into batches.
 """
@@ -14,7 +15,7 @@ from facelightning.labels import IGNORE_INDEX
 
 
 def parsing_loss(logits: Sequence[Tensor], mask: Tensor) -> Tensor:
-    """Softmax cross-entropy of one or several predictions of a mask: deep supervision [1]_.
+    """Softmax cross-entropy of one or several predictions of a mask: deep supervision (Kalayeh et al., §3.2).
 
     The mask is resized to each prediction's size, each prediction's loss is the mean over its counted pixels, and
     the losses are added with equal weights. Resizing takes the pixel under the centre of each cell (PyTorch's
@@ -34,8 +35,6 @@ def parsing_loss(logits: Sequence[Tensor], mask: Tensor) -> Tensor:
         >>> mask = torch.zeros(2, 8, 6, dtype=torch.int64)
         >>> parsing_loss([torch.zeros(2, 7, 8, 6), torch.zeros(2, 7, 4, 3)], mask)  # 2 log 7
         tensor(3.8918)
-
-    .. [1] Kalayeh, Gong, Shah, "Improving Facial Attribute Prediction using Semantic Segmentation", CVPR 2017, §3.2.
     """
     scales = [_pixel_losses(scale, mask) for scale in logits]
     return torch.stack([losses.sum() / counted.sum().clamp(min=1) for losses, counted in scales]).sum()
@@ -48,7 +47,7 @@ def parsing_sample_losses(logits: Sequence[Tensor], mask: Tensor) -> Tensor:
 
 
 def attribute_loss(logits: Tensor, targets: Tensor, positive_rates: Tensor | None = None) -> Tensor:
-    """Sigmoid cross-entropy, the mean over all known entries of the batch [1]_.
+    """Sigmoid cross-entropy, the mean over all known entries of the batch (Kalayeh et al., §3.1.1).
 
     With ``positive_rates`` it is balanced: positives and negatives of an attribute weigh the same in total. With
     positive rate p, a positive weighs 1 / 2p and a negative 1 / 2(1 - p), which is 1 on average. The paper fine-tunes
@@ -71,8 +70,6 @@ def attribute_loss(logits: Tensor, targets: Tensor, positive_rates: Tensor | Non
     Example:
         >>> attribute_loss(torch.zeros(1, 3), torch.tensor([[1.0, 0.0, float("nan")]]))  # log 2
         tensor(0.6931)
-
-    .. [1] Kalayeh, Gong, Shah, "Improving Facial Attribute Prediction using Semantic Segmentation", CVPR 2017, §3.1.1.
     """
     losses, known = _entry_losses(logits, targets, positive_rates)
     return losses.sum() / known.sum().clamp(min=1)

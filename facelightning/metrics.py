@@ -155,8 +155,7 @@ class AttributeScores(Metric):
 
     def compute(self) -> dict[str, Any]:
         """``error``, ``mean_ap``, ``balanced_accuracy``, ``per_attribute``, ``undefined``; scores in percent."""
-        kept = (self.logits, self.targets)
-        flat = (dim_zero_cat(entries) if len(entries) else torch.empty(0) for entries in kept)
+        flat = (dim_zero_cat(entries) if len(entries) else torch.empty(0) for entries in (self.logits, self.targets))
         logits, targets = (entries.cpu().view(-1, len(self.names)) for entries in flat)
         true, false, positive = targets == 1, targets == 0, logits > 0
         num_true, num_false, known = true.sum(0), false.sum(0), (true | false).sum(0)  # (A,), as are all below
@@ -203,9 +202,8 @@ def average_precision(scores: Tensor, targets: Tensor) -> Tensor:
     if scores.isnan().any():
         raise ConfigurationError("A score is NaN and cannot be ranked: training has diverged; lower the learning rate.")
     scores, targets = scores.movedim(0, -1).contiguous(), targets.movedim(0, -1).contiguous()  # (A, n): sorts faster
-    known = ~targets.isnan()
     ranked, order = scores.sort(descending=True)  # includes unknown entries, which add to no count below
-    retrieved = known.gather(-1, order).cumsum(-1)
+    retrieved = (~targets.isnan()).gather(-1, order).cumsum(-1)
     hits = (targets == 1).gather(-1, order).cumsum(-1)
     is_threshold = torch.ones_like(ranked, dtype=torch.bool)
     is_threshold[..., :-1] = ranked[..., :-1] != ranked[..., 1:]  # the last entry of each run of equal scores

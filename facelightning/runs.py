@@ -1,5 +1,6 @@
 """The run folder: paths of a run's configuration, checkpoints, results, figures and predictions."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 
-@dataclass(frozen=True)
+@dataclass
 class RunFolder:
     """The paths of what a run writes.
 
@@ -22,6 +23,22 @@ class RunFolder:
 
     path: Path
 
+    def __post_init__(self) -> None:
+        self.config = self.path / "config.yaml"
+        """The complete configuration."""
+        self.best = self.path / "checkpoints" / "best.ckpt"
+        """The checkpoint that was best on the validation data."""
+        self.last = self.path / "checkpoints" / "last.ckpt"
+        """The checkpoint to resume from."""
+        self.results = self.path / "test_results.json"
+        """The scores on the test data."""
+        self.attribution = self.path / "attribution.json"
+        """The attribution scores."""
+        self.figures = self.path / "figures"
+        """The folder of figures."""
+        self.predictions = self.path / "predictions"
+        """The folder of predictions."""
+
     @classmethod
     def of_checkpoint(cls, checkpoint: str | Path) -> "RunFolder | None":
         """The folder of the run that wrote a checkpoint; ``None`` if the file was moved out of it."""
@@ -33,41 +50,6 @@ class RunFolder:
         """The folder a trainer writes to; ``None`` without a logger. Call it on every process: they communicate."""
         folder = trainer.log_dir
         return cls(Path(folder)) if trainer.logger and folder else None
-
-    @property
-    def config(self) -> Path:
-        """The complete configuration."""
-        return self.path / "config.yaml"
-
-    @property
-    def best(self) -> Path:
-        """The checkpoint that was best on the validation data."""
-        return self.path / "checkpoints" / "best.ckpt"
-
-    @property
-    def last(self) -> Path:
-        """The checkpoint to resume from."""
-        return self.path / "checkpoints" / "last.ckpt"
-
-    @property
-    def results(self) -> Path:
-        """The scores on the test data."""
-        return self.path / "test_results.json"
-
-    @property
-    def attribution(self) -> Path:
-        """The attribution scores."""
-        return self.path / "attribution.json"
-
-    @property
-    def figures(self) -> Path:
-        """The folder of figures."""
-        return self.path / "figures"
-
-    @property
-    def predictions(self) -> Path:
-        """The folder of predictions."""
-        return self.path / "predictions"
 
 
 class RunLogger(CSVLogger):
@@ -107,9 +89,7 @@ class RunLogger(CSVLogger):
         root = Path(self.root_dir)
         root.mkdir(parents=True, exist_ok=True)
         while True:
-            try:
+            with suppress(FileExistsError):
                 (root / f"version_{number}").mkdir()
-            except FileExistsError:
-                number += 1
-            else:
                 return number
+            number += 1

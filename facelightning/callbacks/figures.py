@@ -9,14 +9,8 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import WandbLogger
 from torch import Tensor
 
-from facelightning.figures import (
-    Image,
-    average_precision_figure,
-    faces_figure,
-    parsing_panels,
-    region_weights_figure,
-    save_image,
-)
+from facelightning import figures
+from facelightning.figures import Image, save_image
 from facelightning.runs import RunFolder
 from facelightning.tasks import FaceTask
 
@@ -29,7 +23,7 @@ def draw_parsing(task: FaceTask, faces: Sequence[tuple[Tensor, ...]]) -> Image:
     predicted = task.objectives["parsing"].predict(output)
     assert task.facts is not None and task.facts.label_space is not None
     image, truth, parsing = (tensor.cpu().numpy() for tensor in (images, masks, predicted))
-    return parsing_panels(image, truth, parsing, task.facts.label_space)
+    return figures.parsing_panels(image, truth, parsing, task.facts.label_space)
 
 
 class Figures(Callback):
@@ -80,23 +74,23 @@ class Figures(Callback):
         folder = RunFolder.of(trainer)
         if not isinstance(pl_module, FaceTask) or pl_module.facts is None:
             return
-        figures: dict[str, Image] = {}
+        drawn: dict[str, Image] = {}
         names = pl_module.facts.attributes or ()
         if self._images and self.num_images > 0:
-            figures["parsing"] = draw_parsing(pl_module, self._spread(self._images))
+            drawn["parsing"] = draw_parsing(pl_module, self._spread(self._images))
         if self._faces:
             scores = pl_module.results["val"]["attributes"]["per_attribute"]
             rates = dict(zip(names, pl_module.facts.positive_rates or (), strict=False))
-            figures["attributes"] = average_precision_figure({name: scores[name]["ap"] for name in names}, rates)
+            drawn["attributes"] = figures.average_precision_figure({name: scores[name]["ap"] for name in names}, rates)
         if self._faces and self.num_images > 0:
             parts = zip(*self._spread(self._faces), strict=True)
             images, likely, truth = (torch.stack(part).cpu().numpy() for part in parts)
-            figures["faces"] = faces_figure(images, names, likely, truth)
+            drawn["faces"] = figures.faces_figure(images, names, likely, truth)
         if self._weights:
             weights = torch.stack(self._weights).mean(dim=0).T.cpu().numpy()
-            figures["region_weights"] = region_weights_figure(weights, names, pl_module.places)
+            drawn["region_weights"] = figures.region_weights_figure(weights, names, pl_module.places)
         self._discard()
-        for name, image in figures.items():
+        for name, image in drawn.items():
             if folder is not None:
                 save_image(folder.figures / f"{name}.png", image)
             for logger in trainer.loggers:

@@ -32,15 +32,12 @@ def relative_path(name: str) -> str:
         >>> relative_path("friends/a?.jpg"), relative_path("../a"), relative_path("/a")
         ('friends/a%3F.jpg.png', '%2E%2E/a.png', '%/a.png')
     """
+    # bytes that are not UTF-8 are surrogates in a name
+    name = re.sub(r'[%<>:"\\|?*\x00-\x1f\ud800-\udfff]', lambda found: f"%{ord(found[0]):02X}", name)
     *folders, last = name.split("/")
-    parts = [_encoded(r"^\.{0,2}$|\.(?=png$)", part) for part in folders]
-    return "/".join([*parts, f"{_encoded('^$', last)}.png"])
-
-
-def _encoded(special: str, part: str) -> str:
-    """Bytes that are not UTF-8 are surrogates in a name."""
-    part = re.sub(r'[%<>:"\\|?*\x00-\x1f\ud800-\udfff]', lambda found: f"%{ord(found[0]):02X}", part)
-    return re.sub(f"(?i){special}", lambda found: found[0].replace(".", "%2E") or "%", part)
+    dots = re.compile(r"^\.{0,2}$|\.(?=png$)", re.IGNORECASE)
+    folders = [dots.sub(lambda found: found[0].replace(".", "%2E") or "%", folder) for folder in folders]
+    return "/".join([*folders, f"{last or '%'}.png"])
 
 
 class PredictionWriter(BasePredictionWriter):
@@ -48,8 +45,8 @@ class PredictionWriter(BasePredictionWriter):
 
     - ``attributes.csv``: a row for each image, with its ``name`` and all probabilities, in no particular order.
     - ``parsing/NAME.png``: class indices as grey values. NAME is the image's whole name, with its folders, and with
-      its suffix if it has one, so that ``1.jpg`` and ``1.png`` do not collide: ``1.jpg.png``. Characters that some
-      system forbids in file names are percent-encoded, as in a URL: see :func:`relative_path`.
+      its suffix if it has one, so that ``1.jpg`` and ``1.png`` do not collide: ``1.jpg.png``; for characters that some
+      system forbids in file names see :func:`relative_path`.
     - ``failures.csv``: ``name`` and ``reason`` of each image that could not be read, or that has no mask because its
       name is too long; only if there are such images.
 

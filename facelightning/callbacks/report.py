@@ -39,10 +39,9 @@ def score_table(title: str, task: FaceTask, results: Mapping[str, Mapping[str, A
 class Report(Callback):
     """Prints what is trained, and the scores after training, validation and test; a test writes ``test_results.json``.
 
-    The file holds ``"attributes"``: ``error``, ``mean_ap``, ``balanced_accuracy``, ``per_attribute`` (name → ``error``,
-    ``ap``, ``balanced_accuracy``) and ``undefined`` (names); and ``"parsing"``: ``iou`` (class → IoU), ``mean_iou``,
-    ``f1`` (class → F1), ``mean_f1``, ``overall_f1``; each if it was scored. Scores are in percent; ``null`` where
-    undefined. See :mod:`facelightning.metrics` for what each means. Without a logger nothing is written.
+    The file holds, each if it was scored, the results of :class:`~facelightning.metrics.AttributeScores` as
+    ``"attributes"`` and of :class:`~facelightning.metrics.ParsingScores` as ``"parsing"``: in percent, ``null`` where
+    undefined. Without a logger nothing is written.
     """
 
     def on_sanity_check_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -52,11 +51,10 @@ class Report(Callback):
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Print what is trained, and where the run writes."""
-        counts = [(each.numel(), each.requires_grad) for each in pl_module.parameters()]
-        total, frozen = sum(count for count, _ in counts), sum(count for count, learned in counts if not learned)
-        rank_zero_info(
-            f"{type(pl_module).__name__}: {total:,} parameters" + f", {frozen:,} of them frozen" * bool(frozen)
-        )
+        total = sum(each.numel() for each in pl_module.parameters())
+        frozen = sum(each.numel() for each in pl_module.parameters() if not each.requires_grad)
+        note = f", {frozen:,} of them frozen" if frozen else ""
+        rank_zero_info(f"{type(pl_module).__name__}: {total:,} parameters{note}")
         self._print_folder(trainer)
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

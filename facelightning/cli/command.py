@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any
 
 import lightning as L
@@ -21,12 +22,19 @@ from facelightning.cli.output import quiet
 from facelightning.cli.parser import ConfigFile, FaceParser
 from facelightning.cli.processes import end_together
 from facelightning.data import FaceDataModule, JointDataModule
-from facelightning.errors import CheckpointError, ConfigurationError
+from facelightning.errors import CheckpointError, ConfigurationError, FacelightningError, quoted
 from facelightning.facts import DataFacts, shown
 from facelightning.runs import RunFolder
 from facelightning.tasks import TASKS, FaceTask
 
 NEEDED = "a trained model: pass its file, such as --ckpt_path=runs/NAME/version_0/checkpoints/best.ckpt"
+
+RESTORED = (
+    "torch.optim",
+    "lightning.pytorch.trainer.connectors.checkpoint_connector",
+    "lightning.pytorch.callbacks.model_checkpoint",
+)
+"""Modules that restore a training's state, or use what was restored."""
 
 
 class SaveConfig(SaveConfigCallback):
@@ -95,7 +103,21 @@ class FaceCLI(LightningCLI):
         except Exception as error:
             if hasattr(self, "trainer"):
                 end_together(self.trainer, error)
+            if self.command == "fit":
+                self._check_resumed(error)
             raise
+
+    def _check_resumed(self, error: Exception) -> None:
+        """Name the checkpoint if what it held of optimiser, schedule or callbacks has caused an error."""
+        homes = {frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__)}
+        kinds = (TypeError, KeyError, AttributeError, ValueError, IndexError)
+        restored = isinstance(error, kinds) and any(home.startswith(RESTORED) for home in homes)
+        stepped = type(error) is RuntimeError and any(home.startswith("torch.optim") for home in homes)
+        if self.checkpoint is not None and (restored or stepped) and not isinstance(error, FacelightningError):
+            reason = quoted(f"{type(error).__name__}: {error}", 100)
+            raise CheckpointError(
+                f"{self.checkpoint.path} cannot be resumed ({reason}): the state of its training is damaged"
+            ) from error
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # static in Lightning
         """The one that is called: the parsers of the others would take most of the time."""

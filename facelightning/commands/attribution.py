@@ -27,8 +27,6 @@ from facelightning.tasks import FaceTask, load_model
 PAIRS = 16
 """The maximum number of identities drawn with and without each attribute; also the batch size."""
 
-_BEARDS = ("5_o_Clock_Shadow", "Goatee", "Mustache", "Sideburns")
-
 
 def attribution_scores(
     task: FaceTask, faces: int = 200, image_size: tuple[int, int] = (218, 178), seed: int = 1
@@ -157,7 +155,7 @@ def _with_and_without(name: str, rng: np.random.Generator) -> tuple[NDArray[np.b
     while True:
         has = dict(zip(ATTRIBUTES, sample_attributes(rng).tolist(), strict=True))
         lacks = {**has, name: False}
-        if name in _BEARDS:
+        if name in ("5_o_Clock_Shadow", "Goatee", "Mustache", "Sideburns"):
             lacks["No_Beard"] = True  # else a beard of no particular kind would be drawn
         for_men = lacks["Bald"] or lacks["Wearing_Necktie"] or not lacks["No_Beard"]
         if has[name] and (lacks["Male"] or not for_men):

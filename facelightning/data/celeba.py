@@ -111,18 +111,15 @@ def read_attributes(path: Path) -> tuple[list[str], npt.NDArray[np.uint8]]:
     order = [table.columns.index(name) for name in ATTRIBUTES]
     table = replace(table, columns=list(ATTRIBUTES), values=table.values[:, order])
     negative = -1 if (table.values == -1).any() else 0
-    bad = (table.values != 1) & (table.values != negative)
-    if bad.any():
-        raise table.error(bad, f"a label must be {negative} or 1")
+    table.refuse((table.values != 1) & (table.values != negative), f"a label must be {negative} or 1")
     return table.names, (table.values == 1).astype(np.uint8)
 
 
 def read_partition(path: Path) -> dict[str, int]:
     """The index in ``SPLITS`` of each image, by its name without suffix."""
     table = AnnotationTable.read(path, "partition number", 1)
-    bad = ~np.isin(table.values, range(len(SPLITS)))
-    if bad.any():
-        raise table.error(bad, "a partition number must be 0 (training), 1 (validation) or 2 (test)")
+    unknown = ~np.isin(table.values, range(len(SPLITS)))
+    table.refuse(unknown, "a partition number must be 0 (training), 1 (validation) or 2 (test)")
     return dict(zip(table.names, table.values[:, 0].astype(int).tolist(), strict=True))
 
 
@@ -131,9 +128,8 @@ def read_landmarks(path: Path, names: list[str]) -> npt.NDArray[np.float32] | No
     table = _rows_of(AnnotationTable.read(path, "coordinates", 10), names)
     if table is None:
         return None
-    bad = np.abs(table.values) > LARGEST_COORDINATE
-    if bad.any():
-        raise table.error(bad, f"a coordinate must lie within ±{LARGEST_COORDINATE} pixels")
+    too_far = np.abs(table.values) > LARGEST_COORDINATE
+    table.refuse(too_far, f"a coordinate must lie within ±{LARGEST_COORDINATE} pixels")
     order = [table.columns.index(name) for name in POINTS] if set(table.columns) == set(POINTS) else range(10)
     return table.values[:, order].reshape(-1, 5, 2).astype(np.float32)
 
@@ -143,9 +139,8 @@ def read_identities(path: Path, names: list[str]) -> npt.NDArray[np.int64] | Non
     table = _rows_of(AnnotationTable.read(path, "identity number", 1), names)
     if table is None:
         return None
-    bad = (table.values != table.values.round()) | (np.abs(table.values) > LARGEST_IDENTITY)
-    if bad.any():
-        raise table.error(bad, "an identity's number must be a whole number")
+    no_number = (table.values != table.values.round()) | (np.abs(table.values) > LARGEST_IDENTITY)
+    table.refuse(no_number, "an identity's number must be a whole number")
     return table.values[:, 0].astype(np.int64)
 
 

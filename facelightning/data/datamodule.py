@@ -128,8 +128,7 @@ class FaceDataModule(Loading, L.LightningDataModule):
         """Shuffled, augmented, resumable."""
         dataset = self.dataset("train")
         seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if self.seed is None else self.seed
-        sampler = TrainSampler(len(dataset), seed, *self._process())
-        return ResumableLoader(dataset, sampler=sampler, **self._loading())
+        return ResumableLoader(dataset, sampler=TrainSampler(len(dataset), seed, *self._process()), **self._loading())
 
     def val_dataloader(self) -> DataLoader[Sample]:
         """Every validation sample exactly once over all processes."""

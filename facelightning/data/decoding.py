@@ -45,7 +45,10 @@ if hasattr(os, "register_at_fork"):  # a loader's worker must not start while an
 def promised_size(content: bytes) -> tuple[int, int]:
     """Width and height as an image file's header has them; zeros if the format is an unknown one."""
     if content.startswith(b"\xff\xd8"):
-        return _jpeg_size(content)
+        for marker, begin, _ in _segments(content):  # the first frame header; a thumbnail's is within another segment
+            if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+                return int.from_bytes(content[begin + 3 : begin + 5]), int.from_bytes(content[begin + 1 : begin + 3])
+        return 0, 0
     if content[12:16] == b"VP8L":
         bits = int.from_bytes(content[21:25], "little")
         return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
@@ -72,14 +75,6 @@ def _segments(content: bytes) -> Iterator[tuple[int, int, int]]:
         else:
             begin, place = place + 4, place + 2 + int.from_bytes(content[place + 2 : place + 4])
             yield marker, begin, place
-
-
-def _jpeg_size(content: bytes) -> tuple[int, int]:
-    """Of the first frame header; a thumbnail's is within another segment."""
-    for marker, begin, _ in _segments(content):
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            return int.from_bytes(content[begin + 3 : begin + 5]), int.from_bytes(content[begin + 1 : begin + 3])
-    return 0, 0
 
 
 def _has_blank_pixels(content: bytes) -> bool:

@@ -53,13 +53,11 @@ SUFFIXES = (
 MAX_BYTES = 8 * MAX_PIXELS
 """No image of so many pixels has more: four channels of 16 bits."""
 
-STORED_RGB = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
-"""Masks and landmarks refer to the pixels as stored, so the camera's orientation tag is ignored."""
 
-
-def read_image(path: Path, flags: int = STORED_RGB) -> npt.NDArray[np.uint8]:
+def read_image(path: Path, flags: int = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION) -> npt.NDArray[np.uint8]:
     """Read an image file as uint8, (H,W,3) RGB, or (H,W) with ``cv2.IMREAD_GRAYSCALE``.
 
+    By default the camera's orientation tag is ignored, because masks and landmarks refer to the pixels as stored.
     Warns if a decoder finds damage in it.
 
     Raises:

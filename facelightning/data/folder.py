@@ -31,6 +31,7 @@ class Folder(Dataset[Record]):
         self.root = existing_root(root, "Folder", "photographs")
         files = sorted(_files(self.root))
         self.paths = [path for path in files if path.suffix.lower() in SUFFIXES]
+        self.names = [path.relative_to(self.root).as_posix() for path in self.paths]
         others = [path.relative_to(self.root).as_posix() for path in files if path.suffix.lower() not in SUFFIXES]
         note = f"{len(others)} of {len(files)} files are left out ({quoted(', '.join(others[:3]), 60)})"
         if any(name.lower().endswith((".heic", ".heif")) for name in others):
@@ -41,18 +42,12 @@ class Folder(Dataset[Record]):
         if others:
             warn(f"{ending(self.root)}: {note}")
 
-    @property
-    def names(self) -> list[str]:
-        """Of all images."""
-        return [path.relative_to(self.root).as_posix() for path in self.paths]
-
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Record:
-        path = self.paths[index]
-        image = read_image(path, cv2.IMREAD_COLOR_RGB)  # rotated by the camera's orientation tag
-        return Record(image=image, name=path.relative_to(self.root).as_posix())
+        image = read_image(self.paths[index], cv2.IMREAD_COLOR_RGB)  # rotated by the camera's orientation tag
+        return Record(image=image, name=self.names[index])
 
 
 def _files(root: Path) -> Iterator[Path]:

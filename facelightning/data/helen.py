@@ -99,7 +99,7 @@ def mask_name(name: str, label: int) -> str:
 
 
 class Helen(Dataset[Record]):
-    """Helen's images with the masks of Smith et al. [1]_, with eleven classes or the seven of Kalayeh et al. [2]_.
+    """Helen's images with the masks of Smith et al. [1]_: eleven classes, or Kalayeh et al.'s seven (CVPR 2017, §4.1).
 
     The exemplars are the training split, the tuning list is the validation split. ``name`` is Helen's id.
 
@@ -118,7 +118,6 @@ class Helen(Dataset[Record]):
         True
 
     .. [1] Smith, Zhang, Brandt, Lin, Yang, "Exemplar-Based Face Parsing", CVPR 2013.
-    .. [2] Kalayeh, Gong, Shah, "Improving Facial Attribute Prediction using Semantic Segmentation", CVPR 2017, §4.1.
     """
 
     def __init__(
@@ -138,7 +137,6 @@ class Helen(Dataset[Record]):
 
     def __getitem__(self, index: int) -> Record:
         name = self.names[index]
-        # the masks refer to the pixels as stored, so the camera's orientation tag is ignored
         image = read_image(self.root / "images" / self.files[index])
         alphas = []
         for label in range(len(HELEN11)):

@@ -36,19 +36,14 @@ FOLDERS = ("lfw", "lfw-deepfunneled", "lfw_funneled", "images", "")
 MOST_IMAGES, MOST_ATTRIBUTES, LONGEST_TEXT, LARGEST_CHUNK = 100_000, 100, 1_000, 2**26
 """The most that a file may claim, the last in bytes; a damaged one may claim more than memory."""
 
-HDF5_ERRORS = (OSError, RuntimeError, ValueError, KeyError, TypeError, MemoryError)
-"""What h5py raises for damaged files."""
-
-_VALIDATION_SHARE = 10  # percent of the training identities: LFWA itself has no validation split
-
 
 class LFWA(AttributeDataset):
-    """LFWA with its attributes and identities [1]_.
+    """LFWA with its attributes and identities (Liu et al., ICCV 2015).
 
     Reads ``lfw_att_40.mat`` and ``indices_train_test.mat`` (MATLAB 7.3) and the images in a folder for each identity.
     LFWA has no validation split: a tenth of its training identities, chosen by a checksum of their names, is held out
-    as ``val``. No identity is in two splits. ``name`` is the file's,
-    ``PERSON/PERSON_0001.jpg``; the file may have another suffix than in ``lfw_att_40.mat``.
+    as ``val``. No identity is in two splits. ``name`` is the file's, ``PERSON/PERSON_0001.jpg``; the file may have
+    another suffix than in ``lfw_att_40.mat``.
 
     Args:
         root: The folder of the two files and of the images, or of a folder ``lfw`` with the images; never written to.
@@ -57,8 +52,6 @@ class LFWA(AttributeDataset):
     Raises:
         DataNotFoundError: If an annotation file is missing, or all images are.
         DataFormatError: If a file has an unexpected format.
-
-    .. [1] Liu, Luo, Wang, Tang, "Deep Learning Face Attributes in the Wild", ICCV 2015.
     """
 
     def __init__(self, root: str | Path | None, split: Split = "train") -> None:
@@ -73,7 +66,7 @@ def read_lfwa(root: str | Path | None) -> dict[Split, AttributeDataset]:
         splits = _read_splits(root / INDICES, len(names))
         folder, files = _find_images(root, names)
     persons = np.array([name.rpartition("/")[0] for name in names])
-    held_out = np.array([crc32(person.encode()) % 100 < _VALIDATION_SHARE for person in persons])
+    held_out = np.array([crc32(person.encode()) % 100 < 10 for person in persons])  # a tenth, for validation
     both = np.intersect1d(persons[splits == "train"], persons[splits == "test"])
     splits = np.where((splits == "train") & held_out, "val", splits)
     if len(both):
@@ -187,7 +180,7 @@ def _opened(path: Path) -> Iterator[h5py.File]:
             yield file
     except FacelightningError:
         raise
-    except HDF5_ERRORS as error:
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, MemoryError) as error:  # what h5py raises
         if start[:1] == b"<":
             what = HTML_HINT
         elif start.startswith(b"MATLAB 5.0"):

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from facelightning.errors import ConfigurationError
+from facelightning.errors import CheckpointError, ConfigurationError
 
 Key = tuple[int, int]
 """What a sampler yields and a data set is indexed with: (sample, augmentation seed)."""
@@ -92,20 +92,18 @@ class ResumableLoader(DataLoader[Any]):
     sampler: TrainSampler
     batch_size: int
     _place: tuple[int, int, int] = (-1, 0, 0)
-    _restored: tuple[int, int, int] | None = None
-    _began: dict[str, int]
+    _restored: dict[str, int] | None = None
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # a generator: runs at the first next(), after set_epoch
         sampler = self.sampler
         restored, self._restored = self._restored, None
         last_epoch, last_cycle, _ = self._place
         epoch, cycle, done = sampler.epoch, (last_cycle + 1 if last_epoch == sampler.epoch else 0), 0
-        if restored is not None and restored[0] == epoch:
-            _, cycle, done = restored
+        if restored is not None and restored["epoch"] == epoch:
+            cycle, done = restored["cycle"], restored["done"]
             order = self._order()
-            changed = [
-                f"{key} {self._began[key]} (here {order[key]})" for key in order if self._began[key] != order[key]
-            ]
+            began = order | restored
+            changed = [f"{key} {began[key]} (here {here})" for key, here in order.items() if began[key] != here]
             if changed:
                 what = ", ".join(changed)
                 raise ConfigurationError(f"the checkpoint was written amid an epoch with {what}: resume as it began")
@@ -128,5 +126,8 @@ class ResumableLoader(DataLoader[Any]):
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Continue from that position; an epoch of other samples, seed, batch size or processes is refused later."""
-        self._restored = (state["epoch"], state["cycle"], state["done"])
-        self._began = {key: state.get(key, value) for key, value in self._order().items()}
+        if not all(isinstance(state.get(key), int) for key in ("epoch", "cycle", "done")):
+            raise CheckpointError(
+                "the checkpoint does not say how far its training had come in the data: it is damaged"
+            )
+        self._restored = state

@@ -84,15 +84,14 @@ class AnnotationTable:
 
         lines, numbers = zip(*rows.values(), strict=True)
         table = cls(path, columns, list(rows), np.array(numbers), list(lines))
-        unknown = ~np.isfinite(table.values)
-        if unknown.any():
-            raise table.error(unknown, f"{what} must be finite")
+        table.refuse(~np.isfinite(table.values), f"{what} must be finite")
         return table
 
-    def error(self, bad: npt.NDArray[np.bool_], message: str) -> DataFormatError:
-        """An error that names the first row and value marked in ``bad``, ``(rows, columns)``."""
-        row, column = np.argwhere(bad)[0]
-        return DataFormatError(f"{self.path}, line {self.lines[row]}: {message}, found {self.values[row, column]:g}")
+    def refuse(self, bad: npt.NDArray[np.bool_], message: str) -> None:
+        """Raise an error that names the first row and value marked in ``bad``, ``(rows, columns)``, if any is."""
+        if bad.any():
+            row, column = np.argwhere(bad)[0]
+            raise DataFormatError(f"{self.path}, line {self.lines[row]}: {message}, found {self.values[row, column]:g}")
 
 
 def _cells(path: Path) -> Iterator[tuple[int, list[str]]]:
@@ -134,7 +133,6 @@ class AttributeDataset(Dataset[Record]):
 
     def __getitem__(self, index: int) -> Record:
         name = str(self.names[index])
-        # annotations refer to the pixels as stored, so the camera's orientation tag is ignored
         image = read_image(self.folder / name)
         record = Record(image=image, attributes=self.attributes[index].astype(np.float32), name=name)
         if self.landmarks is not None:

@@ -1,7 +1,7 @@
 """From a record to a network's input: resizing, augmentation, tensors."""
 
 from collections.abc import Sequence
-from typing import TypeAlias, TypedDict
+from typing import Any, TypeAlias, TypedDict
 
 import albumentations as A
 import cv2
@@ -80,15 +80,14 @@ class FaceTransform:
 
     def __call__(self, record: Record, seed: int) -> Sample:
         """Transform one image; the same seed gives the same augmentation."""
-        arrays = {"image": record["image"]} | ({"mask": record["mask"]} if "mask" in record else {})
-        points = np.concatenate([_CORNER, record["landmarks"]]) if "landmarks" in record else _CORNER
+        arrays: dict[str, Any] = {"image": record["image"]} | ({"mask": record["mask"]} if "mask" in record else {})
+        arrays["keypoints"] = np.concatenate([_CORNER, record["landmarks"]]) if "landmarks" in record else _CORNER
         if record["image"].shape[:2] != self.image_size:
-            arrays = self.fit(**arrays, keypoints=points)
-            points = arrays.pop("keypoints")
+            arrays = self.fit(**arrays)
         if self.augment is not None:
             self.augment.set_random_seed(seed % 2**32)
-            arrays = self.augment(**arrays, keypoints=points)
-            points = arrays.pop("keypoints")
+            arrays = self.augment(**arrays)
+        points = arrays["keypoints"]
         mirrored = np.linalg.det(points[1:3] - points[0]) < 0
 
         # HWC → CHW; a copy, because augmentation may return a view with negative strides

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from facelightning.figures.drawing import FONT_SIZE, LETTER, Floats, Image, enlarged, render
+from facelightning.figures.drawing import FONT_SIZE, LETTER, Floats, Image, blank_page, enlarged, render
 from facelightning.labels import ATTRIBUTE_GROUPS
 
 _RIGHT, _WRONG, _GREY = "#0072B2", "#D55E00", "#777777"  # blue and vermilion: Okabe and Ito's, for every kind of sight
@@ -120,8 +120,7 @@ def faces_figure(
     columns = min(2, len(images))
     page_width = max(margin + columns * block[1], 760)  # wide enough for the legend
     page_height = margin + -(-len(images) // columns) * block[0] + 48
-    # half a pixel more: matplotlib truncates the size to whole pixels
-    figure = Figure(figsize=((page_width + 0.5) / _DPI, (page_height + 0.5) / _DPI), dpi=_DPI)
+    figure = blank_page(page_width, page_height, _DPI)
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, page_width), ylim=(page_height, 0))
     axes.set_axis_off()
     corners = [(margin + i // columns * block[0], margin + i % columns * block[1]) for i in range(len(images))]
@@ -130,10 +129,7 @@ def faces_figure(
         _list(axes, top, left + width + 12, words - 12, face, count)
     legend = "✓ right     ✗ wrong\nwrong above 50 %, the grey line: not there; wrong below it: there, but missed"
     axes.text(page_width / 2, page_height - 36, legend, ha="center", va="center", fontsize=7, color=_GREY)
-    page = render(figure)
-    for (top, left), panel in zip(corners, panels, strict=True):
-        page[top : top + height, left : left + width] = panel
-    return page
+    return render(figure, panels, corners)
 
 
 def _list(axes: Axes, top: int, left: int, width: int, face: Mapping[str, tuple[float, float]], count: int) -> None:
@@ -147,9 +143,8 @@ def _list(axes: Axes, top: int, left: int, width: int, face: Mapping[str, tuple[
         axes.text(left, middle, mark, va="center_baseline", fontsize=FONT_SIZE, color=color)
         axes.text(left + 24, middle, _words(name), va="center_baseline", fontsize=FONT_SIZE)
         axes.barh(middle, length * likely, 16, left=bar, color=color if mark == "✓" else "white", ec=color, lw=0.8)
-        axes.text(
-            bar + length + 50, middle, f"{100 * likely:.0f}", ha="right", va="center_baseline", fontsize=FONT_SIZE
-        )
+        percent = f"{100 * likely:.0f}"
+        axes.text(bar + length + 50, middle, percent, ha="right", va="center_baseline", fontsize=FONT_SIZE)
     axes.vlines(bar + length / 2, top, top + 30 * min(len(shown), count), color="#bbbbbb", linewidth=0.6)
     if len(shown) > count:
         text = f"and {len(shown) - count} more"

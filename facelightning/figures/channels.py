@@ -4,9 +4,8 @@ from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.figure import Figure
 
-from facelightning.figures.drawing import FONT_SIZE, LETTER, Floats, Image, enlarged, render
+from facelightning.figures.drawing import FONT_SIZE, LETTER, Floats, Image, blank_page, enlarged, render
 
 
 def strongest_channels(maps: Floats, count: int = 50) -> Floats:
@@ -60,8 +59,7 @@ def channels_figure(maps: Mapping[str, Floats], count: int = 50) -> Image:
     title_width = max(len(text) for title in maps for text in title.split("\n")) * LETTER * dpi
     page_width = 2 * margin + round(max(title_width, max(mosaic.shape[1] for *_, mosaic in blocks) + bar))
     page_height = margin // 2 + sum(header + len(mosaic) + margin for _, header, mosaic in blocks)
-    # half a pixel more: matplotlib truncates the size to whole pixels
-    figure = Figure(figsize=((page_width + 0.5) / dpi, (page_height + 0.5) / dpi), dpi=dpi)
+    figure = blank_page(page_width, page_height, dpi)
     top = margin // 2
     for title, header, mosaic in blocks:
         height, width = mosaic.shape

@@ -1,5 +1,6 @@
 """What all figures share: types, sizes of letters, and how a page becomes an image."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,17 @@ def enlarged(maps: npt.NDArray[Any], side: int) -> npt.NDArray[Any]:
     return maps.repeat(zoom, axis=1).repeat(zoom, axis=2)
 
 
-def render(figure: Figure) -> Image:
-    """A figure as an RGB image."""
+def blank_page(width: int, height: int, dpi: int) -> Figure:
+    """An empty figure of a size in pixels."""
+    # half a pixel more: matplotlib truncates the size to whole pixels
+    return Figure(figsize=((width + 0.5) / dpi, (height + 0.5) / dpi), dpi=dpi)
+
+
+def render(figure: Figure, panels: Image | tuple[()] = (), corners: Sequence[tuple[int, int]] = ()) -> Image:
+    """A figure as an RGB image, with panels ``(n, h, w, 3)`` that have their top left corners at (row, column)."""
     canvas = FigureCanvasAgg(figure)  # drawn in memory: no display, no global state of pyplot
     canvas.draw()  # type: ignore[no-untyped-call]  # matplotlib is only partly typed
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]  # as above
+    page: Image = np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]  # as above
+    for panel, (top, left) in zip(panels, corners, strict=True):
+        page[top : top + panel.shape[0], left : left + panel.shape[1]] = panel
+    return page

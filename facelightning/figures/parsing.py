@@ -3,10 +3,9 @@
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from facelightning.figures.drawing import FONT_SIZE, LETTER, Image, Masks, enlarged, render
+from facelightning.figures.drawing import FONT_SIZE, LETTER, Image, Masks, blank_page, enlarged, render
 from facelightning.labels import IGNORE_INDEX, LabelSpace
 
 _SPACING: dict[str, Any] = {"borderpad": 0, "borderaxespad": 0, "columnspacing": 1.2, "fontsize": FONT_SIZE}
@@ -84,16 +83,11 @@ def parsing_panels(images: Image, truth: Masks, predicted: Masks, labels: LabelS
     legend_rows = -(-len(names) // max(1, int(page_width / entry)))
     page_height = tops[-1] + height + round((0.12 + 0.18 * legend_rows) * inch)
 
-    # half a pixel more: matplotlib truncates the size to whole pixels
-    figure = Figure(figsize=((page_width + 0.5) / inch, (page_height + 0.5) / inch), dpi=inch)
+    figure = blank_page(page_width, page_height, inch)
     for left, title in zip(lefts, 2 * ("image", "truth", "prediction"), strict=False):
         middle = (left + width / 2) / page_width
         figure.text(middle, 1 - 0.55 * header / page_height, title, ha="center", va="center", fontsize=FONT_SIZE)
     patches = [Patch(facecolor=color, edgecolor="gray", linewidth=0.5) for color in colors]
     place, ncols = (0.5, 0.03 * inch / page_height), -(-len(names) // legend_rows)
     figure.legend(patches, names, loc="lower center", bbox_to_anchor=place, ncols=ncols, **_LEGEND)
-    page = render(figure)
-    for index, panel in enumerate(panels):
-        top, left = tops[index // columns], lefts[index % columns]
-        page[top : top + height, left : left + width] = panel
-    return page
+    return render(figure, panels, [(top, left) for top in tops for left in lefts][: len(panels)])

@@ -28,48 +28,26 @@ ATTRIBUTE_GROUPS = {
 }
 """Nine groups that partition the attributes (Wang, Su, Zhao, Table I, in CelebA's spelling)."""
 
-ATTRIBUTE_REGIONS: dict[str, tuple[str, ...]] = {
-    "5_o_Clock_Shadow": ("face_skin",),
-    "Arched_Eyebrows": ("eyebrows",),
-    "Attractive": (),
-    "Bags_Under_Eyes": ("eyes", "face_skin"),
-    "Bald": ("hair",),
-    "Bangs": ("hair",),
-    "Big_Lips": ("mouth",),
-    "Big_Nose": ("nose",),
-    "Black_Hair": ("hair",),
-    "Blond_Hair": ("hair",),
-    "Blurry": (),
-    "Brown_Hair": ("hair",),
-    "Bushy_Eyebrows": ("eyebrows",),
-    "Chubby": (),
-    "Double_Chin": ("face_skin", "background"),
-    "Eyeglasses": ("eyes", "face_skin"),
-    "Goatee": ("face_skin", "mouth"),
-    "Gray_Hair": ("hair",),
-    "Heavy_Makeup": ("face_skin", "eyes", "mouth"),
-    "High_Cheekbones": ("face_skin",),
-    "Male": (),
-    "Mouth_Slightly_Open": ("mouth",),
-    "Mustache": ("mouth", "face_skin"),
-    "Narrow_Eyes": ("eyes",),
-    "No_Beard": ("face_skin", "mouth"),
-    "Oval_Face": ("face_skin",),
-    "Pale_Skin": ("face_skin",),
-    "Pointy_Nose": ("nose",),
-    "Receding_Hairline": ("hair",),
-    "Rosy_Cheeks": ("face_skin",),
-    "Sideburns": ("hair", "face_skin"),
-    "Smiling": ("mouth",),
-    "Straight_Hair": ("hair",),
-    "Wavy_Hair": ("hair",),
-    "Wearing_Earrings": ("background",),
-    "Wearing_Hat": ("hair", "background"),
-    "Wearing_Lipstick": ("mouth",),
-    "Wearing_Necklace": ("background",),
-    "Wearing_Necktie": ("background",),
-    "Young": (),
+_VISIBLE_IN = {
+    (): "Attractive Blurry Chubby Male Young",
+    ("hair",): "Bald Bangs Black_Hair Blond_Hair Brown_Hair Gray_Hair Receding_Hairline Straight_Hair Wavy_Hair",
+    ("hair", "face_skin"): "Sideburns",
+    ("hair", "background"): "Wearing_Hat",
+    ("eyebrows",): "Arched_Eyebrows Bushy_Eyebrows",
+    ("eyes",): "Narrow_Eyes",
+    ("eyes", "face_skin"): "Bags_Under_Eyes Eyeglasses",
+    ("nose",): "Big_Nose Pointy_Nose",
+    ("mouth",): "Big_Lips Mouth_Slightly_Open Smiling Wearing_Lipstick",
+    ("mouth", "face_skin"): "Mustache",
+    ("face_skin", "mouth"): "Goatee No_Beard",
+    ("face_skin", "eyes", "mouth"): "Heavy_Makeup",
+    ("face_skin", "background"): "Double_Chin",
+    ("face_skin",): "5_o_Clock_Shadow High_Cheekbones Oval_Face Pale_Skin Rosy_Cheeks",
+    ("background",): "Wearing_Earrings Wearing_Necklace Wearing_Necktie",
 }
+_REGIONS_OF = {name: regions for regions, names in _VISIBLE_IN.items() for name in names.split()}
+
+ATTRIBUTE_REGIONS: dict[str, tuple[str, ...]] = {name: _REGIONS_OF[name] for name in ATTRIBUTES}
 """The region(s) of :data:`HELEN7` where an attribute is visible; empty for an attribute of the whole face.
 
 Ears and neck are background in Helen, hence earrings and neckties are, too.

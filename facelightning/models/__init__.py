@@ -1,4 +1,7 @@
-"""Networks and their parts: tensors in, tensors out; one idea of a paper per file."""
+"""Networks and their parts: tensors in, tensors out; one idea of a paper per file.
+
+Most are from Kalayeh, Gong, Shah, "Improving Facial Attribute Prediction using Semantic Segmentation", CVPR 2017.
+"""
 
 from facelightning.models.attributes import AttributeNetwork
 from facelightning.models.encoders import MaskedInput, PaperEncoder, TorchvisionEncoder

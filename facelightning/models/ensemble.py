@@ -11,7 +11,7 @@ from facelightning.models.attributes import AttributeNetwork
 
 
 class EnsembleNetwork(nn.Module):
-    """Average the probabilities of trained attribute networks ("SSP + SSG") [1]_.
+    """Average the probabilities of trained attribute networks ("SSP + SSG": Kalayeh et al., CVPR 2017, §4.3.1).
 
     It has nothing to learn: its members are frozen, and always in evaluation mode.
 
@@ -27,8 +27,6 @@ class EnsembleNetwork(nn.Module):
         >>> members = [AttributeNetwork(40, width=4) for _ in range(2)]
         >>> EnsembleNetwork(members)(torch.rand(1, 3, 64, 64))["attributes"].shape
         torch.Size([1, 40])
-
-    .. [1] Kalayeh, Gong, Shah, "Improving Facial Attribute Prediction using Semantic Segmentation", CVPR 2017, §4.3.1.
     """
 
     def __init__(self, members: Iterable[AttributeNetwork]) -> None:

@@ -12,8 +12,8 @@ from facelightning.models.regions import Regions, need_regions
 def gate_masks(masks: Tensor) -> Tensor:
     """Scale each region's mask to mean 1 over the image, for SSG's gates.
 
-    The paper scales each mask to sum 1 [1]_, which makes activations some thousand times smaller. Mean 1 is the same
-    up to a constant, which the BatchNorm after the gate removes; and it is safe in half precision.
+    Kalayeh et al. (CVPR 2017), §3.1.3, scale each mask to sum 1, which makes activations some thousand times smaller.
+    Mean 1 is the same up to a constant, which the BatchNorm after the gate removes; and it is safe in half precision.
 
     Shape:
         - masks: ``(B, N, H, W)``, non-negative.
@@ -22,8 +22,6 @@ def gate_masks(masks: Tensor) -> Tensor:
     Example:
         >>> gate_masks(torch.rand(2, 7, 55, 45)).mean(dim=(2, 3))[0, :3].round(decimals=3)
         tensor([1., 1., 1.])
-
-    .. [1] Kalayeh, Gong, Shah, "Improving Facial Attribute Prediction using Semantic Segmentation", CVPR 2017, §3.1.3.
     """
     masks = masks.to(torch.promote_types(masks.dtype, torch.float32))
     mean = masks.mean(dim=(2, 3), keepdim=True)
@@ -67,19 +65,12 @@ class Gate(nn.Module):
 
 
 class SemanticGating(Gate):
-    """Convolve, gate by each region, normalise, activate, pool; then mix the regions' maps (SSG) [1]_.
+    """Convolve, gate by each region, normalise, activate, pool; then mix the regions' maps.
 
-    Each region gates each map before BatchNorm, so that pooling never compares activations of two regions; a 1×1
-    convolution reduces the N·C maps to C. It has no bias: the BatchNorm after it would cancel one. Its initial weights
-    average a map's N versions, a case of the sparse weights with which SSG mimics plain max pooling.
-
-    Args:
-        channels: C.
-        num_regions: N.
-        stride: Stride of the gated maps.
-        pool: Whether to halve their resolution by pooling.
-
-    .. [1] Kalayeh, Gong, Shah, "Improving Facial Attribute Prediction using Semantic Segmentation", CVPR 2017, §3.1.3.
+    This is SSG (Kalayeh et al., CVPR 2017, §3.1.3). Each region gates each map before BatchNorm, so that pooling never
+    compares activations of two regions; a 1×1 convolution reduces the N·C maps to C. It has no bias: the BatchNorm
+    after it would cancel one. Its initial weights average a map's N versions, a case of the sparse weights with which
+    SSG mimics plain max pooling.
     """
 
     def __init__(self, channels: int, num_regions: int, stride: int = 4, pool: bool = True) -> None:
@@ -100,12 +91,6 @@ class SemanticGating(Gate):
 
 class SymbioticAugmentation(Gate):
     """Gate each map by a learnt mixture of the regions' masks [1]_: SSG at a fraction of its maps.
-
-    Args:
-        channels: C.
-        num_regions: N.
-        stride: Stride of the gated maps.
-        pool: Whether to halve their resolution by pooling.
 
     .. [1] Kalayeh, Shah, "On Symbiosis of Attribute Prediction and Semantic Segmentation", TPAMI 2019.
     """

@@ -49,7 +49,7 @@ class LinearHead(Head):
 
 
 class LocalizationHead(Head):
-    """Each attribute chooses its place (SSP) [1]_.
+    """Each attribute chooses its place (SSP; Kalayeh et al., CVPR 2017, §3.1.2).
 
     All places share two linear maps: recognition scores an attribute in each place; localization, after a softmax over
     places, weighs these scores. An absent place has weight 0.
@@ -58,8 +58,6 @@ class LocalizationHead(Head):
         >>> pooled = Pooled(torch.rand(2, 7, 8), torch.ones(2, 7, 1, dtype=torch.bool))
         >>> LocalizationHead(8, 7, 40)(pooled)["region_weights"].shape
         torch.Size([2, 7, 40])
-
-    .. [1] Kalayeh, Gong, Shah, "Improving Facial Attribute Prediction using Semantic Segmentation", CVPR 2017, §3.1.2.
     """
 
     def __init__(self, channels: int, num_places: int, num_attributes: int) -> None:

@@ -55,8 +55,6 @@ class ParsedRegions:
         predictions: Logits at all strides, coarse to fine, if they are known already.
     """
 
-    finest_pooled = 2
-
     def __init__(
         self,
         decoder: Decoder,
@@ -72,12 +70,11 @@ class ParsedRegions:
     @torch.no_grad()
     def at(self, stride: int) -> Tensor:
         """Probabilities ``(B, K, ⌈H/stride⌉, ⌈W/stride⌉)``, float32 at least."""
-        source = stride if stride <= 8 else self.finest_pooled
+        source = stride if stride <= 8 else 2
         index = self._decoder.strides.index(source)
         with evaluating(self._decoder):
-            while len(self._predictions) <= index:
-                known = len(self._predictions)
-                self._features, logits = self._decoder.step(known, self._features, self._image_size)
+            for stage in range(len(self._predictions), index + 1):
+                self._features, logits = self._decoder.step(stage, self._features, self._image_size)
                 self._predictions.append(logits)
         logits = self._predictions[index]
         masks = logits.to(torch.promote_types(logits.dtype, torch.float32)).softmax(dim=1)

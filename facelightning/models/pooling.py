@@ -54,30 +54,26 @@ class AveragePooling(Pooling):
 
 
 class PyramidPooling(Pooling):
-    """The cells of a 1×1 and a 2×2 grid ("SPPNet*") [1]_.
+    """The cells of a 1×1 and a 2×2 grid ("SPPNet*": Kalayeh et al., CVPR 2017, §4.3).
 
-    It averages instead of taking maxima, so that it differs from the basic network only in where it pools.
+    After He, Zhang, Ren, Sun, "Spatial Pyramid Pooling in Deep Convolutional Networks", ECCV 2014, but it averages
+    instead of taking maxima, so that it differs from the basic network only in where it pools.
 
     Example:
         >>> PyramidPooling()(torch.rand(2, 8, 14, 12)).vectors.shape
         torch.Size([2, 5, 8])
-
-    .. [1] Kalayeh, Gong, Shah, "Improving Facial Attribute Prediction using Semantic Segmentation", CVPR 2017, §4.3,
-       after He, Zhang, Ren, Sun, "Spatial Pyramid Pooling in Deep Convolutional Networks", ECCV 2014.
     """
-
-    levels = (1, 2)
 
     def places(self, regions: tuple[str, ...]) -> tuple[str, ...]:
         return ("image", "upper left", "upper right", "lower left", "lower right")
 
     def forward(self, features: Tensor, regions: Regions | None = None) -> Pooled:
-        cells = [adaptive_avg_pool2d(features, level).flatten(2) for level in self.levels]
+        cells = [adaptive_avg_pool2d(features, level).flatten(2) for level in (1, 2)]
         return _everywhere(torch.cat(cells, dim=2).transpose(1, 2))
 
 
 class SemanticPooling(Pooling):
-    """The mean feature within each region (SSP) [1]_; a region of zero mass is absent.
+    """The mean feature within each region (SSP; Kalayeh et al., CVPR 2017, §3.1.2); a region of zero mass is absent.
 
     Raises:
         ValueError: If features and masks differ in height or width; the message names both sizes.
@@ -87,8 +83,6 @@ class SemanticPooling(Pooling):
         >>> boxes = BoxRegions(torch.full((2, 5, 2), 50.0), (218, 178))
         >>> SemanticPooling()(torch.rand(2, 8, 14, 12), boxes).vectors.shape
         torch.Size([2, 16, 8])
-
-    .. [1] Kalayeh, Gong, Shah, "Improving Facial Attribute Prediction using Semantic Segmentation", CVPR 2017, §3.1.2.
     """
 
     needs_regions = True

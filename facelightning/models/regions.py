@@ -48,13 +48,11 @@ class RegionSource(nn.Module):
 
 
 class LandmarkBoxes(RegionSource):
-    """Three boxes of equal area around each annotated landmark, and the whole image ("BBox") [1]_.
+    """Three boxes of equal area around each annotated landmark, and the whole image ("BBox": Kalayeh et al., §4.3).
 
     Args:
-        side: Side of the square box, in pixels of a 218×178 image; it scales with the image size.
-
-    .. [1] Kalayeh, Gong, Shah, "Improving Facial Attribute Prediction using Semantic Segmentation", CVPR 2017, §4.3.
-       The paper found two areas equally good, but does not state them; 40² is our choice.
+        side: Side of the square box, in pixels of a 218×178 image; it scales with the image size. The paper found two
+            areas equally good, but does not state them; 40² is our choice.
     """
 
     names = BOXES

@@ -39,8 +39,7 @@ class EnsembleNet(FaceTask):
         if not members:
             raise ConfigurationError("EnsembleNet: `members` must name checkpoints of trained AttributeNets")
         found = [describe(member, "AttributeNet", "EnsembleNet's member") for member in members]
-        descriptions = [description for description, _ in found]
-        super().__init__({"members": [json.dumps(description) for description in descriptions]})
+        super().__init__({"members": [json.dumps(description) for description, _ in found]})
         self._members = []
         for member, (description, trained) in zip(members, found, strict=True):
             with built_from(member):
@@ -49,7 +48,7 @@ class EnsembleNet(FaceTask):
             if trained is not None:
                 trained.load_into(task)
             self._members.append(task)
-        facts = [DataFacts.of(description["facts"]) for description in descriptions]
+        facts = [DataFacts.of(description["facts"]) for description, _ in found]
         self.build(facts[0])
         for other in facts[1:]:
             self.check(other, "another member")
@@ -57,9 +56,8 @@ class EnsembleNet(FaceTask):
     def make(self, facts: DataFacts) -> tuple[EnsembleNetwork, list[Objective]]:
         """The network of all members, and the attributes they predict."""
         assert facts.attributes is not None
-        return EnsembleNetwork(cast(AttributeNetwork, task.network) for task in self._members), [
-            Attributes(facts.attributes)
-        ]
+        network = EnsembleNetwork(cast(AttributeNetwork, task.network) for task in self._members)
+        return network, [Attributes(facts.attributes)]
 
     def configure_optimizers(self) -> None:
         """There is nothing to learn."""

@@ -60,8 +60,7 @@ class OneCycle(OneCycleLR):
         super().load_state_dict({key: state_dict[key] for key in ("last_epoch", "_step_count", "_last_lr")})
         if planned == self.total_steps or step >= self.total_steps:
             return
-        ended = step >= planned - 1
-        what = "had ended: it restarts warm" if ended else "goes on"
+        what = "had ended: it restarts warm" if step >= planned - 1 else "goes on"
         rank_zero_info(
             f"the one-cycle schedule of {planned} steps {what} at step {step} of a plan of {self.total_steps} steps"
         )
@@ -121,9 +120,8 @@ class LearningTask(Training, FaceTask):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Also store the gradients that an unfinished accumulation has added up on each process."""
         super().on_save_checkpoint(checkpoint)
-        if self._trainer is None or self.trainer.state.fn != TrainerFn.FITTING:
-            return
-        if self._accumulating:
+        fitting = self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
+        if fitting and self._accumulating:
             gradients = {name: p.grad for name, p in self.named_parameters() if p.grad is not None}
             rows = {name: cast(Tensor, self.all_gather(gradient)) for name, gradient in gradients.items()}
             shape = (self.trainer.world_size, -1)

@@ -35,8 +35,7 @@ class SegNet(LearningTask):
         space = facts.label_space
         if space is None:
             raise ConfigurationError("SegNet cannot learn parsing: the data has no masks; use HelenDataModule")
-        network = SegmentationNetwork(len(space), self.width, self.encoder)
-        return network, [Parsing(space)]
+        return SegmentationNetwork(len(space), self.width, self.encoder), [Parsing(space)]
 
     def predict_batch(self, batch: Batch) -> tuple[Output, Batch]:
         """Parse the images of a batch."""

@@ -96,3 +96,32 @@ def test_a_configuration_of_another_size_is_refused(refused: Callable[..., str],
 def test_a_training_goes_on_at_its_size(runs: Path, refused: Callable[..., str]) -> None:
     message = refused("fit", f"--ckpt_path={LAST}", "--trainer.max_steps=4", "--data.image_size=[64,48]")
     assert "40×32, but the configuration says 64×48: a training goes on as it began" in message
+
+
+def without(content: Any, *keys: Any) -> None:
+    """Delete a value deep in a checkpoint."""
+    for key in keys[:-1]:
+        content = content[key]
+    del content[keys[-1]]
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ["optimizer_states", 0, "param_groups"],
+        ["optimizer_states", 0, "state", 3, "sum"],
+        ["optimizer_states", 0, "param_groups", 0, "params", 0],
+        ["loops", "fit_loop", "epoch_progress", "current"],
+        ["loops", "fit_loop", "state_dict", "combined_loader", 0, "done"],
+    ],
+    ids=lambda keys: "-".join(map(str, keys)),
+)
+def test_a_damaged_state_of_the_training_is_one_sentence(
+    keys: list[Any], refused: Callable[..., str], runs: Path
+) -> None:
+    content = read(LAST)
+    without(content, *keys)
+    torch.save(content, LAST)
+    message = refused("fit", f"--ckpt_path={LAST}", "--trainer.max_steps=4").strip().splitlines()[-1]
+    assert message.startswith("facelightning: ")
+    assert len(message) < 300

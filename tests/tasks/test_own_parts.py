@@ -69,6 +69,23 @@ class DeepHead(Head):
         return {"attributes": self.layers(pooled.vectors.flatten(1))}
 
 
+class WeightedPooling(Pooling):
+    """A mean with a weight for each quarter of the channels; the argument is no name of initial weights."""
+
+    def __init__(self, stride: int = 16, weights: list[float] | str = "equal") -> None:
+        super().__init__(stride)
+        named = {"equal": [1.0] * 4, "rising": [1.0, 2.0, 3.0, 4.0]}
+        self.weights = named[weights] if isinstance(weights, str) else weights
+
+    def places(self, regions: tuple[str, ...]) -> tuple[str, ...]:
+        return ("image",)
+
+    def forward(self, features: Tensor, regions: Regions | None) -> Pooled:
+        quarters = features.mean(dim=(2, 3)).chunk(4, dim=1)
+        vectors = torch.cat([w * x for w, x in zip(self.weights, quarters, strict=True)], dim=1).unsqueeze(1)
+        return Pooled(vectors, torch.ones_like(vectors[..., :1], dtype=torch.bool))
+
+
 class ShortEncoder(Encoder):
     """Two maps, of strides 2 and 4."""
 
@@ -251,3 +268,11 @@ def test_an_own_objective(tmp_path: Path) -> None:
     assert repr(other.results) == repr(task.results)
     with pytest.raises(CheckpointError, match="holds CompactNet, which this version does not know"):
         load_model(tmp_path / "own.ckpt")
+
+
+@pytest.mark.parametrize("weights", [[0.5, 2.0, 3.0, 4.0], "rising"])
+def test_an_argument_named_weights_is_kept(weights: Any, tmp_path: Path) -> None:
+    pooling = partial(WeightedPooling, weights=weights)
+    task = AttributeNet(width=2, pooling=pooling).build(FACTS)
+    loaded = load_model(save(task, tmp_path / "task.ckpt"))
+    assert_equal(predictions(loaded), predictions(task))

@@ -9,10 +9,10 @@ from facelightning.labels import ATTRIBUTES
 def sample_attributes(rng: np.random.Generator) -> NDArray[np.bool_]:
     """Sample the attributes of one face.
 
-    Base rates follow CelebA's [1]_, raised to at least 6 %, so that a small split has positives of each. Mutual
-    exclusions are exact: beards and neckties need ``Male``; make-up and lipstick exclude it; a bald head has
-    neither colour, cut nor fringe of hair, and wears no hat; hair has at most one colour; ``No_Beard`` means none of
-    the four kinds of beard.
+    Base rates follow CelebA's (Liu et al., ICCV 2015), raised to at least 6 %, so that a small split has positives of
+    each. Mutual exclusions are exact: beards and neckties need ``Male``; make-up and lipstick exclude it; a bald head
+    has neither colour, cut nor fringe of hair, and wears no hat; hair has at most one colour; ``No_Beard`` means none
+    of the four kinds of beard.
 
     Args:
         rng: The source of randomness; the number of draws does not depend on their results.
@@ -24,8 +24,6 @@ def sample_attributes(rng: np.random.Generator) -> NDArray[np.bool_]:
         >>> attributes = sample_attributes(np.random.default_rng(0))
         >>> attributes.shape, attributes.dtype
         ((40,), dtype('bool'))
-
-    .. [1] Liu, Luo, Wang, Tang, "Deep Learning Face Attributes in the Wild", ICCV 2015.
     """
     dice: dict[str, float] = dict(zip((*ATTRIBUTES, "beard"), rng.random(len(ATTRIBUTES) + 1).tolist(), strict=True))
     has: dict[str, bool] = {}

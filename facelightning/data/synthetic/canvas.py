@@ -100,8 +100,7 @@ def ripple(line: Points, amplitude: float, wavelength: float, phase: float) -> P
     dense = np.arange(0, length[-1], 2.5)
     line = np.stack([np.interp(dense, length, line[:, axis]) for axis in (0, 1)], axis=1)
     waves = amplitude * np.sin(2 * np.pi * (dense / wavelength + phase))
-    edge: Points = line + _normals(np.gradient(line, axis=0)) * waves[:, None]
-    return edge
+    return line + _normals(np.gradient(line, axis=0)) * waves[:, None]
 
 
 class Stencil(NamedTuple):

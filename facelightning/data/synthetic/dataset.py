@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from facelightning.data.celeba import POINTS
 from facelightning.data.helen import LISTS, mask_name
 from facelightning.data.synthetic.attributes import sample_attributes
 from facelightning.data.synthetic.drawing import DRAWING_VERSION, CartoonFace, draw_face
@@ -21,14 +22,13 @@ STAMP = "synthetic.json"
 """The file that records a data set's parameters and the version of its drawing."""
 
 _IMAGES_PER_IDENTITY = 4
-_LANDMARKS = "lefteye_x lefteye_y righteye_x righteye_y nose_x nose_y leftmouth_x leftmouth_y rightmouth_x rightmouth_y"
 _OF_THE_MOMENT = np.isin(  # what varies between images of one identity
     ATTRIBUTES, "Bags_Under_Eyes Blurry High_Cheekbones Mouth_Slightly_Open Narrow_Eyes Smiling".split()
 )
 
 
 def write_synthetic(root: Path, attributes: tuple[int, int, int], parsing: tuple[int, int, int], seed: int) -> None:
-    """Write cartoon faces as ``root/celeba`` and ``root/helen`` in the layouts of CelebA [1]_ and Helen [2]_.
+    """Write cartoon faces as ``root/celeba`` and ``root/helen`` in the layouts of CelebA and Helen.
 
     If ``root`` already holds the same data set, nothing is written. The files are written beside ``root`` and moved
     there when all are complete: an interrupted run leaves no ``root``.
@@ -49,9 +49,6 @@ def write_synthetic(root: Path, attributes: tuple[int, int, int], parsing: tuple
         ...     write_synthetic(Path(folder) / "faces", attributes=(4, 2, 2), parsing=(2, 1, 1), seed=0)
         ...     sorted(path.name for path in (Path(folder) / "faces").iterdir())
         ['celeba', 'helen', 'synthetic.json']
-
-    .. [1] Liu, Luo, Wang, Tang, "Deep Learning Face Attributes in the Wild", ICCV 2015.
-    .. [2] Smith, Zhang, Brandt, Lin, Yang, "Exemplar-Based Face Parsing", CVPR 2013.
     """
     if min(*attributes, *parsing, seed) < 0:
         raise ConfigurationError(f"counts {attributes} and {parsing} and seed {seed} must not be negative")
@@ -117,7 +114,7 @@ def _write_celeba(folder: Path, counts: tuple[int, int, int], seed: int, progres
     count = str(sum(counts))
     tables: dict[str, list[str]] = {
         "Anno/list_attr_celeba.txt": [count, " ".join(ATTRIBUTES) + " "],
-        "Anno/list_landmarks_align_celeba.txt": [count, _LANDMARKS],
+        "Anno/list_landmarks_align_celeba.txt": [count, " ".join(POINTS)],
         "Anno/identity_CelebA.txt": [],
         "Eval/list_eval_partition.txt": [],
     }

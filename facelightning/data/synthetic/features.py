@@ -5,8 +5,6 @@ import numpy as np
 from facelightning.data.synthetic.canvas import Points, Stencil, brush, dots, ellipse, mirror, smooth, symmetric
 from facelightning.data.synthetic.parameters import Sketch, blend, lerp, pick, rgb
 
-_MOUTH_Y = 41.0
-
 _IRISES = (rgb(96, 60, 34), rgb(60, 110, 170), rgb(70, 130, 80), rgb(50, 36, 28), rgb(120, 130, 140))
 _LIPSTICKS = (rgb(205, 18, 50), rgb(214, 30, 120), rgb(160, 16, 70), rgb(232, 70, 60))
 _EYE_SHADOWS = (rgb(120, 60, 170), rgb(40, 90, 180), rgb(30, 130, 130), rgb(150, 50, 90))
@@ -41,9 +39,8 @@ def draw_skin(sketch: Sketch, head: Stencil, freckles: Points) -> None:
         canvas.paint(canvas.stencil(*(fold + eye for eye in eyes)).within(head), dark, opacity=0.8)
     if has["Heavy_Makeup"]:
         lid = smooth([(-13, 0), (-7, -12), (6, -14), (13, -5), (12, 3), (0, 9)])
-        colour = pick(_EYE_SHADOWS, sketch.shot.shadow_colour)
         shadow = canvas.stencil(*_at_eyes(sketch, lid), blur=1.5).within(head)
-        canvas.paint(shadow, colour, opacity=0.72)
+        canvas.paint(shadow, pick(_EYE_SHADOWS, sketch.shot.shadow_colour), opacity=0.72)
 
 
 def draw_beard(sketch: Sketch, head: Stencil) -> None:
@@ -115,7 +112,7 @@ def mouth_curve(sketch: Sketch) -> tuple[Points, Points]:
     half = lerp(13.5, 15.5, sketch.identity.mouth_width) + (5 if smile else 0)
     u = np.linspace(-1, 1, 13)[:, None]
     corner, middle = (-6.0, 3.0) if smile else (0.4, -0.2)
-    height = _MOUTH_Y + lerp(-1, 1.5, sketch.identity.mouth_height)
+    height = 41.0 + lerp(-1, 1.5, sketch.identity.mouth_height)
     y = height + middle + (corner - middle) * u**2 + sketch.tilt * 0.7 * u
     return np.hstack([half * u + sketch.turn / 2, y]), np.sqrt(1 - u**2) ** 1.2
 
