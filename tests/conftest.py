@@ -1,7 +1,10 @@
 """A small synthetic set on disk, and the command line run on it."""
 
 import os
+import resource
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +71,17 @@ def write_lfwa(root: Path, images: int = 30, **changes: Any) -> list[str]:
                 elif value is not None:
                     mat[key] = value
     return [name.replace("\\", "/") for name in names]
+
+
+@contextmanager
+def bounded() -> Iterator[None]:
+    """What is done within takes no more than 5 seconds and 1 GB of memory, whatever a file says."""
+    began, memory = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    try:
+        yield
+    finally:
+        assert time.monotonic() - began < 5
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 1_000_000  # kilobytes
 
 
 @pytest.fixture(autouse=True)
