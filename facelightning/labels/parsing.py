@@ -60,9 +60,7 @@ HELEN11 = LabelSpace(
         (0, 0, 0), (240, 200, 160), (150, 90, 40), (110, 60, 20), (60, 140, 220), (30, 90, 170), (250, 150, 60),
         (200, 60, 80), (120, 20, 40), (230, 100, 120), (90, 60, 130),
     ),
-    parts=(
-        "left_eyebrow", "right_eyebrow", "left_eye", "right_eye", "nose", "upper_lip", "inner_mouth", "lower_lip",
-    ),
+    parts=("left_eyebrow", "right_eyebrow", "left_eye", "right_eye", "nose", "upper_lip", "inner_mouth", "lower_lip"),
     flip_pairs=(("left_eyebrow", "right_eyebrow"), ("left_eye", "right_eye")),
 )  # fmt: skip
 """Helen's eleven labels in the order of its ``lblNN`` files (Smith et al., CVPR 2013); left is the image's left."""
@@ -70,9 +68,7 @@ HELEN11 = LabelSpace(
 HELEN7 = LabelSpace(
     "helen7",
     ("background", "hair", "face_skin", "eyes", "eyebrows", "mouth", "nose"),
-    colors=(
-        (0, 0, 0), (90, 60, 130), (240, 200, 160), (60, 140, 220), (150, 90, 40), (210, 60, 90), (250, 150, 60),
-    ),
+    colors=((0, 0, 0), (90, 60, 130), (240, 200, 160), (60, 140, 220), (150, 90, 40), (210, 60, 90), (250, 150, 60)),
     parts=("eyes", "eyebrows", "mouth", "nose"),
 )  # fmt: skip
 """The seven classes of Kalayeh et al. (CVPR 2017, §4.1) in the order of its Table 4."""
