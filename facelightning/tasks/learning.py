@@ -18,7 +18,12 @@ from facelightning.checkpoint import part_class
 from facelightning.errors import CheckpointError, ConfigurationError
 from facelightning.objectives import Batch
 from facelightning.tasks.base import FaceTask
-from facelightning.tasks.lightning_details import begin_next_epoch, end_at_sigterm, forget_loaders
+from facelightning.tasks.lightning_details import (
+    begin_next_epoch,
+    end_at_sigterm,
+    forget_loaders,
+    keep_epoch_unfinished,
+)
 
 NO_PART = "{} must be a class, or a partial of one, which a checkpoint can name; not {!r}"
 
@@ -118,10 +123,12 @@ class LearningTask(Training, FaceTask):
             trainer.check_val_every_n_epoch = trainer.check_val_every_n_epoch and 1  # of this epoch too
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Also store the gradients that an unfinished accumulation has added up on each process."""
+        """Also store that an epoch is unfinished, and what an unfinished accumulation has added up on each process."""
         super().on_save_checkpoint(checkpoint)
-        fitting = self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
-        if fitting and self._accumulating:
+        if self._trainer is None or self.trainer.state.fn != TrainerFn.FITTING:
+            return
+        keep_epoch_unfinished(self.trainer, checkpoint)
+        if self._accumulating:
             gradients = {name: p.grad for name, p in self.named_parameters() if p.grad is not None}
             rows = {name: cast(Tensor, self.all_gather(gradient)) for name, gradient in gradients.items()}
             shape = (self.trainer.world_size, -1)

@@ -3,6 +3,7 @@
 import signal
 import sys
 import threading
+from typing import Any
 
 import lightning as L
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
@@ -21,15 +22,35 @@ def begin_next_epoch(trainer: L.Trainer) -> None:
     """Resume with the next epoch if the checkpoint was written after the last batch of one.
 
     Lightning 2.5 and 2.6 forget to count the next epoch, so that a second interruption repeats one; or, after a
-    validation that only the end of the training called for, take one more batch. Call it in ``on_train_start``.
+    validation that only the end of the training called for, take one more batch; or count a training's last epoch
+    twice, so that the next one is left out. Call it in ``on_train_start``.
     """
     loop = trainer.fit_loop
+    if loop.restarted_on_epoch_end and loop.epoch_loop.batch_progress.is_last_batch:
+        loop.epoch_progress.increment_completed()
+        loop.epoch_loop.restarting = False
+        loop.reset_restart_stage()
     if loop.restarted_mid_epoch and loop.epoch_loop.batch_progress.is_last_batch:
         if trainer.current_epoch < loop.epoch_progress.current.ready:  # written after a validation
             loop.epoch_progress.increment_processed()
             loop.epoch_progress.increment_completed()
             loop.epoch_loop.restarting = False
         loop.reset_restart_stage()
+
+
+def keep_epoch_unfinished(trainer: L.Trainer, checkpoint: dict[str, Any]) -> None:
+    """Let a training that ended amid an epoch go on within it; call it in ``on_save_checkpoint``.
+
+    Lightning 2.5 and 2.6 count the epoch as processed before the last checkpoint is written: a resumed training with
+    more steps would leave out the rest of its batches.
+    """
+    loop = trainer.fit_loop
+    epoch: Any = loop.epoch_progress.current
+    batch = loop.epoch_loop.batch_progress
+    if epoch.completed < epoch.processed == epoch.started and batch.current.ready > 0 and not batch.is_last_batch:
+        for counts in checkpoint["loops"]["fit_loop"]["epoch_progress"].values():
+            counts["processed"] -= 1
+        checkpoint["epoch"] -= 1
 
 
 def end_at_sigterm(trainer: L.Trainer) -> None:
