@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import version
+from pathlib import Path
 from traceback import walk_tb
 
 from facelightning.errors import FacelightningError
@@ -80,6 +81,8 @@ def main(args: Sequence[str] | None = None) -> int:
         >>> main(["fti"])
         2
     """
+    if args is None:
+        sys.path.append(str(Path.cwd()))  # for parts of the user's own, as `python -m facelightning` finds them
     arguments = list(sys.argv[1:] if args is None else args)
     command = arguments[0] if arguments else "--help"
     if command in ("-h", "--help"):
@@ -107,6 +110,9 @@ def main(args: Sequence[str] | None = None) -> int:
             raise
         print(f"facelightning: {mistake}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("facelightning: interrupted", file=sys.stderr)
+        return 130
     except SystemExit as error:
         if type(error).__name__ == "SIGTERMException":  # Lightning would end a killed run with status 0
             return 143

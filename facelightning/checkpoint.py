@@ -18,7 +18,7 @@ from zipfile import ZIP_STORED, ZipFile
 import torch
 from torch import Tensor, nn
 
-from facelightning.errors import CheckpointError, quoted
+from facelightning.errors import CheckpointError, ConfigurationError, quoted
 
 FORMAT = 2
 """Format of a checkpoint's "facelightning" entry; incremented whenever older versions cannot read it."""
@@ -82,6 +82,8 @@ class Checkpoint:
             raise CheckpointError(
                 f"{path} is damaged: its task must be a name, its settings and configuration keys and values"
             )
+        if config and not all(isinstance(config.get(key), dict | None) for key in ("model", "data", "trainer")):
+            raise CheckpointError(f"{path} is damaged: its configuration must hold keys and values")
         if _names_weights(settings):
             raise CheckpointError(f"{path} names initial weights, which a checkpoint does not need")
         weights = content["state_dict"]
@@ -129,7 +131,8 @@ def _names_weights(settings: Any) -> bool:
         return False
     arguments = settings.get("init_args")
     if isinstance(arguments, dict) and not str(settings.get("class_path")).startswith(OURS):
-        return any(map(_names_weights, arguments.values()))
+        parts = (item for item in arguments.values() if isinstance(item, dict) and "class_path" in item)
+        return any(map(_names_weights, parts))
     return isinstance(settings.get("weights"), str) or any(map(_names_weights, settings.values()))
 
 
@@ -205,7 +208,10 @@ def plain(value: Any) -> Any:
     """A setting as a checkpoint stores it: numbers, strings, lists, dictionaries.
 
     A part of a network, given as a class or as a partial of one, becomes its class path and arguments, as in YAML.
-    The initial weights of a task or of a part of ours are left out, because a checkpoint has its own.
+    The initial weights of a part of ours are left out, because a checkpoint has its own.
+
+    Raises:
+        ConfigurationError: If there is anything else, such as a member of an enumeration.
 
     Example:
         >>> plain({"part": partial(nn.Linear, out_features=4), "sizes": (1, 2)})
@@ -222,9 +228,14 @@ def plain(value: Any) -> Any:
     if part is not None:
         return {"class_path": f"{part.__module__}.{part.__qualname__}", "init_args": {}}
     if isinstance(value, Mapping):
-        initial = {key for key, item in value.items() if key == "weights" and isinstance(item, str)}
-        return {key: None if key in initial else plain(item) for key, item in value.items()}
-    return [plain(item) for item in value] if isinstance(value, list | tuple) else value
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if type(value) not in (bool, int, float, str, type(None)):
+        raise ConfigurationError(f"no checkpoint can hold the setting {quoted(repr(value))}: give numbers or text")
+    return value
 
 
 def restore_part(value: Any) -> Any:

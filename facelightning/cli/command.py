@@ -109,7 +109,10 @@ class FaceCLI(LightningCLI):
 
     def _check_resumed(self, error: Exception) -> None:
         """Name the checkpoint if what it held of optimiser, schedule or callbacks has caused an error."""
-        homes = {frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__)}
+        frames = [frame for frame, _ in walk_tb(error.__traceback__)]
+        if any(frame.f_code.co_name == "training_step" for frame in frames):  # an optimiser calls it
+            return
+        homes = {frame.f_globals.get("__name__", "") for frame in frames}
         kinds = (TypeError, KeyError, AttributeError, ValueError, IndexError)
         restored = isinstance(error, kinds) and any(home.startswith(RESTORED) for home in homes)
         stepped = type(error) is RuntimeError and any(home.startswith("torch.optim") for home in homes)

@@ -126,7 +126,9 @@ class ResumableLoader(DataLoader[Any]):
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Continue from that position; an epoch of other samples, seed, batch size or processes is refused later."""
-        if not all(isinstance(state.get(key), int) for key in ("epoch", "cycle", "done")):
+        if not isinstance(state, dict) or not all(
+            isinstance(state.get(key), int) for key in ("epoch", "cycle", "done")
+        ):
             raise CheckpointError(
                 "the checkpoint does not say how far its training had come in the data: it is damaged"
             )

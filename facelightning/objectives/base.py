@@ -1,11 +1,13 @@
 """The contract of all objectives: a loss, scores, a prediction."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from facelightning.errors import ConfigurationError
 from facelightning.facts import DataFacts
 
 Batch = Mapping[str, Any]
@@ -28,6 +30,8 @@ class Objective(nn.Module):
 
     def __init__(self, weight: float = 1.0) -> None:
         super().__init__()
+        if not 0 <= weight < math.inf:
+            raise ConfigurationError(f"the weight of a loss must not be negative: {weight}")
         self.weight = weight
 
     def is_known(self, output: Output, batch: Batch) -> bool:

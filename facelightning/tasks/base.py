@@ -37,7 +37,8 @@ class FaceTask(L.LightningModule):
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         super().__init__()
-        self.settings: dict[str, Any] = plain(settings)
+        # a checkpoint has its own weights and needs no initial ones
+        self.settings: dict[str, Any] = plain({key: None if key == "weights" else settings[key] for key in settings})
         """The arguments as a checkpoint stores them."""
         self.facts: DataFacts | None = None
         self.results: dict[str, dict[str, Any]] = {}

@@ -28,7 +28,7 @@ class JointNet(LearningTask):
         head: :class:`~facelightning.models.heads.LinearHead`, or :class:`~facelightning.models.heads.LocalizationHead`.
         objective: What it learns of attributes; see :class:`AttributeNet`.
         parsing_weight: Weight of the parsing loss in the total loss.
-        attribute_weight: Weight of the attribute loss in the total loss.
+        attribute_weight: Weight of the attribute loss in the total loss, times the objective's own.
 
     Example:
         >>> from facelightning.labels import HELEN7
@@ -53,7 +53,7 @@ class JointNet(LearningTask):
             raise ConfigurationError(f"JointNet cannot learn {missing}; use a JointDataModule or SyntheticDataModule")
         network = JointNetwork(space, len(names), self.width, self.encoder, self.pooling, self.head)
         attributes = self.objective(names)
-        attributes.weight = self.attribute_weight
+        attributes.weight *= self.attribute_weight
         return network, [Parsing(space, self.parsing_weight), attributes]
 
     def predict_batch(self, batch: Batch) -> tuple[Output, Batch]:

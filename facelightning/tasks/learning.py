@@ -138,6 +138,10 @@ class LearningTask(Training, FaceTask):
         """Refuse a checkpoint of another network or of other data; keep its accumulated gradients."""
         super().on_load_checkpoint(checkpoint)
         self._gradients = checkpoint.get("facelightning_gradients", {})
+        sizes = {name: parameter.numel() for name, parameter in self.named_parameters()}
+        rows = self._gradients.items() if isinstance(self._gradients, dict) else [("", None)]
+        if not all(isinstance(row, Tensor) and row.ndim == 2 and row.shape[1] == sizes.get(name) for name, row in rows):
+            raise CheckpointError("the gradients in the checkpoint do not fit the network: it is damaged")
         self._resumed_at = checkpoint.get("global_step")
 
     def on_train_start(self) -> None:

@@ -68,3 +68,18 @@ def test_from_training_to_prediction(
     for command in ("test", "predict"):
         assert run(command, BEST, f"--config={config}") == 0
     assert list(Path("runs").glob("avg/*/predictions/attributes.csv"))
+
+
+def test_a_mistake_in_an_own_loss_is_not_blamed_on_the_checkpoint(run: Callable[..., int]) -> None:
+    assert run("fit", "--config=own_objective.yaml", "--trainer.max_steps=2") == 0
+    Path("mine.py").write_text(OBJECTIVE.replace("return attribute_loss", "int('mine'); return attribute_loss"))
+    with pytest.raises(ValueError, match="invalid literal .*'mine'"):
+        run("fit", "--config=own_objective.yaml", BEST.replace("best", "last"), "--trainer.max_steps=4")
+
+
+def test_the_command_finds_parts_in_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    monkeypatch.setattr(sys, "argv", ["facelightning", "--version"])
+    assert main() == 0
+    assert sys.path[-1] == str(tmp_path)

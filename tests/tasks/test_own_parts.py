@@ -1,6 +1,7 @@
 """A user's own pooling, head, encoder and objective work in a task without a change to the library."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from enum import Enum
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from facelightning.models.heads import Head, LinearHead
 from facelightning.models.parser import ParserRegions
 from facelightning.models.pooling import Pooled, Pooling
 from facelightning.models.regions import Regions
-from facelightning.objectives import Batch, Objective, Output
+from facelightning.objectives import Attributes, Batch, Objective, Output
 from facelightning.tasks import AttributeNet, JointNet, SegNet, load_model
 from tests.tasks.tiny import (
     FACTS,
@@ -276,3 +277,30 @@ def test_an_argument_named_weights_is_kept(weights: Any, tmp_path: Path) -> None
     task = AttributeNet(width=2, pooling=pooling).build(FACTS)
     loaded = load_model(save(task, tmp_path / "task.ckpt"))
     assert_equal(predictions(loaded), predictions(task))
+
+
+class Options(Attributes):
+    """Has options that a checkpoint can hold, or cannot."""
+
+    def __init__(self, names: Sequence[str], weight: float = 1.0, options: Any = None) -> None:
+        super().__init__(names, weight)
+        self.options = options
+
+
+def test_nested_arguments_are_kept(tmp_path: Path) -> None:
+    options = {"weights": "hello", "sizes": [1, 2]}
+    task = AttributeNet(width=2, objective=partial(Options, options=options)).build(FACTS)
+    loaded = load_model(save(task, tmp_path / "task.ckpt"))
+    assert loaded.objectives["attributes"].options == options
+
+
+def test_an_argument_that_no_checkpoint_can_hold_is_refused_before_the_training() -> None:
+    with pytest.raises(ConfigurationError, match=r"no checkpoint can hold the setting <Mode\.SOFT: 1>"):
+        AttributeNet(width=2, objective=partial(Options, options=Enum("Mode", ["SOFT"]).SOFT))
+
+
+def test_weights_of_an_objective_and_of_the_joint_task_are_multiplied() -> None:
+    task = JointNet(width=2, objective=partial(Attributes, weight=3.0), attribute_weight=2.0).build(FACTS)
+    assert task.objectives["attributes"].weight == 6
+    with pytest.raises(ConfigurationError, match="must not be negative: -1"):
+        Attributes(["Bald"], weight=-1)
