@@ -73,7 +73,7 @@ def test_from_training_to_prediction(
 def test_a_mistake_in_an_own_loss_is_not_blamed_on_the_checkpoint(run: Callable[..., int]) -> None:
     assert run("fit", "--config=own_objective.yaml", "--trainer.max_steps=2") == 0
     Path("mine.py").write_text(OBJECTIVE.replace("return attribute_loss", "int('mine'); return attribute_loss"))
-    with pytest.raises(ValueError, match="invalid literal .*'mine'"):
+    with pytest.raises(ValueError, match=r"invalid literal .*'mine'"):
         run("fit", "--config=own_objective.yaml", BEST.replace("best", "last"), "--trainer.max_steps=4")
 
 
