@@ -137,6 +137,9 @@ class LearningTask(Training, FaceTask):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another network or of other data; keep its accumulated gradients."""
         super().on_load_checkpoint(checkpoint)
+        fitting = self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
+        if fitting and not (checkpoint.get("optimizer_states", [1]) and checkpoint.get("loops", {}).get("fit_loop")):
+            raise CheckpointError("the checkpoint has no state of an optimiser or of a training: it is damaged")
         self._gradients = checkpoint.get("facelightning_gradients", {})
         sizes = {name: parameter.numel() for name, parameter in self.named_parameters()}
         rows = self._gradients.items() if isinstance(self._gradients, dict) else [("", None)]

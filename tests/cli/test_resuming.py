@@ -131,6 +131,8 @@ def without(content: Any, *keys: Any) -> None:
         ["optimizer_states", 0, "param_groups", 0, "params", 0],
         ["loops", "fit_loop", "epoch_progress", "current"],
         ["facelightning_config", "model", "class_path"],
+        ["optimizer_states", 0],
+        ["loops"],
         ["loops", "fit_loop", "state_dict", "combined_loader", 0, "done"],
     ],
     ids=lambda keys: "-".join(map(str, keys)),
