@@ -27,8 +27,18 @@ class ConfigFile(ActionConfigFile):
             super().__call__(parser, cfg, values)  # type: ignore[no-untyped-call]  # not typed
             return
         for path, content in chain(find_config(values, Path.cwd())):
+            _forget_lists(cfg, content)
             with ConfigPath(str(path), mode="fr").relative_path_context():
                 super().__call__(parser, cfg, yaml.safe_dump(content))  # type: ignore[no-untyped-call]  # not typed
+
+
+def _forget_lists(known: Any, content: dict[str, Any], place: str = "") -> None:
+    """Forget the lists that a file replaces: their items would keep arguments of the former items of their class."""
+    for name, value in content.items():
+        if isinstance(value, dict):
+            _forget_lists(known, value, f"{place}{name}.")
+        elif isinstance(value, list) and known.get(f"{place}{name}") is not None:
+            known[f"{place}{name}"] = None
 
 
 class FaceParser(LightningArgumentParser):

@@ -34,6 +34,20 @@ def printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     return run
 
 
+def test_a_list_replaces_the_list_before_it(printed: Printed, tmp_path: Path) -> None:
+    """An item keeps no argument of the former list's item of its class; in a file of its own, or one that extends."""
+    item = {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": {"filename": "own"}}
+    content = {"trainer": {"callbacks": [item]}}
+    (tmp_path / "overlay.yaml").write_text(yaml.safe_dump(content))
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump({"extends": "avg.yaml", **content}))
+    for words in (["--config=own.yaml"], ["--config=avg.yaml", "--config=overlay.yaml"]):
+        (found,) = printed("fit", *words)["trainer"]["callbacks"]
+        assert found["init_args"]["filename"] == "own"
+        assert found["init_args"]["monitor"] is None
+        assert found["init_args"]["mode"] == "min"
+    assert len(printed("fit", "--config=avg.yaml", "--config=overlays/fast.yaml")["trainer"]["callbacks"]) == 3
+
+
 def test_an_own_file_wins_over_a_bundled_one(tmp_path: Path) -> None:
     assert find_config("avg.yaml", tmp_path) == config_folder() / "avg.yaml"
     assert find_config("avg", tmp_path) == config_folder() / "avg.yaml"
