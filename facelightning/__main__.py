@@ -7,7 +7,6 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import version
-from pathlib import Path
 from traceback import walk_tb
 
 from facelightning.errors import FacelightningError
@@ -82,7 +81,7 @@ def main(args: Sequence[str] | None = None) -> int:
         2
     """
     if args is None:
-        sys.path.append(str(Path.cwd()))  # for parts of the user's own, as `python -m facelightning` finds them
+        sys.path.append("")  # the working folder, for parts of the user's own; as in `python -m facelightning`
     arguments = list(sys.argv[1:] if args is None else args)
     command = arguments[0] if arguments else "--help"
     if command in ("-h", "--help"):

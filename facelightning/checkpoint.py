@@ -24,6 +24,7 @@ FORMAT = 2
 """Format of a checkpoint's "facelightning" entry; incremented whenever older versions cannot read it."""
 
 OURS = "facelightning."
+"""How the class paths of the library's own parts begin."""
 
 MISFIT = "the weights in {} do not fit its settings: it is damaged or of another version of facelightning"
 

@@ -5,12 +5,15 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+import pytest
 
 from facelightning.__main__ import main
 
@@ -79,6 +82,17 @@ class Command:
         self._process.join()
         self.out, self.err = (Path(self._printed.name, name).read_text() for name in STREAMS)
         self._printed.cleanup()
+
+
+def check_sigterm_ends(command: Command, has_begun: Callable[[], bool]) -> None:
+    """SIGTERM to a command's first process, once it has begun, ends all of them, and is its status."""
+    while not has_begun():
+        assert command.poll() is None
+        time.sleep(0.01)
+    os.kill(command.pid, signal.SIGTERM)
+    assert command.wait(60) == 143
+    with pytest.raises(ProcessLookupError):  # nobody of its group is left
+        os.killpg(command.pid, 0)
 
 
 def run(*commands: Sequence[str], **options: Any) -> Command:

@@ -1,9 +1,6 @@
 """Training on several processes: as one would, resumed exactly, and ended together."""
 
-import os
 import shutil
-import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +10,7 @@ import torch
 import yaml
 
 from facelightning.data.sampling import TrainSampler
-from tests.processes import Command, run
+from tests.processes import Command, check_sigterm_ends, run
 from tests.test_processes import run_on, training
 from tests.test_resume import assert_same
 
@@ -151,10 +148,4 @@ def test_an_image_that_one_process_cannot_read_ends_all(faces: Path, tmp_path: P
 def test_sigterm_ends_all_processes(faces: Path, tmp_path: Path) -> None:
     words = [*training("avg", faces), *EPOCHS[1:], "--trainer.strategy=ddp", "--trainer.devices=2"]
     with Command([*words, "--trainer.max_epochs=10000"], folder=tmp_path) as training_on_two:
-        while not list(tmp_path.rglob("last.ckpt")):
-            assert training_on_two.poll() is None
-            time.sleep(0.01)
-        os.kill(training_on_two.pid, signal.SIGTERM)
-        assert training_on_two.wait(60) == 143
-        with pytest.raises(ProcessLookupError):  # nobody of its group is left
-            os.killpg(training_on_two.pid, 0)
+        check_sigterm_ends(training_on_two, lambda: any(tmp_path.rglob("last.ckpt")))

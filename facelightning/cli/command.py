@@ -123,7 +123,7 @@ class FaceCLI(LightningCLI):
             ) from error
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # static in Lightning
-        """The one that is called: the parsers of the others would take most of the time."""
+        """The one that is called; Lightning would build the parsers of all four."""
         every = LightningCLI.subcommands()
         return every if self.own_command else {self.command: every[self.command]}
 

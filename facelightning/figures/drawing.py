@@ -41,7 +41,7 @@ def render(figure: Figure, panels: Image | tuple[()] = (), corners: Sequence[tup
     """A figure as an RGB image, with panels ``(n, h, w, 3)`` that have their top left corners at (row, column)."""
     canvas = FigureCanvasAgg(figure)  # drawn in memory: no display, no global state of pyplot
     canvas.draw()  # type: ignore[no-untyped-call]  # matplotlib is only partly typed
-    page: Image = np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]  # as above
+    page: Image = np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]  # as canvas.draw
     for panel, (top, left) in zip(panels, corners, strict=True):
         page[top : top + panel.shape[0], left : left + panel.shape[1]] = panel
     return page

@@ -32,7 +32,7 @@ HeadFactory = Callable[[int, int, int], Head]
 
 
 class LinearHead(Head):
-    """One linear classifier of all places, concatenated (Kalayeh et al., §3.1.1).
+    """One linear classifier of all places, concatenated (Kalayeh et al., CVPR 2017, §3.1.1).
 
     Example:
         >>> pooled = Pooled(torch.rand(2, 5, 8), torch.ones(2, 5, 1, dtype=torch.bool))

@@ -44,7 +44,7 @@ class Pooling(nn.Module):
 
 
 class AveragePooling(Pooling):
-    """Global average pooling: one place (Kalayeh et al., §3.1.1)."""
+    """Global average pooling: one place (Kalayeh et al., CVPR 2017, §3.1.1)."""
 
     def places(self, regions: tuple[str, ...]) -> tuple[str, ...]:
         return ("image",)

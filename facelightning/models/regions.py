@@ -48,7 +48,7 @@ class RegionSource(nn.Module):
 
 
 class LandmarkBoxes(RegionSource):
-    """Three boxes of equal area around each annotated landmark, and the whole image ("BBox": Kalayeh et al., §4.3).
+    """Three equal boxes around each annotated landmark, and the whole image (Kalayeh et al., CVPR 2017, §4.3: "BBox").
 
     Args:
         side: Side of the square box, in pixels of a 218×178 image; it scales with the image size. The paper found two

@@ -13,7 +13,7 @@ from facelightning.models.encoders import EncoderFactory, make_encoder
 
 
 class Decoder(nn.Module):
-    """Deconv41 to Deconv13 with a prediction before each upsampling (Kalayeh et al., §3.2 and Table 1).
+    """Deconv41 to Deconv13 with a prediction before each upsampling (Kalayeh et al., CVPR 2017, §3.2 and Table 1).
 
     One stage for each power of two from the coarsest map's stride to 1; upsampling repeats cells.
 

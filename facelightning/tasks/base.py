@@ -171,7 +171,7 @@ class FaceTask(L.LightningModule):
         self.testing.reset()
 
     def on_predict_start(self) -> None:
-        """SIGTERM ends it."""
+        """Let SIGTERM end the prediction."""
         end_at_sigterm(self.trainer)
 
     def on_validation_epoch_end(self) -> None:

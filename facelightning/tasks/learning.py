@@ -140,11 +140,14 @@ class LearningTask(Training, FaceTask):
         fitting = self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
         if fitting and not (checkpoint.get("optimizer_states", [1]) and checkpoint.get("loops", {}).get("fit_loop")):
             raise CheckpointError("the checkpoint has no state of an optimiser or of a training: it is damaged")
-        self._gradients = checkpoint.get("facelightning_gradients", {})
+        gradients = checkpoint.get("facelightning_gradients", {})
         sizes = {name: parameter.numel() for name, parameter in self.named_parameters()}
-        rows = self._gradients.items() if isinstance(self._gradients, dict) else [("", None)]
-        if not all(isinstance(row, Tensor) and row.ndim == 2 and row.shape[1] == sizes.get(name) for name, row in rows):
+        if not isinstance(gradients, dict) or not all(
+            isinstance(rows, Tensor) and rows.ndim == 2 and rows.shape[1] == sizes.get(name)
+            for name, rows in gradients.items()
+        ):
             raise CheckpointError("the gradients in the checkpoint do not fit the network: it is damaged")
+        self._gradients = gradients
         self._resumed_at = checkpoint.get("global_step")
 
     def on_train_start(self) -> None:

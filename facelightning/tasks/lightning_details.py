@@ -54,7 +54,7 @@ def keep_epoch_unfinished(trainer: L.Trainer, checkpoint: dict[str, Any]) -> Non
 
 
 def end_at_sigterm(trainer: L.Trainer) -> None:
-    """Let SIGTERM end a command that Lightning does not; call it when the first batch is about to come.
+    """Let SIGTERM end a command that Lightning does not; call it when training, validation, test or prediction start.
 
     Lightning 2.5 and 2.6 end a training on one process, but no other command. Several processes they tell by a
     broadcast within the signal's handler, amid other communication: they wait for one another forever. The handler

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -81,5 +82,8 @@ def test_the_command_finds_parts_in_the_working_folder(tmp_path: Path, monkeypat
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", sys.path[:])
     monkeypatch.setattr(sys, "argv", ["facelightning", "--version"])
+    Path("of_mine.py").write_text("answer = 42")
+    with pytest.raises(ModuleNotFoundError):
+        import_module("of_mine")
     assert main() == 0
-    assert sys.path[-1] == str(tmp_path)
+    assert import_module("of_mine").answer == 42

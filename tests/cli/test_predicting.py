@@ -2,8 +2,6 @@
 
 import csv
 import os
-import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +10,7 @@ import pytest
 from facelightning.labels import ATTRIBUTES
 from tests.cli.conftest import JOINT
 from tests.data.test_prediction import write_photographs
-from tests.processes import Command, run
+from tests.processes import Command, check_sigterm_ends, run
 
 PREDICT = ("predict", f"--ckpt_path={JOINT}", "--data=FolderDataModule", "--data.root=photos", "--data.batch_size=3")
 PREDICTIONS = Path("runs/joint/predicted/predictions")
@@ -71,13 +69,7 @@ def test_sigterm_ends_a_prediction(processes: int, runs: Path, tmp_path: Path) -
         (tmp_path / f"photos/{number:04}.png").symlink_to("00.png")
     words = [*PREDICT[:-1], "--data.batch_size=1", "--data.num_workers=0", *HERE, f"--trainer.devices={processes}"]
     with Command([*words, *(["--trainer.strategy=ddp"] if processes > 1 else [])], folder=tmp_path) as command:
-        while not list(PREDICTIONS.rglob("*.png")):
-            assert command.poll() is None
-            time.sleep(0.01)
-        os.kill(command.pid, signal.SIGTERM)
-        assert command.wait(60) == 143
-        with pytest.raises(ProcessLookupError):  # nobody of its group is left
-            os.killpg(command.pid, 0)
+        check_sigterm_ends(command, lambda: any(PREDICTIONS.rglob("*.png")))
     assert len(list(PREDICTIONS.rglob("*.png"))) < 5000
 
 

@@ -1,13 +1,10 @@
 """The command: its rows are data, what it would do, and that an interruption changes nothing."""
 
 import json
-import os
 import re
 import runpy
-import signal
 import subprocess
 import sys
-import time
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
@@ -25,7 +22,7 @@ from facelightning.reproduce.plan import Plan, Run, check_settings, write_settin
 from facelightning.reproduce.scheduler import _advance, _is_whole, alone
 from facelightning.reproduce.tables import read_tables
 from facelightning.tasks import TASKS
-from tests.processes import FORKS, Command
+from tests.processes import FORKS, Command, check_sigterm_ends
 from tests.reproduce.conftest import words
 
 
@@ -260,13 +257,7 @@ class TestCommand:
         overlay = tmp_path / "tiny.yaml"
         overlay.write_text(overlay.read_text().replace("max_epochs: 3", "max_epochs: 300"))
         with Command(command_line) as command:
-            while not list(tmp_path.glob("out/*/*/checkpoints/last.ckpt")):
-                assert command.poll() is None
-                time.sleep(0.01)
-            os.kill(command.pid, signal.SIGTERM)
-            assert command.wait() == 143
-            with pytest.raises(ProcessLookupError):  # nobody of its group is left
-                os.killpg(command.pid, 0)
+            check_sigterm_ends(command, lambda: any(tmp_path.glob("out/*/*/checkpoints/last.ckpt")))
 
 
 def lock(folder: Path, locked: Event, end: Path) -> None:
