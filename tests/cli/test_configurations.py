@@ -36,15 +36,16 @@ def printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 
 def test_a_list_replaces_the_list_before_it(printed: Printed, tmp_path: Path) -> None:
     """An item keeps no argument of the former list's item of its class; in a file of its own, or one that extends."""
-    item = {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": {"filename": "own"}}
-    content = {"trainer": {"callbacks": [item]}}
+    name = "lightning.pytorch.callbacks.ModelCheckpoint"
+    items = [{"class_path": name, "init_args": {"filename": own}} for own in ("first", "second")]  # as many as before
+    content = {"trainer": {"callbacks": items}}
     (tmp_path / "overlay.yaml").write_text(yaml.safe_dump(content))
     (tmp_path / "own.yaml").write_text(yaml.safe_dump({"extends": "avg.yaml", **content}))
     for words in (["--config=own.yaml"], ["--config=avg.yaml", "--config=overlay.yaml"]):
-        (found,) = printed("fit", *words)["trainer"]["callbacks"]
-        assert found["init_args"]["filename"] == "own"
-        assert found["init_args"]["monitor"] is None
-        assert found["init_args"]["mode"] == "min"
+        first, second = (each["init_args"] for each in printed("fit", *words)["trainer"]["callbacks"])
+        assert (first["filename"], second["filename"]) == ("first", "second")
+        assert first["monitor"] is second["monitor"] is None
+        assert first["mode"] == second["mode"] == "min"
     assert len(printed("fit", "--config=avg.yaml", "--config=overlays/fast.yaml")["trainer"]["callbacks"]) == 3
 
 
