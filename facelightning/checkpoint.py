@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
-from inspect import signature
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 from zipfile import ZIP_STORED, ZipFile
@@ -222,7 +222,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, partial) and part is not None:
         defaults = {name: argument.default for name, argument in signature(part).parameters.items()}
         arguments = dict(zip(defaults, value.args if value.func is part else (), strict=False)) | value.keywords
-        given = {name: plain(item) for name, item in arguments.items() if item != defaults[name]}
+        given = {name: plain(item) for name, item in arguments.items() if item != defaults.get(name, Parameter.empty)}
         if part.__module__.startswith(OURS):
             given.pop("weights", None)
         return plain(part) | {"init_args": given}

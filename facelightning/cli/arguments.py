@@ -136,12 +136,20 @@ def _refuse_strangers(path: str, value: Any, named: Collection[str]) -> None:
             _refuse_strangers(path, item, named)
     if isinstance(value, dict):
         name = str(value.get("class_path", TRUSTED[0]))
-        if name in named:
-            import_module(name.rpartition(".")[0])
-        elif not name.startswith(TRUSTED) or name.endswith("Lambda") or value.get("dirpath") is not None:
+        strange = not name.startswith(TRUSTED) or name.endswith("Lambda") or value.get("dirpath") is not None
+        if strange and not any(_leads_to(text, name) for text in named):
             what = f"a class {name}" if "class_path" in value else "a folder to write to"
             raise CheckpointError(f"{path} names {what}, which a checkpoint may not: pass the --config that does")
         _refuse_strangers(path, list(value.values()), named)
+
+
+def _leads_to(text: str, path: str) -> bool:
+    """Whether what the user has named is the class of a path, perhaps by the path of a module that imports it."""
+    module, _, name = text.rpartition(".")
+    if not module or name != class_name(path):
+        return False
+    found = getattr(import_module(module), name, None)
+    return text == path or f"{getattr(found, '__module__', None)}.{name}" == path
 
 
 def _refuse_other_model(checkpoint: Checkpoint, model: Mapping[str, Any]) -> None:

@@ -59,9 +59,11 @@ class FaceParser(LightningArgumentParser):
         hint = ""
         if re.search(r"are required: (\w+\.)?(data|model)\b", message):
             message = "there is no model or no data: give --config NAME.yaml, such as quickstart.yaml, before overlays"
-        elif classes and key and classes[-1] in _class_names():
+        elif classes and key and classes[-1] in (known := _classes()):
             kind = re.search(r"facelightning[\w.]*\.(\w+)[\]']", message)
-            message, classes = f"{key[1]} takes {f'a {kind[1]}' if kind else 'another class'}, not {classes[-1]}", []
+            given = next(base.__name__ for base in known[classes[-1]].__mro__[1:] if not base.__name__.startswith("_"))
+            takes = f"a {kind[1]}, not {classes[-1]}" if kind else f"another class: {classes[-1]} is a kind of {given}"
+            message, classes = f"{key[1]} takes {takes}", []
         elif classes:
             message = f"no class is named {classes[-1]}"
         elif key and values:
@@ -71,7 +73,7 @@ class FaceParser(LightningArgumentParser):
             message = f"{key[1]} takes {expected or 'something else'}, not {values[-1][:80]}"
         if unknown or classes:
             name = next(group for group in unknown[-1] if group).rsplit(".", 1)[-1] if unknown else classes[-1]
-            close = difflib.get_close_matches(name, self._known_names(message) if unknown else _class_names(), 1)
+            close = difflib.get_close_matches(name, self._known_names(message) if unknown else sorted(_classes()), 1)
             hint = f"\n  did you mean {close[0]}?" if close else ""
         self.exit(2, f"facelightning: error: {message}{hint}\n")
 
@@ -88,8 +90,8 @@ class FaceParser(LightningArgumentParser):
         return sorted(names)
 
 
-def _class_names() -> list[str]:
+def _classes() -> dict[str, type]:
     """All classes of facelightning that a configuration may name."""
-    data_modules = {name for name in facelightning.data.__all__ if name.endswith("DataModule")}
-    objectives = {name for name in facelightning.objectives.__all__ if name.endswith("Attributes")}
-    return sorted({*facelightning.models.__all__} | TASKS.keys() | data_modules | objectives)
+    homes = (facelightning.data, facelightning.models, facelightning.objectives)
+    found = {name: getattr(home, name) for home in homes for name in home.__all__} | TASKS
+    return {name: item for name, item in found.items() if isinstance(item, type)}

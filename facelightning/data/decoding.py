@@ -18,7 +18,7 @@ Image = npt.NDArray[np.uint8]
 MAX_PIXELS = 128_000_000
 """More than most cameras give; a file of 600 bytes can promise a thousand million."""
 
-_SIZES: tuple[tuple[bytes, bytes, Literal["big", "little"]], ...] = (
+_SIZES: tuple[tuple[bytes, bytes, Literal["big", "little", "text"]], ...] = (
     (rb"\x89PNG", rb"^.{16}(....)(....)", "big"),
     (rb"GIF8", rb"^.{6}(..)(..)", "little"),
     (rb"BM.{12}[^\x0c]", rb"^.{18}(....)(....)", "little"),
@@ -28,8 +28,13 @@ _SIZES: tuple[tuple[bytes, bytes, Literal["big", "little"]], ...] = (
     (rb"MM\0", b"\1\0\0\3\0\0\0\1(..)..\1\1\0\3\0\0\0\1(..)", "big"),
     (rb"\xff\x4f\xff\x51|.{4}jP  ", rb"^.*?\xff\x4f\xff\x51.{4}(....)(....)", "big"),
     (rb".{4}ftyp", rb"ispe\0{4}(....)(....)", "big"),  # of the picture, of its tiles, of a thumbnail
+    (rb"\x59\xa6\x6a\x95", rb"^.{4}(....)(....)", "big"),
+    (rb"P[1-6Ff]\s", rb"^P.(?:\s|#[^\n]*\n)+(\d{1,9})(?:\s|#[^\n]*\n)+(\d{1,9})", "text"),
+    (rb"P7\s", rb"\sWIDTH\s+(\d{1,9})\s(?:[^W]*\s)?HEIGHT\s+(\d{1,9})", "text"),
+    (rb"P7\s", rb"\s(?=HEIGHT\s+\d+\s(?:[^H]*\s)?WIDTH\s+(\d{1,9}))HEIGHT\s+(\d{1,9})", "text"),
+    (rb"#\?R", rb"\n-Y (?=\d+ \+X (\d{1,9}))(\d{1,9})", "text"),
 )
-"""By a format's first bytes, where a header has width and height, and the order of their bytes."""
+"""By a format's first bytes, where a header has width and height, and the order of their bytes; or their digits."""
 
 _ENDS = {b"\xff\xd8\xff": b"\xff\xd9", b"\x89PNG": b"IEND", b"GIF8": b"\x3b"}
 """By a format's first bytes, what it ends with."""
@@ -58,7 +63,8 @@ def promised_size(content: bytes) -> tuple[int, int]:
     for first, pattern, order in _SIZES:
         if re.match(first, content, re.DOTALL):
             for found in re.finditer(pattern, content, re.DOTALL):
-                width, height = (int.from_bytes(number, order) for number in found.groups())
+                numbers = found.groups()
+                width, height = (int(x) if order == "text" else int.from_bytes(x, order) for x in numbers)
                 sizes.append((width, min(height, 2**32 - height)))  # a BMP's is negative from the top down
     return max(sizes, key=lambda size: size[0] * size[1])
 

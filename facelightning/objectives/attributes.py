@@ -82,5 +82,5 @@ class BalancedAttributes(Attributes):
     def prepare(self, facts: DataFacts) -> None:
         """Take the attributes' positive rates; raises :class:`ConfigurationError` if the facts lack them."""
         if facts.positive_rates is None:
-            raise ConfigurationError("a balanced loss needs data that counts its attributes; use CelebADataModule")
+            raise ConfigurationError("a balanced loss needs data that counts its attributes, such as CelebADataModule")
         self.positive_rates.copy_(torch.tensor(facts.positive_rates))

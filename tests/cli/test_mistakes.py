@@ -43,8 +43,9 @@ def test_a_mistake_is_one_sentence(
     ("word", "sentence"),
     [
         ("--model.gate=AveragePooling", "gate takes a Gate, not AveragePooling"),
-        ("--model.pooling=SemanticGating", "pooling takes another class, not SemanticGating"),
-        ("--data=JointNet", "data takes another class, not JointNet"),
+        ("--model.pooling=SemanticGating", "pooling takes another class: SemanticGating is a kind of Gate"),
+        ("--data=JointNet", "data takes another class: JointNet is a kind of LearningTask"),
+        ("--model.objective=Parsing", "objective takes another class: Parsing is a kind of Objective"),
         ("--model=CelebADataModule", "model takes a FaceTask, not CelebADataModule"),
     ],
 )
@@ -112,6 +113,7 @@ def test_a_name_that_is_unlike_any_lists_what_there_is(refused: Callable[..., st
     assert "there are avg, " in nowhere
     assert "overlays/cpu, " in nowhere
     assert "there are adagrad, longer, quickstart" in refused(*FIT, "--recipe=xyzzy")
+    assert "small is a recipe, which changes a configuration: add --recipe small" in refused("fit", "--config=small")
 
 
 @pytest.mark.parametrize(

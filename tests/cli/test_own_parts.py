@@ -34,8 +34,24 @@ class Smoothed(Attributes):
         targets = batch["attributes"] * (1 - self.smoothing) + self.smoothing / 2
         return attribute_loss(output["attributes"], targets)
 """
+PACKAGE = """
+from mine import MaxPooling
+
+class OptionPooling(MaxPooling):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+"""
 OWN = "model: {init_args: {width: 2, pooling: mine.MaxPooling}}"
 OWN_OBJECTIVE = "model: {init_args: {width: 2, objective: {class_path: mine.Smoothed, init_args: {smoothing: 0.2}}}}"
+OWN_PACKAGE = OWN.replace("mine.", "shelf.")
+OWN_OPTIONS = OWN.replace("mine.MaxPooling", "{class_path: shelf.OptionPooling, init_args: {}}")
+CONFIGS = {
+    "own.yaml": OWN,
+    "own_objective.yaml": OWN_OBJECTIVE,
+    "own_package.yaml": OWN_PACKAGE,
+    "own_options.yaml": OWN_OPTIONS,
+}
+CLASSES = ["mine.MaxPooling", "mine.Smoothed", "mine.MaxPooling", "shelf.OptionPooling"]
 BEST = "--ckpt_path=runs/avg/version_0/checkpoints/best.ckpt"
 
 
@@ -44,27 +60,31 @@ def run(tmp_path: Path, faces: Path, monkeypatch: pytest.MonkeyPatch) -> Callabl
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     Path("mine.py").write_text(POOLING + OBJECTIVE)
-    Path("own.yaml").write_text(f"extends: avg.yaml\n{OWN}\n")
-    Path("own_objective.yaml").write_text(f"extends: avg.yaml\n{OWN_OBJECTIVE}\n")
+    Path("shelf.py").write_text(PACKAGE)
+    for name, text in CONFIGS.items():
+        Path(name).write_text(f"extends: avg.yaml\n{text}\n")
     small = [f"--data.image_size={list(SIZE)}", "--data.batch_size=4", "--data.num_workers=0"]
     small += [f"--data.root={faces / 'celeba'}", "--trainer.enable_progress_bar=false"]
 
     def call(*words: str) -> int:
-        sys.modules.pop("mine", None)  # as in a new process
+        for name in ("mine", "shelf"):  # as in a new process
+            sys.modules.pop(name, None)
         return main([*words, *small])
 
     return call
 
 
 @pytest.mark.parametrize(
-    ("config", "part"), [("own.yaml", "MaxPooling"), ("own_objective.yaml", "Smoothed")], ids=["pooling", "objective"]
+    ("config", "part"),
+    list(zip(CONFIGS, CLASSES, strict=True)),
+    ids=["pooling", "objective", "imported by another module", "with keywords of its base"],
 )
 def test_from_training_to_prediction(
     config: str, part: str, run: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("fit", f"--config={config}", "--trainer.max_steps=2") == 0
     assert run("test", BEST) == 1
-    refusal = f"names a class mine.{part}, which a checkpoint may not: pass the --config that does"
+    refusal = f"names a class {part}, which a checkpoint may not: pass the --config that does"
     assert refusal in capsys.readouterr().err
     for command in ("test", "predict"):
         assert run(command, BEST, f"--config={config}") == 0

@@ -157,11 +157,31 @@ def test_a_large_webp_is_refused(options: tuple[int, ...], tmp_path: Path) -> No
     assert "pixels are above the limit" in sentence(tmp_path / "bomb.webp")
 
 
-@pytest.mark.parametrize("suffix", [".jpg", ".png", ".gif", ".bmp", ".webp", ".tif", ".jp2", ".avif"])
+RAW = [".ppm", ".pam", ".pfm", ".hdr", ".ras"]
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".gif", ".bmp", ".webp", ".tif", ".jp2", ".avif", *RAW])
 def test_the_promised_size_is_that_of_the_pixels(suffix: str) -> None:
     for height, width in ((60, 80), (7, 300), (1, 1)):
         if suffix != ".jp2" or height > 50:  # OpenCV writes no smaller ones
             assert promised_size(encoded(suffix, photograph(height, width))) == (width, height)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"P6\n65500 16000\n255\n",
+        b"P5 # a comment\n65500\t16000\n255\n",
+        b"P7\nWIDTH 65500\nHEIGHT 16000\nDEPTH 3\nMAXVAL 255\nENDHDR\n",
+        b"P7\nDEPTH 3\nHEIGHT 16000\nMAXVAL 255\nWIDTH 65500\nENDHDR\n",
+        b"PF\n65500 16000\n-1\n",
+        b"#?RADIANCE\nFORMAT=32-bit_rle_rgbe\n\n-Y 16000 +X 65500\n",
+        b"\x59\xa6\x6a\x95" + struct.pack(">IIIIIII", 65500, 16000, 24, 0, 1, 0, 0),
+    ],
+)
+def test_an_uncompressed_image_that_promises_too_much_is_refused(header: bytes, tmp_path: Path) -> None:
+    (tmp_path / "bomb.ppm").write_bytes(header + bytes(100))
+    assert "65500×16000 pixels are above the limit" in sentence(tmp_path / "bomb.ppm")
 
 
 def test_the_size_of_a_photograph_is_not_that_of_its_thumbnail() -> None:

@@ -294,6 +294,19 @@ def test_nested_arguments_are_kept(tmp_path: Path) -> None:
     assert loaded.objectives["attributes"].options == options
 
 
+class OptionalHead(DeepHead):
+    """Passes on what it does not name itself."""
+
+    def __init__(self, *sizes: int, **options: Any) -> None:
+        super().__init__(*sizes, **options)
+
+
+def test_keywords_that_a_part_only_passes_on_are_kept(tmp_path: Path) -> None:
+    task = AttributeNet(width=2, head=partial(OptionalHead, hidden=3)).build(FACTS)
+    loaded = load_model(save(task, tmp_path / "task.ckpt"))
+    assert loaded.network.head.layers[0].out_features == 3
+
+
 def test_an_argument_that_no_checkpoint_can_hold_is_refused_before_the_training() -> None:
     with pytest.raises(ConfigurationError, match=r"no checkpoint can hold the setting <Mode\.SOFT: 1>"):
         AttributeNet(width=2, objective=partial(Options, options=Enum("Mode", ["SOFT"]).SOFT))
