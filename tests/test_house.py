@@ -27,7 +27,7 @@ FLOORS = (
     {"tasks"},
     {"objectives"},
     {"data", "models", "losses", "metrics", "statistics", "figures"},
-    {"labels", "facts", "configs", "checkpoint", "runs", "errors"},
+    {"labels", "facts", "boxes", "configs", "checkpoint", "runs", "errors"},
 )
 """From the roof to the ground. A part imports from the floors below its own; only the ground's own parts may meet."""
 

@@ -1,0 +1,94 @@
+"""Boxes of faces: what to cut out around them, how they overlap, and how many were found.
+
+Boxes are ``(N, 4)``: x0, y0, x1, y1 in pixels; x1 and y1 are exclusive.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+
+
+def around(boxes: Floats, factor: float, size: tuple[int, int]) -> Floats:
+    """Boxes of the shape of ``size``, height and width, with the boxes' centres, to be cut out.
+
+    The smallest ones that hold a square of ``factor`` times the longer side. They may leave the image: clipped, they
+    would lose their shape. Who cuts them out fills the outside.
+
+    Example:
+        >>> around(np.array([[10, 10, 30, 50]]), 1.5, (100, 100))
+        array([[-10.,   0.,  50.,  60.]])
+        >>> around(np.array([[10, 10, 30, 50]]), 1, (100, 50))
+        array([[  0., -10.,  40.,  70.]])
+    """
+    low, high = boxes[:, :2], boxes[:, 2:]
+    height, width = size
+    shape = np.array([width, height]) / min(size)
+    half = factor * (high - low).max(axis=1, keepdims=True) / 2 * shape
+    return np.hstack([(low + high) / 2 - half, (low + high) / 2 + half])
+
+
+def rescaled(boxes: Floats, width: float, height: float, down: float) -> Floats:
+    """Boxes with other sides: width and height as multiples; their centres move down by ``down`` heights.
+
+    Example:
+        >>> rescaled(np.array([[0, 0, 10, 20]]), 2, 1, 0.5)
+        array([[-5., 10., 15., 30.]])
+    """
+    sides = boxes[:, 2:] - boxes[:, :2]
+    centre = (boxes[:, :2] + boxes[:, 2:]) / 2 + sides * [0, down]
+    half = sides * [width, height] / 2
+    return np.hstack([centre - half, centre + half])
+
+
+def overlap(a: Floats, b: Floats) -> Floats:
+    """Intersection over union of each box of ``a`` with each of ``b``: ``(N, 4)``, ``(M, 4)`` to ``(N, M)``, in [0, 1].
+
+    A box without area overlaps with nothing, not even with itself.
+
+    Example:
+        >>> overlap(np.array([[0, 0, 4, 4]]), np.array([[0, 0, 4, 4], [2, 0, 6, 4], [4, 0, 8, 4]]))
+        array([[1.        , 0.33333333, 0.        ]])
+    """
+    a, b = a[:, None], b[None]  # (N, 1, 4), (1, M, 4)
+    both = _area(np.maximum(a[..., :2], b[..., :2]), np.minimum(a[..., 2:], b[..., 2:]))
+    either = _area(a[..., :2], a[..., 2:]) + _area(b[..., :2], b[..., 2:]) - both
+    return both / np.where(either > 0, either, 1)
+
+
+def recall(found: Sequence[Floats], true: Sequence[Floats], thresholds: Floats) -> Floats:
+    """The share of true boxes that a found box of the same image overlaps by at least each threshold.
+
+    As in figure 7 of Liu, Luo, Wang, Tang, ICCV 2015. One found box may find several faces, and too many found boxes
+    cost nothing.
+
+    Args:
+        found: The found boxes of each image, ``(N, 4)``; an image may have none.
+        true: The true boxes of each image, ``(M, 4)``; an image may have none.
+        thresholds: Overlaps in (0, 1], ``(T,)``.
+
+    Returns:
+        Recall in [0, 1], ``(T,)``.
+
+    Raises:
+        ValueError: If no image has a true box, or ``found`` and ``true`` have different numbers of images.
+
+    Example:
+        >>> faces = np.array([[0, 0, 4, 4], [10, 10, 14, 14]])
+        >>> recall([np.array([[0, 0, 4, 3]])], [faces], np.array([0.5, 0.75, 0.8]))
+        array([0.5, 0.5, 0. ])
+    """
+    if not sum(map(len, true)):
+        raise ValueError("recall needs at least one true box")
+    pairs = zip(found, true, strict=True)
+    best = np.concatenate([overlap(ours, theirs).max(axis=0, initial=0) for ours, theirs in pairs])
+    shares: Floats = (best[:, None] >= thresholds).mean(axis=0)
+    return shares
+
+
+def _area(low: Floats, high: Floats) -> Floats:
+    """Area between two corners ``(…, 2)``; 0 if the lower corner is not the lower one."""
+    area: Floats = (high - low).clip(min=0).prod(axis=-1)
+    return area

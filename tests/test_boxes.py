@@ -1,0 +1,131 @@
+"""Boxes against counted pixels, and cuts and recall by hand."""
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from facelightning.boxes import around, overlap, recall, rescaled
+
+Floats = npt.NDArray[np.float64]
+
+
+def pixels(box: Floats) -> set[tuple[int, int]]:
+    """The pixels in a box of whole numbers."""
+    x0, y0, x1, y1 = (int(edge) for edge in box)
+    return {(x, y) for x in range(x0, x1) for y in range(y0, y1)}
+
+
+def counted(a: Floats, b: Floats) -> float:
+    """Intersection over union, by counting pixels."""
+    both, either = len(pixels(a) & pixels(b)), len(pixels(a) | pixels(b))
+    return both / either if either else 0.0
+
+
+def random_boxes(rng: np.random.Generator, number: int) -> Floats:
+    """Boxes of 0 to 11 pixels a side, partly at negative places."""
+    low = rng.integers(-5, 10, (number, 2))
+    return np.hstack([low, low + rng.integers(0, 12, (number, 2))]).astype(np.float64)
+
+
+class TestOverlap:
+    def test_is_the_share_of_counted_pixels(self) -> None:
+        rng = np.random.default_rng(0)
+        a, b = random_boxes(rng, 40), random_boxes(rng, 30)
+        expected = np.array([[counted(one, other) for other in b] for one in a])
+        assert (overlap(a, b) == expected).all()
+        assert (expected > 0.5).any()
+        assert (expected == 0).any()
+
+    def test_of_fractions_of_pixels(self) -> None:
+        assert overlap(np.array([[0.25, 0.5, 1.25, 1.5]]), np.array([[0.75, 0.5, 1.75, 1.5]])).tolist() == [[1 / 3]]
+
+    def test_does_not_change_with_place_order_or_scale(self) -> None:
+        rng = np.random.default_rng(1)
+        a, b = random_boxes(rng, 20), random_boxes(rng, 20)
+        assert (overlap(b, a) == overlap(a, b).T).all()
+        assert (overlap(4 * a + 16, 4 * b + 16) == overlap(a, b)).all()
+
+    def test_of_boxes_without_area(self) -> None:
+        point, line, reversed_box, whole = [2, 2, 2, 2], [0, 2, 4, 2], [4, 4, 0, 0], [0, 0, 4, 4]
+        boxes = np.array([point, line, reversed_box, whole], dtype=np.float64)
+        assert overlap(boxes, boxes).sum() == 1
+
+    @pytest.mark.parametrize("numbers", [(0, 3), (3, 0), (0, 0)])
+    def test_of_no_boxes(self, numbers: tuple[int, int]) -> None:
+        n, m = numbers
+        assert overlap(np.ones((n, 4)), np.ones((m, 4))).shape == (n, m)
+
+
+class TestAround:
+    def test_by_hand(self) -> None:
+        boxes = np.array([[10.0, 20, 14, 30], [0, 0, 6, 2]])
+        assert around(boxes, 1, (50, 50)).tolist() == [[7, 20, 17, 30], [0, -2, 6, 4]]
+        assert around(boxes, 2, (50, 50)).tolist() == [[2, 15, 22, 35], [-3, -5, 9, 7]]
+        assert around(boxes, 1, (100, 50)).tolist() == [[7, 15, 17, 35], [0, -5, 6, 7]]
+        assert around(boxes, 1, (50, 100)).tolist() == [[2, 20, 22, 30], [-3, -2, 9, 4]]
+
+    @pytest.mark.parametrize("size", [(7, 7), (109, 89), (20, 31)])
+    def test_is_the_smallest_of_its_shape_that_holds_the_square(self, size: tuple[int, int]) -> None:
+        boxes = random_boxes(np.random.default_rng(2), 20) + [0, 0, 1, 1]
+        before = boxes.copy()
+        cuts = around(boxes, 1.75, size)
+        assert (boxes == before).all()
+        assert cuts[:, :2] + cuts[:, 2:] == pytest.approx(boxes[:, :2] + boxes[:, 2:])
+        sides = cuts[:, 2:] - cuts[:, :2]
+        assert sides[:, 1] / sides[:, 0] == pytest.approx(np.full(20, size[0] / size[1]))
+        assert sides.min(axis=1) == pytest.approx(1.75 * (boxes[:, 2:] - boxes[:, :2]).max(axis=1))
+
+    def test_of_no_boxes(self) -> None:
+        assert around(np.empty((0, 4)), 2, (5, 5)).shape == (0, 4)
+        assert rescaled(np.empty((0, 4)), 2, 1, 0).shape == (0, 4)
+
+
+def test_rescaled_boxes() -> None:
+    boxes = np.array([[10.0, 20, 14, 30]])
+    assert rescaled(boxes, 1, 1, 0).tolist() == boxes.tolist()
+    assert rescaled(boxes, 1.5, 0.5, 0.25).tolist() == [[9, 25, 15, 30]]
+
+
+class TestRecall:
+    def test_is_the_counted_share(self) -> None:
+        rng = np.random.default_rng(3)
+        true = [random_boxes(rng, int(number)) for number in rng.integers(0, 4, 60)]
+        found = [np.vstack([faces + rng.integers(-1, 2, faces.shape), random_boxes(rng, 2)]) for faces in true]
+        found[::7] = [boxes[:0] for boxes in found[::7]]
+        thresholds = np.array([0.1, 0.25, 0.5, 0.75, 1.0])
+        best = [
+            max((counted(box, face) for box in boxes), default=0.0)
+            for boxes, faces in zip(found, true, strict=True)
+            for face in faces
+        ]
+        expected = [sum(value >= threshold for value in best) / len(best) for threshold in thresholds]
+        assert recall(found, true, thresholds).tolist() == pytest.approx(expected)
+        assert expected == sorted(set(expected), reverse=True)
+
+    def test_a_box_finds_faces_of_its_own_image_only(self) -> None:
+        face, elsewhere = np.array([[0.0, 0, 4, 4]]), np.array([[20.0, 0, 24, 4]])
+        thresholds = np.array([0.5])
+        assert recall([face, elsewhere], [face, elsewhere], thresholds) == 1
+        assert recall([elsewhere, face], [face, elsewhere], thresholds) == 0
+
+    def test_at_least_the_threshold(self) -> None:
+        """An overlap of exactly a half counts at a half."""
+        half, face = [np.array([[0.0, 0, 2, 4]])], [np.array([[0.0, 0, 4, 4]])]
+        assert recall(half, face, np.array([0.5, np.nextafter(0.5, 1)])).tolist() == [1, 0]
+
+    def test_counts_faces_not_images(self) -> None:
+        one, three = np.array([[0.0, 0, 4, 4]]), np.array([[0.0, 0, 4, 4], [8, 0, 12, 4], [16, 0, 20, 4]])
+        assert recall([one, one[:0]], [one, three], np.array([0.5])) == 0.25
+
+    def test_surplus_boxes_cost_nothing(self) -> None:
+        face = np.array([[0.0, 0, 4, 4]])
+        surplus = np.array([[8.0, 8, 9, 9], [0, 0, 4, 4], [1, 1, 2, 2]])
+        assert recall([surplus, surplus], [face, face[:0]], np.array([1.0])) == 1
+
+    def test_without_true_boxes_is_an_error(self) -> None:
+        with pytest.raises(ValueError, match="at least one true box"):
+            recall([np.ones((1, 4))], [np.empty((0, 4))], np.array([0.5]))
+
+    def test_every_image_has_both(self) -> None:
+        with pytest.raises(ValueError, match="zip"):
+            recall([np.ones((1, 4))] * 2, [np.ones((1, 4))], np.array([0.5]))
