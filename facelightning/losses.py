@@ -1,8 +1,9 @@
-"""What training minimises: cross-entropy of face parsing at every scale, and of the attributes.
+"""What training minimises: cross-entropy of face parsing at every scale and of the attributes; distances by identity.
 
-Both are those of Kalayeh, Gong, Shah, "Improving Facial Attribute Prediction using Semantic Segmentation", CVPR 2017.
-Each has two versions: one loss per batch, for training; and one loss per sample, whose mean over a data set does not
-depend on how samples were put into batches.
+The first two are those of Kalayeh, Gong, Shah, "Improving Facial Attribute Prediction using Semantic Segmentation",
+CVPR 2017. Each has two versions: one loss per batch, for training; and one loss per sample, whose mean over a data set
+does not depend on how samples were put into batches. The third (Liu et al., ICCV 2015) is about pairs of a batch, so
+a sample alone has none.
 """
 
 from collections.abc import Sequence
@@ -79,6 +80,46 @@ def attribute_sample_losses(logits: Tensor, targets: Tensor, positive_rates: Ten
     """:func:`attribute_loss` of each sample alone, ``(B,)``."""
     losses, known = _entry_losses(logits, targets, positive_rates)
     return losses.sum(dim=1) / known.sum(dim=1).clamp(min=1)
+
+
+def similarity_loss(features: Tensor, identities: Tensor) -> Tensor:
+    """The mean squared distance between features of one identity (Liu et al., ICCV 2015, §4).
+
+    The paper adds ‖f_i - f_j‖² over all ordered pairs of one identity. Dividing by the number of pairs with i ≠ j is
+    ours: the sum grows with the square of an identity's images in the batch. Alone it draws all features into one
+    point, so it needs the softmax loss beside it; and a batch needs several images of an identity.
+
+    The distances to an identity's mean give the same sum, in time linear in B: Σ_i 2 n_i ‖f_i - mean_i‖², where n_i is
+    the number of images of i's identity.
+
+    Args:
+        features: A vector for each image.
+        identities: The person in each image; a negative number where unknown, which adds neither loss nor gradient.
+
+    Shape:
+        - features: ``(B, D)``, of any floating type; the arithmetic is in float32 at least.
+        - identities: ``(B,)``, int64.
+        - return: ``()``, not negative; 0 with a zero gradient where there is no pair.
+
+    Raises:
+        ValueError: If there is not one identity for each vector.
+
+    Example:
+        >>> features = torch.tensor([[0.0, 0.0], [3.0, 4.0], [7.0, 7.0], [9.0, 9.0]])
+        >>> similarity_loss(features, torch.tensor([5, 5, 8, -1]))  # one pair, in two orders: (25 + 25) / 2
+        tensor(25.)
+    """
+    if features.ndim != 2 or identities.shape != features.shape[:1]:
+        raise ValueError(
+            f"Features must be (B, D) and identities (B,); found {tuple(features.shape)} and {tuple(identities.shape)}."
+        )
+    known = identities >= 0
+    vectors = _at_least_float32(features).where(known.unsqueeze(1), 0)  # before any product: 0 x NaN would be NaN
+    _, groups, counts = torch.unique(identities, return_inverse=True, return_counts=True)
+    means = vectors.new_zeros(len(counts), vectors.shape[1]).index_add(0, groups, vectors) / counts.unsqueeze(1)
+    images: Tensor = counts[groups].where(known, 0)
+    distances: Tensor = (vectors - means[groups]).square().sum(dim=1)
+    return (2 * images * distances).sum() / (images - 1).clamp(min=0).sum().clamp(min=1)
 
 
 def _entry_losses(logits: Tensor, targets: Tensor, positive_rates: Tensor | None) -> tuple[Tensor, Tensor]:

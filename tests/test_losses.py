@@ -8,7 +8,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from facelightning.labels import IGNORE_INDEX
-from facelightning.losses import attribute_loss, attribute_sample_losses, parsing_loss, parsing_sample_losses
+from facelightning.losses import (
+    attribute_loss,
+    attribute_sample_losses,
+    parsing_loss,
+    parsing_sample_losses,
+    similarity_loss,
+)
 
 NAN = float("nan")
 
@@ -202,3 +208,75 @@ def test_balanced_loss_is_a_weighted_sum() -> None:
 def test_balanced_loss_is_the_plain_one_where_half_are_positive() -> None:
     logits, targets = torch.randn(5, 4), torch.randint(2, (5, 4)).float()
     torch.testing.assert_close(attribute_loss(logits, targets, torch.full((4,), 0.5)), attribute_loss(logits, targets))
+
+
+def similarity_reference(features: Tensor, identities: Tensor) -> float:
+    """The definition, a pair at a time in Python's own floats: every ordered pair of one known identity."""
+    vectors, people, distances = features.double().tolist(), identities.tolist(), []
+    for i, first in enumerate(vectors):
+        for j, second in enumerate(vectors):
+            if i != j and people[i] == people[j] >= 0:
+                distances.append(sum((a - b) ** 2 for a, b in zip(first, second, strict=True)))
+    return sum(distances) / len(distances) if distances else 0.0
+
+
+class TestSimilarityLoss:
+    IDENTITIES = torch.tensor([7, -1, 2, 7, 2, 5, -1, 7, 10_176])
+    """Three images of one person, two of another, two with one image each, two of unknown people."""
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+    def test_is_the_definition(self, dtype: torch.dtype) -> None:
+        features = (3 * torch.randn(9, 6, generator=torch.Generator().manual_seed(0)) + 2).to(dtype)
+        loss = similarity_loss(features, self.IDENTITIES)
+        assert loss.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+        assert loss.item() == pytest.approx(similarity_reference(features, self.IDENTITIES), rel=1e-5)
+
+    @pytest.mark.parametrize("people", [1, 3, 20])
+    def test_any_number_of_people(self, people: int) -> None:
+        generator = torch.Generator().manual_seed(people)
+        features = torch.randn(40, 5, generator=generator, dtype=torch.float64)
+        identities = torch.randint(-1, people, (40,), generator=generator)
+        loss = similarity_loss(features, identities)
+        assert loss.item() == pytest.approx(similarity_reference(features, identities), rel=1e-12)
+
+    def test_by_hand(self) -> None:
+        """Distances 1, 4 and 9 of three images on a line, and 16 of two: each counts once in either order."""
+        features = torch.tensor([[0.0], [1.0], [3.0], [10.0], [14.0]])
+        loss = similarity_loss(features, torch.tensor([0, 0, 0, 1, 1]))
+        assert loss.item() == pytest.approx((1 + 4 + 9 + 16) / 4)
+
+    def test_gradient(self) -> None:
+        features = torch.randn(9, 3, dtype=torch.float64, requires_grad=True)
+        assert torch.autograd.gradcheck(lambda vectors: similarity_loss(vectors, self.IDENTITIES), (features,))
+
+    def test_far_from_the_origin_it_keeps_its_precision(self) -> None:
+        features = torch.randn(9, 6, generator=torch.Generator().manual_seed(0)) + 1000
+        expected = similarity_reference(features, self.IDENTITIES)
+        assert similarity_loss(features, self.IDENTITIES).item() == pytest.approx(expected, rel=1e-3)
+
+    @pytest.mark.parametrize("value", [0.5, float("inf"), NAN])
+    def test_unknown_people_add_neither_loss_nor_gradient(self, value: float) -> None:
+        features = torch.randn(9, 6)
+        known = similarity_loss(features[self.IDENTITIES >= 0], self.IDENTITIES[self.IDENTITIES >= 0])
+        features[self.IDENTITIES < 0] = value
+        features.requires_grad_()
+        loss = similarity_loss(features, self.IDENTITIES)
+        (gradient,) = torch.autograd.grad(loss, features)
+        torch.testing.assert_close(loss, known)
+        reached = gradient.abs().sum(dim=1) > 0
+        assert gradient.isfinite().all()
+        assert reached.tolist() == [person in (2, 7) for person in self.IDENTITIES.tolist()]
+
+    @pytest.mark.parametrize("identities", [[3, 1, 2], [-1, -1, -1], [-1, 4, -1], []])
+    def test_no_pair_gives_zero_and_no_gradient(self, identities: list[int]) -> None:
+        features = torch.randn(len(identities), 6, requires_grad=True)
+        loss = similarity_loss(features, torch.tensor(identities, dtype=torch.int64))
+        (gradient,) = torch.autograd.grad(loss, features)
+        assert loss.item() == 0
+        assert gradient.shape == features.shape
+        assert (gradient == 0).all()
+
+    @pytest.mark.parametrize("shapes", [((4, 2), (3,)), ((4,), (4,)), ((4, 2), (4, 1))])
+    def test_shapes_must_agree(self, shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> None:
+        with pytest.raises(ValueError, match=r"\(B, D\) and identities \(B,\); found \(4"):
+            similarity_loss(torch.zeros(shapes[0]), torch.zeros(shapes[1], dtype=torch.int64))
