@@ -7,15 +7,24 @@ from facelightning.models.attributes import AttributeNetwork
 from facelightning.models.encoders import MaskedInput, PaperEncoder, TorchvisionEncoder
 from facelightning.models.ensemble import EnsembleNetwork
 from facelightning.models.gating import SemanticGating, SymbioticAugmentation
-from facelightning.models.heads import LinearHead, LocalizationHead
+from facelightning.models.heads import DenseHead, LinearHead, LocalizationHead
 from facelightning.models.joint import JointNetwork
+from facelightning.models.lnet import LNet
 from facelightning.models.parser import ParserRegions
-from facelightning.models.pooling import AveragePooling, PyramidPooling, SemanticPooling
+from facelightning.models.pooling import (
+    AveragePooling,
+    GridPooling,
+    LogSumExpPooling,
+    MaximumPooling,
+    PyramidPooling,
+    SemanticPooling,
+)
 from facelightning.models.regions import LandmarkBoxes
 from facelightning.models.segmentation import SegmentationNetwork
 
 __all__ = [
-    "AttributeNetwork", "AveragePooling", "EnsembleNetwork", "JointNetwork", "LandmarkBoxes", "LinearHead",
-    "LocalizationHead", "MaskedInput", "PaperEncoder", "ParserRegions", "PyramidPooling", "SegmentationNetwork",
-    "SemanticGating", "SemanticPooling", "SymbioticAugmentation", "TorchvisionEncoder",
+    "AttributeNetwork", "AveragePooling", "DenseHead", "EnsembleNetwork", "GridPooling", "JointNetwork", "LNet",
+    "LandmarkBoxes", "LinearHead", "LocalizationHead", "LogSumExpPooling", "MaskedInput", "MaximumPooling",
+    "PaperEncoder", "ParserRegions", "PyramidPooling", "SegmentationNetwork", "SemanticGating", "SemanticPooling",
+    "SymbioticAugmentation", "TorchvisionEncoder",
 ]  # fmt: skip

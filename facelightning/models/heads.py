@@ -48,6 +48,36 @@ class LinearHead(Head):
         return {"attributes": self.classifier(pooled.vectors.flatten(1))}
 
 
+class DenseHead(Head):
+    """Two hidden layers on all places, concatenated, as AlexNet and LNet+ have (Liu et al., ICCV 2015, §4).
+
+    Args:
+        channels: C.
+        num_places: N; :class:`~facelightning.models.pooling.GridPooling` gives the cells of a map.
+        num_attributes: A.
+        width: Units of each hidden layer.
+        dropout: Probability of a unit to be left out in training (AlexNet's).
+
+    Example:
+        >>> pooled = Pooled(torch.rand(2, 36, 8), torch.ones(2, 36, 1, dtype=torch.bool))
+        >>> DenseHead(8, 36, 40, width=16)(pooled)["attributes"].shape
+        torch.Size([2, 40])
+    """
+
+    def __init__(
+        self, channels: int, num_places: int, num_attributes: int, width: int = 4096, dropout: float = 0.5
+    ) -> None:
+        super().__init__(channels, num_places, num_attributes)
+        self.layers = nn.Sequential(
+            nn.Linear(num_places * channels, width), nn.ReLU(), nn.Dropout(dropout),
+            nn.Linear(width, width), nn.ReLU(), nn.Dropout(dropout),
+            nn.Linear(width, num_attributes),
+        )  # fmt: skip
+
+    def forward(self, pooled: Pooled) -> dict[str, Tensor]:
+        return {"attributes": self.layers(pooled.vectors.flatten(1))}
+
+
 class LocalizationHead(Head):
     """Each attribute chooses its place (SSP; Kalayeh et al., CVPR 2017, §3.1.2).
 

@@ -1,5 +1,6 @@
 """From the last feature map to one vector for each place: the whole image, cells of a grid, or semantic regions."""
 
+from math import log
 from typing import NamedTuple
 
 import torch
@@ -51,6 +52,67 @@ class AveragePooling(Pooling):
 
     def forward(self, features: Tensor, regions: Regions | None = None) -> Pooled:
         return _everywhere(features.mean(dim=(2, 3)).unsqueeze(1))
+
+
+class MaximumPooling(Pooling):
+    """The largest value of each channel: one place."""
+
+    def places(self, regions: tuple[str, ...]) -> tuple[str, ...]:
+        return ("image",)
+
+    def forward(self, features: Tensor, regions: Regions | None = None) -> Pooled:
+        return _everywhere(features.amax(dim=(2, 3)).unsqueeze(1))
+
+
+class LogSumExpPooling(Pooling):
+    """A smooth maximum of each channel, log(mean(exp(r x))) / r: one place.
+
+    Between the mean (r → 0) and the maximum (r → ∞); after Pinheiro, Collobert, "From Image-level to Pixel-level
+    Labeling with Convolutional Networks", CVPR 2015.
+
+    Args:
+        stride: Stride of the map.
+        sharpness: r.
+
+    Example:
+        >>> LogSumExpPooling(sharpness=100.0)(torch.tensor([[[[0.0, 1.0]]]])).vectors
+        tensor([[[0.9931]]])
+    """
+
+    def __init__(self, stride: int = 16, sharpness: float = 4.0) -> None:
+        super().__init__(stride)
+        self.sharpness = sharpness
+
+    def places(self, regions: tuple[str, ...]) -> tuple[str, ...]:
+        return ("image",)
+
+    def forward(self, features: Tensor, regions: Regions | None = None) -> Pooled:
+        scaled = self.sharpness * features.to(torch.promote_types(features.dtype, torch.float32))
+        total = scaled.logsumexp(dim=(2, 3)) - log(features.shape[-2] * features.shape[-1])
+        return _everywhere((total / self.sharpness).unsqueeze(1))
+
+
+class GridPooling(Pooling):
+    """The mean of each cell of a grid, so that dense layers keep places apart on maps of any size.
+
+    Args:
+        stride: Stride of the map.
+        cells: Cells along each side.
+
+    Example:
+        >>> GridPooling(cells=3)(torch.rand(2, 8, 14, 12)).vectors.shape
+        torch.Size([2, 9, 8])
+    """
+
+    def __init__(self, stride: int = 16, cells: int = 6) -> None:
+        super().__init__(stride)
+        self.cells = cells
+
+    def places(self, regions: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(f"row {row}, column {column}" for row in range(self.cells) for column in range(self.cells))
+
+    def forward(self, features: Tensor, regions: Regions | None = None) -> Pooled:
+        return _everywhere(adaptive_avg_pool2d(features, self.cells).flatten(2).transpose(1, 2))
 
 
 class PyramidPooling(Pooling):

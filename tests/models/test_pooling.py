@@ -1,10 +1,21 @@
 """Pooling against loops in float64 and hand-made cases; absent regions must stay harmless."""
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
 
-from facelightning.models.pooling import AveragePooling, Pooled, Pooling, PyramidPooling, SemanticPooling
+from facelightning.models.pooling import (
+    AveragePooling,
+    GridPooling,
+    LogSumExpPooling,
+    MaximumPooling,
+    Pooled,
+    Pooling,
+    PyramidPooling,
+    SemanticPooling,
+)
 from tests.models.conftest import KnownRegions
 
 
@@ -158,3 +169,41 @@ def test_places_are_named(pooling: type[Pooling], size: tuple[int, int]) -> None
     assert len(set(places)) == len(places)
     assert places == names or pooling is not SemanticPooling
     assert not list(pooling(16).parameters())
+
+
+class TestLogSumExpPooling:
+    @pytest.mark.parametrize("sharpness", [0.5, 4.0, 20.0])
+    def test_is_the_definition(self, sharpness: float) -> None:
+        features, _ = small_case()
+        vectors = LogSumExpPooling(16, sharpness)(features, None).vectors
+        for found, maps in zip(vectors[:, 0].tolist(), features.flatten(2).tolist(), strict=True):
+            for value, cells in zip(found, maps, strict=True):
+                mean = math.fsum(math.exp(sharpness * cell) for cell in cells) / len(cells)
+                assert value == pytest.approx(math.log(mean) / sharpness, rel=1e-12)
+
+    def test_lies_between_mean_and_maximum(self) -> None:
+        features, _ = small_case()
+        mean, highest = features.mean(dim=(2, 3)), features.amax(dim=(2, 3))
+        vectors = [LogSumExpPooling(16, sharpness)(features, None).vectors[:, 0] for sharpness in (1e-6, 4.0, 1e4)]
+        torch.testing.assert_close(vectors[0], mean, rtol=0, atol=1e-4)
+        torch.testing.assert_close(vectors[2], highest, rtol=0, atol=1e-3)
+        assert ((mean < vectors[1]) & (vectors[1] < highest)).all()
+
+    def test_large_values_do_not_overflow(self) -> None:
+        features = torch.full((1, 1, 2, 2), 1000.0, dtype=torch.bfloat16)
+        assert LogSumExpPooling()(features, None).vectors.item() == 1000
+
+
+def test_maximum_pooling() -> None:
+    features, _ = small_case()
+    vectors, present = MaximumPooling()(features, None)
+    assert vectors[:, 0].tolist() == [[max(cells) for cells in maps] for maps in features.flatten(2).tolist()]
+    assert present.all()
+
+
+def test_grid_pooling_keeps_places_apart() -> None:
+    features = torch.arange(16.0).reshape(1, 1, 4, 4)
+    pooling = GridPooling(cells=2)
+    assert pooling(features, None).vectors.flatten().tolist() == [2.5, 4.5, 10.5, 12.5]
+    assert pooling.places(()) == ("row 0, column 0", "row 0, column 1", "row 1, column 0", "row 1, column 1")
+    assert GridPooling()(torch.rand(2, 5, 3, 4), None).vectors.shape == (2, 36, 5)
