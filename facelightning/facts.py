@@ -16,12 +16,12 @@ class DataFacts:
         label_space: The masks' label space; ``None`` for data without masks.
         attributes: Attribute names in the order of a batch's columns; ``None`` for data without attributes.
         positive_rates: How often each attribute occurs in the training split, in [0, 1]; known after setup.
-        identities: Number of identities in the training split; known after setup.
+        identities: Numbers of the identities in the training split, ascending; known after setup.
 
     Example:
         >>> facts = DataFacts((109, 89), LABEL_SPACES["helen7"])
         >>> facts.plain()
-        {'image_size': [109, 89], 'label_space': 'helen7', 'attributes': None}
+        {'image_size': [109, 89], 'label_space': 'helen7', 'attributes': None, 'identities': None}
         >>> DataFacts.of(facts.plain()) == facts
         True
     """
@@ -30,7 +30,7 @@ class DataFacts:
     label_space: LabelSpace | None = None
     attributes: tuple[str, ...] | None = None
     positive_rates: tuple[float, ...] | None = None
-    identities: int | None = None
+    identities: tuple[int, ...] | None = None
 
     def plain(self) -> dict[str, Any]:
         """Plain numbers and names, as a checkpoint stores them."""
@@ -38,6 +38,7 @@ class DataFacts:
             "image_size": list(self.image_size),
             "label_space": None if self.label_space is None else self.label_space.name,
             "attributes": None if self.attributes is None else list(self.attributes),
+            "identities": None if self.identities is None else list(self.identities),
         }
 
     @classmethod
@@ -45,7 +46,13 @@ class DataFacts:
         """The inverse of :meth:`plain`."""
         height, width = plain["image_size"]
         space, names = plain["label_space"], plain["attributes"]
-        return cls((height, width), space and LABEL_SPACES[space], names and tuple(names))
+        numbers = plain.get("identities")  # a checkpoint from before they were kept has none
+        return cls(
+            (height, width),
+            space and LABEL_SPACES[space],
+            names and tuple(names),
+            identities=numbers and tuple(numbers),
+        )
 
 
 def shown_apart(first: Any, second: Any) -> tuple[str, str]:

@@ -17,10 +17,12 @@ if TYPE_CHECKING:
         LFWADataModule,
     )
     from facelightning.data.joint import JointDataModule, SyntheticDataModule
+    from facelightning.data.scenes import SyntheticScenesDataModule
 
 __all__ = [
     "LFWA", "CelebA", "CelebADataModule", "FaceDataModule", "Folder", "FolderDataModule",
     "Helen", "HelenDataModule", "JointDataModule", "LFWADataModule", "SyntheticDataModule",
+    "SyntheticScenesDataModule",
 ]  # fmt: skip
 
 
@@ -28,5 +30,5 @@ def __getattr__(name: str) -> object:
     # imported on first use: a data set needs no Lightning
     if name not in __all__:
         raise AttributeError(f"module 'facelightning.data' has no attribute {name!r}")
-    home = "joint" if name in ("JointDataModule", "SyntheticDataModule") else "datamodule"
-    return getattr(import_module(f"facelightning.data.{home}"), name)
+    homes = {"JointDataModule": "joint", "SyntheticDataModule": "joint", "SyntheticScenesDataModule": "scenes"}
+    return getattr(import_module(f"facelightning.data.{homes.get(name, 'datamodule')}"), name)

@@ -20,15 +20,19 @@ LANDMARK_FILES = {"aligned": "list_landmarks_align_celeba", "wild": "list_landma
 POINTS = tuple(f"{point}_{axis}" for point in "lefteye righteye nose leftmouth rightmouth".split() for axis in "xy")
 """The names of the landmarks' columns; a file whose columns have other names has them in this order."""
 
+BOX = ("x_1", "y_1", "width", "height")
+"""The names of the columns of the boxes; a file whose columns have other names has them in this order."""
+
 LARGEST_COORDINATE = 1_000_000  # of a landmark, in pixels
 LARGEST_IDENTITY = 2**53  # the table holds floats, which skip whole numbers beyond this
 
 
 class CelebA(AttributeDataset):
-    """CelebA with its attributes and, if their files exist, landmarks and identities [1]_.
+    """CelebA with its attributes and, if their files exist, landmarks, identities and boxes [1]_.
 
     Reads the official layout (``Anno``, ``Eval``, ``Img``), a flat folder, and Kaggle's CSV files. Landmarks are
-    in pixels of the annotated images, even if these are copies of another size. ``name`` is the file's name.
+    in pixels of the annotated images, even if these are copies of another size; so are the boxes, which only the
+    original images have. ``name`` is the file's name.
 
     Args:
         root: The folder of the data set; never written to.
@@ -62,6 +66,7 @@ def read_celeba(root: str | Path | None, images: Crop = "aligned") -> dict[Split
         partition_path = required_annotation(root, "list_eval_partition")
         landmarks_path = find_annotation(root, LANDMARK_FILES[images])
         identities_path = find_annotation(root, "identity_CelebA")
+        boxes_path = find_annotation(root, "list_bbox_celeba") if images == "wild" else None
         folder, files = find_images(root, images)
     names, attributes = read_attributes(attributes_path)
     partition = read_partition(partition_path)
@@ -86,6 +91,7 @@ def read_celeba(root: str | Path | None, images: Crop = "aligned") -> dict[Split
         attributes[rows],
         None if landmarks_path is None else read_landmarks(landmarks_path, joined),
         None if identities_path is None else read_identities(identities_path, joined),
+        None if boxes_path is None else read_boxes(boxes_path, joined),
     )
     splits = np.array([partition[name] for name in joined])
     if notes:
@@ -125,13 +131,34 @@ def read_partition(path: Path) -> dict[str, int]:
 
 def read_landmarks(path: Path, names: list[str]) -> npt.NDArray[np.float32] | None:
     """The five landmarks of each named image, ``(N, 5, 2)`` x,y in pixels; ``None`` if the file lacks an image."""
-    table = _rows_of(AnnotationTable.read(path, "coordinates", 10), names)
+    coordinates = _coordinates(path, names, POINTS)
+    return None if coordinates is None else coordinates.reshape(-1, 5, 2).astype(np.float32)
+
+
+def read_boxes(path: Path, names: list[str]) -> npt.NDArray[np.float32] | None:
+    """The box of each named image, ``(N, 4)``; ``None`` if the file lacks an image.
+
+    ``x_1, y_1, width, height`` become x0 = x_1, y0 = y_1, x1 = x_1 + width, y1 = y_1 + height, neither rounded nor
+    limited to the image. A few boxes of CelebA have no width or height: they are unknown, NaN.
+    """
+    boxes = _coordinates(path, names, BOX)
+    if boxes is None:
+        return None
+    unknown = (boxes[:, 2:] <= 0).any(axis=1)
+    boxes[:, 2:] += boxes[:, :2]
+    boxes[unknown] = np.nan
+    return boxes.astype(np.float32)
+
+
+def _coordinates(path: Path, names: list[str], columns: tuple[str, ...]) -> npt.NDArray[np.float64] | None:
+    """The pixels in ``columns`` of each named image; ``None`` if the file lacks an image."""
+    table = _rows_of(AnnotationTable.read(path, "coordinates", len(columns)), names)
     if table is None:
         return None
     too_far = np.abs(table.values) > LARGEST_COORDINATE
     table.refuse(too_far, f"a coordinate must lie within ±{LARGEST_COORDINATE} pixels")
-    order = [table.columns.index(name) for name in POINTS] if set(table.columns) == set(POINTS) else range(10)
-    return table.values[:, order].reshape(-1, 5, 2).astype(np.float32)
+    named = set(table.columns) == set(columns)
+    return table.values[:, [table.columns.index(name) for name in columns] if named else range(len(columns))]
 
 
 def read_identities(path: Path, names: list[str]) -> npt.NDArray[np.int64] | None:

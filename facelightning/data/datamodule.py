@@ -19,7 +19,7 @@ from facelightning.data.folder import Folder
 from facelightning.data.helen import Helen
 from facelightning.data.lfwa import read_lfwa
 from facelightning.data.prediction import PredictionLoader, Readable, apart
-from facelightning.data.sampling import EvaluationSampler, Key, ResumableLoader, TrainSampler
+from facelightning.data.sampling import EvaluationSampler, IdentitySampler, Key, ResumableLoader, TrainSampler
 from facelightning.data.tables import AttributeDataset
 from facelightning.data.transforms import Augmentation, FaceTransform, Sample, horizontal_flip
 from facelightning.errors import ConfigurationError, DataFormatError
@@ -128,7 +128,11 @@ class FaceDataModule(Loading, L.LightningDataModule):
         """Shuffled, augmented, resumable."""
         dataset = self.dataset("train")
         seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if self.seed is None else self.seed
-        return ResumableLoader(dataset, sampler=TrainSampler(len(dataset), seed, *self._process()), **self._loading())
+        return ResumableLoader(dataset, sampler=self.train_sampler(seed), **self._loading())
+
+    def train_sampler(self, seed: int) -> TrainSampler:
+        """The order of this process's training samples."""
+        return TrainSampler(len(self.dataset("train")), seed, *self._process())
 
     def val_dataloader(self) -> DataLoader[Sample]:
         """Every validation sample exactly once over all processes."""
@@ -170,7 +174,38 @@ class FaceDataModule(Loading, L.LightningDataModule):
         }
 
 
-class _AttributeDataModule(FaceDataModule):
+@dataclass(kw_only=True, eq=False)
+class AttributeDataModule(FaceDataModule):
+    """Base of the data modules with attributes: a subclass defines how to read the splits.
+
+    Args:
+        images_per_identity: More than 1 for losses that compare images of one identity: a training batch then holds so
+            many images of each of its identities, and identities with fewer images are left out.
+    """
+
+    images_per_identity: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.images_per_identity < 1 or self.batch_size % self.images_per_identity:
+            raise ConfigurationError(
+                f"{type(self).__name__}: images_per_identity {self.images_per_identity} must divide batch_size "
+                f"{self.batch_size}"
+            )
+
+    def train_sampler(self, seed: int) -> TrainSampler:
+        """Any order, or batches by identity."""
+        if self.images_per_identity == 1:
+            return super().train_sampler(seed)
+        identities = self.records("train").identities
+        if identities is None:
+            raise ConfigurationError(
+                f"{type(self).__name__}: the identities are unknown, but images_per_identity is "
+                f"{self.images_per_identity}; copy the file of the identities there, or leave it at 1"
+            )
+        persons = self.batch_size // self.images_per_identity
+        return IdentitySampler(identities, persons, self.images_per_identity, seed, *self._process())
+
     @cached_property
     def splits(self) -> dict[Split, AttributeDataset]:
         """The data set; annotations are read once, on first use."""
@@ -182,17 +217,17 @@ class _AttributeDataModule(FaceDataModule):
 
     @property
     def facts(self) -> DataFacts:
-        """Image size and attributes; once the training split is open, also positive rates and number of identities."""
+        """Image size and attributes; once the training split is open, also positive rates and identities."""
         facts = DataFacts(self.image_size, attributes=ATTRIBUTES)
         if "train" not in self._datasets:
             return facts
         train = self.records("train")
-        identities = None if train.identities is None else len(np.unique(train.identities))
+        identities = None if train.identities is None else tuple(np.unique(train.identities).tolist())
         return replace(facts, positive_rates=tuple(train.positive_rates().tolist()), identities=identities)
 
 
 @dataclass(eq=False)
-class CelebADataModule(_AttributeDataModule):
+class CelebADataModule(AttributeDataModule):
     """Batches of :class:`~facelightning.data.CelebA`.
 
     Args:
@@ -216,7 +251,7 @@ class CelebADataModule(_AttributeDataModule):
 
 
 @dataclass(eq=False)
-class LFWADataModule(_AttributeDataModule):
+class LFWADataModule(AttributeDataModule):
     """Batches of :class:`~facelightning.data.LFWA`.
 
     Args:

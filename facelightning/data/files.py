@@ -25,13 +25,15 @@ class Record(TypedDict, total=False):
     """What a data set knows about one image, at the file's own size; only the keys that the data set has.
 
     ``image`` (H,W,3) RGB · ``mask`` (H,W), 255 = ignore · ``attributes`` (A,) in {0,1}, NaN = unknown ·
-    ``landmarks`` (5,2) x,y in pixels: left and right eye, nose, left and right mouth corner.
+    ``landmarks`` (5,2) x,y in pixels: left and right eye, nose, left and right mouth corner ·
+    ``box`` (4,) of the face: x0,y0,x1,y1 in pixels, right and bottom excluded, NaN = unknown.
     """
 
     image: npt.NDArray[np.uint8]
     mask: npt.NDArray[np.uint8]
     attributes: npt.NDArray[np.float32]
     landmarks: npt.NDArray[np.float32]
+    box: npt.NDArray[np.float32]
     identity: int
     name: str
 

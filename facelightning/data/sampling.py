@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from facelightning.errors import CheckpointError, ConfigurationError
@@ -42,6 +44,7 @@ class TrainSampler(Sampler[Key]):
 
     def __init__(self, size: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
         self.size, self.seed, self.rank, self.world_size = size, seed, rank, world_size
+        self.images = 1  # of an identity beside one another
         self.epoch = 0
         self.cycle = 0  # how often the set restarted within the epoch of a longer set
         self.skip = 0  # samples already seen before an interruption
@@ -55,11 +58,76 @@ class TrainSampler(Sampler[Key]):
 
     def __iter__(self) -> Iterator[Key]:
         generator = torch.Generator().manual_seed(mix(self.seed, self.epoch, self.cycle))
-        order = torch.randperm(self.size, generator=generator)[self.rank :: self.world_size][: len(self)]
+        order = self._order(generator)[: len(self)]
         seeds = torch.randint(2**62, (self.size,), generator=generator)
         skip, self.skip = self.skip, 0
         for index in order[skip:].tolist():
             yield index, int(seeds[index])
+
+    def _order(self, generator: torch.Generator) -> Tensor:
+        """This process's samples in their order, perhaps a few more than it yields."""
+        return torch.randperm(self.size, generator=generator)[self.rank :: self.world_size]
+
+
+class IdentitySampler(TrainSampler):
+    """Batches of several images of each of several identities, for losses that compare them [1]_.
+
+    Every ``persons * images`` samples are a batch. An epoch goes in rounds: in each, every identity with ``images`` or
+    more unseen images gives so many of them, and the round is cut into batches of ``persons`` identities. No sample
+    comes twice. What does not fill a batch is left out, and differs between epochs; identities with fewer images never
+    come. The batches of all rounds are shuffled; a process takes every ``world_size``-th.
+
+    Args:
+        identities: The identity of each sample of the set, as a number.
+        persons: Identities of a batch.
+        images: Images of each identity in a batch.
+        seed: The run's seed.
+        rank: This process, in [0, world_size).
+        world_size: Number of processes.
+
+    Raises:
+        ConfigurationError: If there is no batch for every process.
+
+    Example:
+        >>> sampler = IdentitySampler([7, 8, 7, 9, 9, 8], persons=2, images=2, seed=0)
+        >>> [index for index, _ in sampler]
+        [4, 3, 1, 5]
+
+    .. [1] Hermans, Beyer, Leibe, "In Defense of the Triplet Loss for Person Re-Identification", 2017: "PK batches".
+    """
+
+    def __init__(
+        self, identities: ArrayLike, persons: int, images: int, seed: int, rank: int = 0, world_size: int = 1
+    ) -> None:
+        _, inverse, counts = np.unique(identities, return_inverse=True, return_counts=True)
+        super().__init__(len(inverse), seed, rank, world_size)
+        self.identities, self.counts = torch.from_numpy(inverse), torch.from_numpy(counts)
+        self.persons, self.images = persons, images
+        rounds = self.counts // images
+        in_round = [int((rounds > number).sum()) for number in range(int(rounds.max()))]
+        self.batches = sum(count // persons for count in in_round)
+        if self.batches < world_size:
+            raise ConfigurationError(
+                f"{int((rounds > 0).sum())} identities have {images} or more images: too few for batches of {persons} "
+                f"identities on {world_size} processes; choose a smaller batch size or fewer images of an identity"
+            )
+
+    def __len__(self) -> int:
+        return self.batches // self.world_size * self.persons * self.images
+
+    def _order(self, generator: torch.Generator) -> Tensor:
+        order = torch.randperm(self.size, generator=generator)
+        order = order[self.identities[order].argsort(stable=True)]  # each identity's images, in a random order
+        place = torch.arange(self.size) - (self.counts.cumsum(0) - self.counts)[self.identities[order]]
+        used = place < (self.counts // self.images * self.images)[self.identities[order]]
+        groups, rounds = order[used].view(-1, self.images), place[used][:: self.images] // self.images
+        shuffled = torch.randperm(len(groups), generator=generator)
+        batches = [
+            group[: len(group) // self.persons * self.persons].view(-1, self.persons * self.images)
+            for group in (groups[shuffled[rounds[shuffled] == number]] for number in range(int(rounds.max()) + 1))
+        ]
+        together = torch.cat(batches)
+        return together[torch.randperm(len(together), generator=generator)][self.rank :: self.world_size].flatten()
 
 
 class EvaluationSampler(Sampler[Key]):
@@ -118,7 +186,7 @@ class ResumableLoader(DataLoader[Any]):
         """What the order of the samples depends on beside the position."""
         sampler = self.sampler
         order = {"samples": sampler.size, "seed": sampler.seed, "processes": sampler.world_size}
-        return order | {"batch_size": self.batch_size}
+        return order | {"batch_size": self.batch_size, "images_per_identity": sampler.images}
 
     def state_dict(self) -> dict[str, int]:
         """The position after the last batch returned, and what its meaning depends on."""

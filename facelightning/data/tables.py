@@ -120,6 +120,7 @@ class AttributeDataset(Dataset[Record]):
         attributes: ``(N, 40)`` in {0,1}.
         landmarks: ``(N, 5, 2)`` x,y in pixels of the file: left and right eye, nose, left and right mouth corner.
         identities: ``(N,)``, the identity of each image, as a number.
+        boxes: ``(N, 4)`` x0,y0,x1,y1 of each face in pixels of the file, right and bottom excluded; NaN if unknown.
     """
 
     folder: Path
@@ -127,6 +128,7 @@ class AttributeDataset(Dataset[Record]):
     attributes: npt.NDArray[np.uint8]
     landmarks: npt.NDArray[np.float32] | None = None
     identities: npt.NDArray[np.int64] | None = None
+    boxes: npt.NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -137,6 +139,8 @@ class AttributeDataset(Dataset[Record]):
         record = Record(image=image, attributes=self.attributes[index].astype(np.float32), name=name)
         if self.landmarks is not None:
             record["landmarks"] = self.landmarks[index]
+        if self.boxes is not None:
+            record["box"] = self.boxes[index]
         if self.identities is not None:
             record["identity"] = int(self.identities[index])
         return record

@@ -522,3 +522,82 @@ def test_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (batch["identity"].dtype, batch["landmarks"].shape) == (torch.int64, (3, 5, 2))
     index = NAMES.index(batch["name"][0].removesuffix(".jpg"))
     np.testing.assert_allclose(batch["landmarks"][0], 2 * LANDMARKS[index], atol=1e-4)  # twice the file's size
+
+
+BOXES = np.column_stack([RANDOM.integers(0, 5, (8, 2)), RANDOM.integers(1, 8, (8, 2))])  # x, y, width, height
+BOX_COLUMNS = ["x_1", "y_1", "width", "height"]
+BOX_TABLE = text(BOXES.tolist(), ["image_id", *BOX_COLUMNS], space="    ")
+
+
+def write_wild(root: Path, content: str = BOX_TABLE, name: str = "Anno/list_bbox_celeba.txt") -> Path:
+    write_official(root, folder="img_celeba")
+    (root / name).write_text(content)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("content", "name"),
+    [
+        pytest.param(BOX_TABLE, "Anno/list_bbox_celeba.txt", id="official"),
+        pytest.param(BOX_TABLE.replace("    ", " "), "list_bbox_celeba.txt", id="single spaces, in the root"),
+        pytest.param(csv(BOXES.tolist(), BOX_COLUMNS), "list_bbox_celeba.csv", id="csv"),
+        pytest.param(text(BOXES[:, ::-1].tolist(), BOX_COLUMNS[::-1]), "list_bbox_celeba.txt", id="other columns"),
+        pytest.param(text(BOXES.tolist()), "list_bbox_celeba.txt", id="no header"),
+        pytest.param(with_rows_reversed(BOX_TABLE), "list_bbox_celeba.txt", id="other order"),
+        pytest.param(BOX_TABLE + "000099.jpg 1 1 1 1\n", "list_bbox_celeba.txt", id="more rows"),
+    ],
+)
+def test_boxes_of_the_original_images(content: str, name: str, tmp_path: Path) -> None:
+    write_wild(tmp_path, content, name)
+    data = CelebADataModule(str(tmp_path), images="wild", image_size=(32, 24), augmentations=[], num_workers=0)
+    seen = 0
+    for split in ("train", "val", "test"):
+        faces = CelebA(tmp_path, split, "wild")  # type: ignore[arg-type]
+        for record in (faces[position] for position in range(len(faces))):
+            x, y, width, height = BOXES[NAMES.index(Path(record["name"]).stem)].tolist()
+            assert (record["box"].dtype, record["box"].tolist()) == (np.float32, [x, y, x + width, y + height])
+            seen += 1
+    assert seen == 8
+    data.setup("fit")
+    batch = next(iter(data.train_dataloader()))
+    for index, box in zip((NAMES.index(name[:-4]) for name in batch["name"]), batch["box"], strict=True):
+        x, y, width, height = (2 * BOXES[index]).tolist()  # twice the file's size
+        np.testing.assert_allclose(box, [x, y, x + width, y + height], atol=1e-4)
+
+
+def test_only_the_original_images_have_boxes(tmp_path: Path) -> None:
+    assert "box" not in CelebA(write_official(tmp_path / "none", folder="img_celeba"), "train", "wild")[0]
+    root = write_official(tmp_path / "aligned")
+    (root / "Anno" / "list_bbox_celeba.txt").write_text(HTML)  # not even read
+    assert "box" not in CelebA(root)[0]
+    with pytest.warns(UserWarning, match=r"list_bbox_celeba\.txt lacks 1 images \(such as 000003\)"):
+        faces = CelebA(write_wild(tmp_path / "short", BOX_TABLE.replace("000003", "000033")), images="wild")
+    assert faces.boxes is None and "box" not in faces[0]
+
+
+@pytest.mark.parametrize("end", ["0 0 0 0", "3 4 0 9", "3 4 9 0", "3 4 -2 9", "3 4 9 -1"])
+def test_a_box_without_an_area_is_unknown(end: str, tmp_path: Path) -> None:
+    content = on_line(4, lambda line: f"000002.jpg {end}")(BOX_TABLE)
+    boxes = CelebA(write_wild(tmp_path, content), images="wild").boxes
+    assert boxes is not None
+    np.testing.assert_array_equal(np.isnan(boxes), np.arange(4)[:, None] == [1, 1, 1, 1])
+
+
+@pytest.mark.parametrize(
+    ("line", "change", "message"),
+    [
+        (3, lambda s: s.rpartition(" ")[0], "line 3: expected 4 coordinates, found 3"),
+        (5, lambda s: s + " 1", "line 5: expected 4 coordinates, found 5"),
+        (6, with_last_number("tall"), "line 6: coordinates must be numbers, found 'tall'"),
+        (6, with_last_number("nan"), "line 6: coordinates must be finite, found nan"),
+        (6, with_last_number("1e9"), r"line 6: a coordinate must lie within ±1000000 pixels, found 1e\+09"),
+        (2, lambda s: s.replace("y_1", "x_1"), "line 2: two columns are named 'x_1'"),
+        (1, lambda s: HTML, "it is a web page"),
+    ],
+)
+def test_damaged_boxes_are_refused_with_file_and_line(
+    line: int, change: Callable[[str], str], message: str, tmp_path: Path
+) -> None:
+    write_wild(tmp_path, on_line(line, change)(BOX_TABLE))
+    with pytest.raises(DataFormatError, match=rf"list_bbox_celeba\.txt(, |: ){message}"):
+        CelebADataModule(str(tmp_path), images="wild").setup("fit")

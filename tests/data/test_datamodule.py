@@ -20,6 +20,7 @@ from facelightning.data import (
     JointDataModule,
     LFWADataModule,
     SyntheticDataModule,
+    SyntheticScenesDataModule,
 )
 from facelightning.errors import ConfigurationError
 from facelightning.facts import DataFacts
@@ -28,6 +29,7 @@ from tests.conftest import SIZE, write_lfwa
 
 SMALL: dict[str, Any] = {"image_size": SIZE, "batch_size": 4, "num_workers": 0}
 MODULES = [CelebADataModule, LFWADataModule, HelenDataModule, FolderDataModule, SyntheticDataModule]
+MODULES += [SyntheticScenesDataModule]
 
 
 @pytest.mark.parametrize(
@@ -77,7 +79,8 @@ def test_facts(make: Callable[[Path], Any], before: DataFacts, faces: Path) -> N
     if before.attributes is not None:
         train = CelebA(faces / "celeba")
         assert found.positive_rates == pytest.approx(train.attributes.mean(axis=0), abs=1e-6)
-        assert found.identities == 6 == len(np.unique(train.identities))  # type: ignore[arg-type]
+        assert found.identities == tuple(sorted({int(record["identity"]) for record in train}))
+        assert len(found.identities) == 6
     assert DataFacts(found.image_size, found.label_space, found.attributes) == before
 
 
@@ -88,7 +91,8 @@ def test_facts_of_lfwa_and_photographs(tmp_path: Path, faces: Path) -> None:
     data.setup("fit")
     rates, identities = data.facts.positive_rates, data.facts.identities
     assert rates is not None and len(rates) == 40
-    assert identities == len({name.partition("/")[0] for name in data.records("train").names.tolist()})
+    assert identities is not None and list(identities) == sorted(set(identities))
+    assert len(identities) == len({name.partition("/")[0] for name in data.records("train").names.tolist()})
     photographs = FolderDataModule(str(faces / "helen" / "images"), **SMALL)
     photographs.setup("predict")
     assert photographs.facts == DataFacts(SIZE)
@@ -173,3 +177,38 @@ data:
     assert (attributes.root, attributes.batch_size) == ("faces", 4)
     with pytest.raises(Exception, match="'rot' is not accepted"):
         parser.parse_args([file, "--data.parsing.rot=masks"])
+
+
+def test_batches_by_identity(faces: Path) -> None:
+    data = celeba(faces, images_per_identity=2, seed=5)
+    data.setup("fit")
+    loader = data.train_dataloader()
+    batches = list(loader)
+    assert len(batches) == len(loader) == 4  # five identities have four images: two rounds of two batches
+    for batch in batches:
+        _, counts = np.unique(batch["identity"], return_counts=True)
+        assert counts.tolist() == [2, 2]
+    assert [len(batch["name"]) for batch in data.val_dataloader()] == [4, 4, 3]  # scores are of all images
+    assert [batch["name"] for batch in data.train_dataloader()] == [batch["name"] for batch in batches]
+
+
+@pytest.mark.parametrize("images", [3, 8, 0, -2])
+@pytest.mark.parametrize("module", [CelebADataModule, LFWADataModule, SyntheticScenesDataModule])
+def test_images_per_identity_divide_the_batch_size(module: type[CelebADataModule], images: int) -> None:
+    with pytest.raises(
+        ConfigurationError, match=rf"{module.__name__}: images_per_identity {images} must divide batch_"
+    ):
+        module(batch_size=4, images_per_identity=images)
+
+
+def test_batches_by_identity_need_identities(faces: Path, tmp_path: Path) -> None:
+    root = tmp_path / "anonymous"
+    root.mkdir()
+    for path in (faces / "celeba").rglob("*_celeba.txt"):
+        (root / path.name).symlink_to(path)
+    (root / "list_eval_partition.txt").symlink_to(faces / "celeba" / "Eval" / "list_eval_partition.txt")
+    (root / "Img").symlink_to(faces / "celeba" / "Img")
+    data = CelebADataModule(str(root), **SMALL, images_per_identity=2)
+    data.setup("fit")
+    with pytest.raises(ConfigurationError, match="the identities are unknown, but images_per_identity is 2"):
+        data.train_dataloader()

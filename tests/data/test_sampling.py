@@ -1,16 +1,18 @@
 """Order, seeds and resuming: what a run sees depends on (seed, epoch, cycle) alone, whatever happens in between."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from facelightning.data.sampling import EvaluationSampler, Key, ResumableLoader, TrainSampler, mix
+from facelightning.data.sampling import EvaluationSampler, IdentitySampler, Key, ResumableLoader, TrainSampler, mix
 from facelightning.errors import ConfigurationError
 
 Batch = list[tuple[int, int]]
@@ -222,3 +224,106 @@ def test_an_epoch_goes_on_as_it_began(change: dict[str, int], message: str) -> N
     at_the_end.load_state_dict(first.state_dict())
     at_the_end.sampler.set_epoch(1)
     assert list(at_the_end)  # between epochs there is nothing to mix up
+
+
+IDENTITIES = np.random.default_rng(0).permutation(np.repeat([3, 10, 11, 40, 57, 60, 99], [1, 2, 3, 4, 6, 9, 2]))
+
+
+def batches_of(
+    persons: int, images: int, seed: int = 1, epoch: int = 0, cycle: int = 0, rank: int = 0, world_size: int = 1
+) -> list[Batch]:
+    sampler = IdentitySampler(IDENTITIES, persons, images, seed, rank, world_size)
+    sampler.set_epoch(epoch)
+    sampler.cycle = cycle
+    keys, size = list(sampler), persons * images
+    assert len(keys) == len(sampler) and len(keys) % size == 0
+    return [keys[start : start + size] for start in range(0, len(keys), size)]
+
+
+# with 2 images each identity gives 1, 1, 2, 3, 4, 1 groups and one none: rounds of 6, 3, 2 and 1
+@pytest.mark.parametrize(
+    ("persons", "images", "count"), [(2, 2, 3 + 1 + 1), (3, 2, 2 + 1), (6, 2, 1), (2, 3, 2 + 1), (1, 4, 4), (4, 1, 3)]
+)
+def test_a_batch_has_so_many_images_of_so_many_identities(persons: int, images: int, count: int) -> None:
+    for epoch in range(6):
+        batches = batches_of(persons, images, epoch=epoch)
+        assert len(batches) == count
+        for batch in batches:
+            counts = Counter(IDENTITIES[index] for index, _ in batch)
+            assert len(counts) == persons and set(counts.values()) == {images}
+        samples = [index for batch in batches for index, _ in batch]
+        assert len(set(samples)) == len(samples)  # none twice in an epoch, so none twice in a batch
+        assert len({seed for batch in batches for _, seed in batch}) == len(samples)
+
+
+def test_over_the_epochs_every_image_that_can_comes_with_every_other() -> None:
+    met = {
+        frozenset(index for index, _ in batch[start : start + 2])
+        for epoch in range(300)
+        for batch in batches_of(2, 2, epoch=epoch)
+        for start in (0, 2)
+    }
+    assert met == {frozenset((a, b)) for a in range(27) for b in range(a) if IDENTITIES[a] == IDENTITIES[b]}
+    last = [{IDENTITIES[index] for index, _ in batches_of(2, 2, epoch=epoch)[-1]} for epoch in range(10)]
+    assert any(persons != {57, 60} for persons in last)  # of the last round; rounds are shuffled
+
+
+def test_batches_of_identities_are_a_function_of_seed_epoch_and_cycle() -> None:
+    first = batches_of(2, 2)
+    torch.manual_seed(5)  # the state of the global generator must not matter
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    assert batches_of(2, 2) == first
+    assert torch.equal(torch.rand(3), expected)
+    for other in (batches_of(2, 2, seed=2), batches_of(2, 2, epoch=1), batches_of(2, 2, cycle=1)):
+        assert [[index for index, _ in batch] for batch in other] != [[index for index, _ in batch] for batch in first]
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_processes_share_the_batches_of_identities(world_size: int) -> None:
+    alone = batches_of(2, 2, epoch=3)
+    shares = [batches_of(2, 2, epoch=3, rank=rank, world_size=world_size) for rank in range(world_size)]
+    steps = 5 // world_size
+    assert shares == [alone[rank::world_size][:steps] for rank in range(world_size)]
+    assert [len(share) for share in shares] == [steps] * world_size
+
+
+def by_identity(images: int = 2, **options: Any) -> ResumableLoader:
+    sampler = IdentitySampler(IDENTITIES, 4 // images, images, 1, **options)
+    return ResumableLoader(Echo(27), sampler=sampler, batch_size=4)
+
+
+def test_batches_of_identities_continue_behind_every_batch() -> None:
+    for options in ({}, {"rank": 1, "world_size": 2}):
+        straight = by_identity(**options)
+        straight.sampler.set_epoch(4)
+        expected, states = [], []
+        for batch in straight:
+            expected.append(pairs(batch))
+            states.append(straight.state_dict())
+        assert expected == batches_of(2, 2, epoch=4, **options)
+        again = epoch_of(straight, 4)  # a second cycle
+        assert again == batches_of(2, 2, epoch=4, cycle=1, **options)
+        for done, state in enumerate(states, start=1):
+            resumed = by_identity(**options)
+            resumed.load_state_dict(state)
+            assert epoch_of(resumed, 4) == expected[done:]
+            assert epoch_of(resumed, 4) == again
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2), (2, 4)])
+def test_an_epoch_goes_on_with_as_many_images_of_an_identity(before: int, after: int) -> None:
+    first = by_identity(before)
+    next(iter(first))
+    resumed = by_identity(after)
+    resumed.load_state_dict(first.state_dict())
+    with pytest.raises(ConfigurationError, match=rf"images_per_identity {before} \(here {after}\): resume as it began"):
+        next(iter(resumed))
+
+
+@pytest.mark.parametrize(
+    ("persons", "images", "world_size", "having"), [(7, 2, 1, 6), (1, 10, 1, 0), (2, 2, 6, 6), (5, 3, 1, 4)]
+)
+def test_too_few_identities_for_a_batch_are_refused(persons: int, images: int, world_size: int, having: int) -> None:
+    with pytest.raises(ConfigurationError, match=f"{having} identities have {images} or more images: too few"):
+        IdentitySampler(IDENTITIES, persons, images, 1, 0, world_size)

@@ -14,6 +14,7 @@ import torch
 import facelightning
 from facelightning.data.files import Record
 from facelightning.data.transforms import LANDMARKS_MIRRORED, FaceTransform
+from facelightning.errors import ConfigurationError
 from facelightning.labels import HELEN7, HELEN11, IGNORE_INDEX, LabelSpace
 
 LANDMARKS = np.array([[5, 8], [14, 8], [10, 12], [6, 17], [13, 17]], np.float32)
@@ -54,7 +55,19 @@ def test_values_types_and_shapes() -> None:
 
 
 def test_only_the_keys_of_the_record() -> None:
-    assert set(transform(A.HorizontalFlip(p=1))(Record(image=record()["image"]), 0)) == {"image"}
+    found = set(transform(A.HorizontalFlip(p=1))(Record(image=record()["image"]), 0))
+    assert found == {"image", "size", "frame"}
+
+
+@pytest.mark.parametrize("shape", [(24, 20), (50, 20), (13, 37), (100, 7), (1, 4)])
+@pytest.mark.parametrize("size", [(24, 20), (32, 32)])
+def test_the_frame_is_what_the_image_fills(shape: tuple[int, int], size: tuple[int, int]) -> None:
+    white = Record(image=np.full((*shape, 3), 255, np.uint8))
+    sample = transform(size=size)(white, 0)
+    rows, columns = (sample["image"][0] > 127).nonzero(as_tuple=True)
+    filled = torch.tensor([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
+    assert (sample["frame"] - filled).abs().max() <= 1
+    assert sample["size"].tolist() == list(shape)
 
 
 def test_the_record_itself_is_left_alone() -> None:
@@ -213,3 +226,50 @@ def test_one_module_imports_albumentations() -> None:
     texts = {path.relative_to(package).as_posix(): path.read_text() for path in package.rglob("*.py")}
     found = [name for name, text in texts.items() if re.search(r"^\s*(import|from) albumentations", text, re.MULTILINE)]
     assert found == ["data/transforms.py"]
+
+
+BOX = np.array([5, 8, 15, 18], np.float32)
+
+
+@pytest.mark.parametrize("size", [(218, 178), (100, 200), (12, 10)])
+@pytest.mark.parametrize("landmarks", [True, False])
+def test_a_box_follows_the_fit_and_the_flip(size: tuple[int, int], landmarks: bool) -> None:
+    given = record() | {"box": BOX}
+    if not landmarks:
+        del given["landmarks"]
+    scale = min(size[0] / 24, size[1] / 20)
+    left, top = ((size[1] - 20 * scale) // 2, (size[0] - 24 * scale) // 2)
+    x0, y0, x1, y1 = (BOX * scale + [left, top, left, top]).tolist()
+    fitted, flipped = transform(size=size)(given, 0), transform(A.HorizontalFlip(p=1), size=size)(given, 0)
+    assert (fitted["box"].dtype, "landmarks" in fitted) == (torch.float32, landmarks)
+    np.testing.assert_allclose(fitted["box"], [x0, y0, x1, y1], atol=0.51)  # whole pixels of padding
+    x0, y0, x1, y1 = fitted["box"].tolist()
+    np.testing.assert_allclose(flipped["box"], [size[1] - x1, y0, size[1] - x0, y1], atol=1e-4)
+    if landmarks:  # as without a box
+        assert torch.equal(fitted["landmarks"], transform(size=size)(record(), 0)["landmarks"])
+        without = transform(A.HorizontalFlip(p=1), size=size)(record(), 0)
+        assert torch.equal(flipped["landmarks"], without["landmarks"])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_turned_box_is_the_one_around_it(seed: int) -> None:
+    image = np.zeros((80, 90, 3), np.uint8)
+    image[20:50, 30:70] = 255
+    box = np.array([30, 20, 70, 50], np.float32)
+    affine = A.Affine(scale=(0.9, 1.1), rotate=(-20, 20), p=1)
+    sample = transform(A.HorizontalFlip(p=0.5), affine, size=(80, 90))(Record(image=image, box=box), seed)
+    y, x = np.nonzero(sample["image"][0].numpy() > 127)
+    np.testing.assert_allclose(sample["box"], [x.min(), y.min(), x.max() + 1, y.max() + 1], atol=1.1)
+    assert box.tolist() == [30, 20, 70, 50]
+
+
+def test_an_unknown_box_stays_unknown() -> None:
+    given = record() | {"box": np.full(4, np.nan, np.float32)}
+    sample = transform(A.HorizontalFlip(p=1), A.Perspective(p=1), size=(30, 20))(given, 0)
+    assert sample["box"].isnan().all() and not sample["landmarks"].isnan().any()
+
+
+def test_an_augmentation_that_drops_points_is_refused() -> None:
+    given = record() | {"box": np.array([-30, -30, 90, 90], np.float32)}
+    with pytest.raises(ConfigurationError, match="drops points near or beyond the image's edge"):
+        transform(A.ElasticTransform(p=1))(given, 0)

@@ -191,8 +191,13 @@ class Canvas:
         if label is not None:
             self._layers.append((HELEN11.index(label), stencil))
 
-    def masks(self) -> NDArray[np.uint8]:
-        """How much of each pixel each class covers, ``(11, 218, 178)``; the eleven sum to 255 in every pixel."""
+    def masks(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """How much of each pixel each class covers, and how much all that has a class covers.
+
+        Shape:
+            - return: ``(11, 218, 178)``, which sum to 255 in every pixel, and ``(218, 178)``: the person, of whom
+              clothes, hat and jewellery have the class background.
+        """
         masks = np.zeros((len(HELEN11), HEIGHT, WIDTH), np.uint8)
         clear = np.full((HEIGHT, WIDTH), 255, np.uint8)
         for label, stencil in reversed(self._layers):  # front to back, each layer takes its share of what is left
@@ -202,4 +207,4 @@ class Canvas:
                 masks[label][stencil.area] += share
                 left -= share
         masks[0] += clear
-        return masks
+        return masks, 255 - clear

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NoReturn
@@ -21,10 +22,13 @@ from facelightning.labels import ATTRIBUTES
 STAMP = "synthetic.json"
 """The file that records a data set's parameters and the version of its drawing."""
 
-_IMAGES_PER_IDENTITY = 4
-_OF_THE_MOMENT = np.isin(  # what varies between images of one identity
+IMAGES_PER_IDENTITY = 4
+"""Consecutive images show the same identity."""
+
+OF_THE_MOMENT = np.isin(
     ATTRIBUTES, "Bags_Under_Eyes Blurry High_Cheekbones Mouth_Slightly_Open Narrow_Eyes Smiling".split()
 )
+"""Which attributes vary between images of one identity."""
 
 
 def write_synthetic(root: Path, attributes: tuple[int, int, int], parsing: tuple[int, int, int], seed: int) -> None:
@@ -53,16 +57,35 @@ def write_synthetic(root: Path, attributes: tuple[int, int, int], parsing: tuple
     if min(*attributes, *parsing, seed) < 0:
         raise ConfigurationError(f"counts {attributes} and {parsing} and seed {seed} must not be negative")
     stamp = {"attributes": list(attributes), "parsing": list(parsing), "seed": seed, "version": DRAWING_VERSION}
+    with written_once(root, stamp) as made:
+        if made is not None:
+            with tqdm(total=sum(attributes) + sum(parsing), desc="drawing faces", unit="face") as progress:
+                _write_celeba(made / "celeba", attributes, seed, progress)
+                _write_helen(made / "helen", parsing, seed, progress)
+
+
+@contextmanager
+def written_once(root: Path, stamp: dict[str, object]) -> Iterator[Path | None]:
+    """A folder to fill, which is moved to ``root`` when the block ends without an error.
+
+    Args:
+        root: Folder to create, with its parents.
+        stamp: The parameters of the data set, which are written into the folder too.
+
+    Yields:
+        The empty folder; ``None`` if ``root`` already holds the data set of ``stamp``.
+
+    Raises:
+        DataFormatError: If ``root`` exists, but is no such data set or has other parameters; nothing is changed.
+    """
     if _is_complete(root, stamp):
+        yield None
         return
     root.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as folder,
-        tqdm(total=sum(attributes) + sum(parsing), desc="drawing faces", unit="face") as progress,
-    ):
+    with TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as folder:
         made = Path(folder) / root.name
-        _write_celeba(made / "celeba", attributes, seed, progress)
-        _write_helen(made / "helen", parsing, seed, progress)
+        made.mkdir()
+        yield made
         (made / STAMP).write_text(json.dumps(stamp, indent=2) + "\n")
         try:
             made.rename(root)
@@ -96,12 +119,12 @@ def _draw_faces(
     number = identity = 0
     for split, count in enumerate(counts):
         for face in range(count):
-            if face % _IMAGES_PER_IDENTITY == 0:
+            if face % IMAGES_PER_IDENTITY == 0:
                 identity += 1
                 rng = np.random.default_rng([seed, stream, identity])
                 lasting = sample_attributes(rng)
             number += 1
-            attributes = np.where(_OF_THE_MOMENT, sample_attributes(rng), lasting)
+            attributes = np.where(OF_THE_MOMENT, sample_attributes(rng), lasting)
             # the stream separates the identities of the two data sets, the seed those of data sets with other seeds
             drawn = (seed * 2 + stream) * 10_000_000 + identity
             yield number, split, identity, attributes, draw_face(attributes, drawn, seed=number)
@@ -120,13 +143,13 @@ def _write_celeba(folder: Path, counts: tuple[int, int, int], seed: int, progres
     }
     for number, split, identity, attributes, face in _draw_faces(counts, 0, seed, progress):
         name = f"{number:06d}.jpg"
-        _write_image(folder / "Img" / "img_align_celeba" / name, face.image)
+        write_image(folder / "Img" / "img_align_celeba" / name, face.image)
         labels = " ".join(f"{1 if value else -1:2d}" for value in attributes)
         points = " ".join(f"{value:4d}" for value in face.landmarks.round().astype(int).ravel())
         for rows, cells in zip(tables.values(), (labels, points, identity, split), strict=True):
             rows.append(f"{name} {cells}")
     for table, rows in tables.items():
-        _write_lines(folder / table, rows)
+        write_lines(folder / table, rows)
 
 
 def _write_helen(folder: Path, counts: tuple[int, int, int], seed: int, progress: "tqdm[NoReturn]") -> None:
@@ -134,19 +157,21 @@ def _write_helen(folder: Path, counts: tuple[int, int, int], seed: int, progress
     lists: tuple[list[str], ...] = ([], [], [])
     for number, split, _, _, face in _draw_faces(counts, 1, seed, progress):
         name = f"{number:09d}_1"
-        _write_image(folder / "images" / f"{name}.jpg", face.image)
+        write_image(folder / "images" / f"{name}.jpg", face.image)
         (folder / "labels" / name).mkdir(parents=True)
         for label, mask in enumerate(face.masks):
-            _write_image(folder / "labels" / name / mask_name(name, label), mask)
+            write_image(folder / "labels" / name / mask_name(name, label), mask)
         lists[split].append(f"{number} , {name}")
     for file, lines in zip(LISTS.values(), lists, strict=True):
-        _write_lines(folder / file, lines)
+        write_lines(folder / file, lines)
 
 
-def _write_image(path: Path, image: NDArray[np.uint8]) -> None:
+def write_image(path: Path, image: NDArray[np.uint8]) -> None:
+    """Write an RGB or grey image in the format of its suffix."""
     _, data = cv2.imencode(path.suffix, image[..., ::-1] if image.ndim == 3 else image)  # OpenCV takes BGR
     path.write_bytes(data.tobytes())
 
 
-def _write_lines(path: Path, lines: list[str]) -> None:
+def write_lines(path: Path, lines: list[str]) -> None:
+    """Write lines of text."""
     path.write_text("".join(f"{line}\n" for line in lines))

@@ -23,12 +23,14 @@ class CartoonFace:
         image: RGB, ``(218, 178, 3)``.
         masks: ``(11, 218, 178)``, soft masks of the classes of :data:`~facelightning.labels.HELEN11`; they sum to 255
             in every pixel.
+        person: ``(218, 178)``, a soft mask of the head and all that is worn, down to the shoulders.
         landmarks: ``(5, 2)``, x and y in pixels of left eye, right eye, nose tip, left and right mouth corner; left is
             the image's left.
     """
 
     image: NDArray[np.uint8]
     masks: NDArray[np.uint8]
+    person: NDArray[np.uint8]
     landmarks: NDArray[np.float32]
 
 
@@ -80,7 +82,7 @@ def draw_face(attributes: NDArray[np.bool_], identity: int, seed: int) -> Cartoo
 
     left_eye, right_eye = features.eye_centres(sketch)
     landmarks = np.array([left_eye, right_eye, features.nose_tip(sketch), *features.mouth_curve(sketch)[0][[0, -1]]])
-    return CartoonFace(_photograph(sketch, rng), canvas.masks(), canvas.place(landmarks).astype(np.float32))
+    return CartoonFace(_photograph(sketch, rng), *canvas.masks(), canvas.place(landmarks).astype(np.float32))
 
 
 def _background(rng: np.random.Generator) -> NDArray[np.float32]:

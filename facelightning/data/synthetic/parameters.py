@@ -64,14 +64,17 @@ CLOTHS = (
 )  # fmt: skip
 """Colours of clothes, hats and ties."""
 
-_SKIN = (rgb(232, 180, 144), rgb(206, 148, 108), rgb(160, 106, 74), rgb(108, 70, 50))
-_HAIR = {
+SKIN = (rgb(232, 180, 144), rgb(206, 148, 108), rgb(160, 106, 74), rgb(108, 70, 50))
+"""Tones of skin; a face has one of them or one between two."""
+
+HAIR = {
     "Black_Hair": rgb(34, 30, 34),
     "Blond_Hair": rgb(232, 198, 112),
     "Brown_Hair": rgb(104, 66, 38),
     "Gray_Hair": rgb(184, 184, 190),
 }
-_OTHER_HAIR = (rgb(196, 92, 36), rgb(150, 36, 44), rgb(208, 96, 148), rgb(60, 136, 140), rgb(118, 82, 168))
+OTHER_HAIR = (rgb(196, 92, 36), rgb(150, 36, 44), rgb(208, 96, 148), rgb(60, 136, 140), rgb(118, 82, 168))
+"""Colours of hair that have no attribute."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +89,8 @@ class Sketch:
     @cached_property
     def skin(self) -> Colour:
         """The colour of the skin."""
-        place = self.identity.skin_tone**1.4 * (len(_SKIN) - 1)
-        colour = blend(_SKIN[int(place)], _SKIN[int(place) + 1], place % 1)
+        place = self.identity.skin_tone**1.4 * (len(SKIN) - 1)
+        colour = blend(SKIN[int(place)], SKIN[int(place) + 1], place % 1)
         colour = colour * rgb(1, lerp(0.97, 1.03, self.identity.skin_warmth), 1)
         if not self.has["Young"]:
             colour = blend(colour, rgb(150, 140, 120), 0.2)
@@ -101,8 +104,8 @@ class Sketch:
     @cached_property
     def hair(self) -> Colour:
         """The colour of the hair; ginger or dyed if no attribute names one."""
-        named = [colour for name, colour in _HAIR.items() if self.has[name]]
-        colour = named[0] if named else pick(_OTHER_HAIR, self.identity.hair_hue)
+        named = [colour for name, colour in HAIR.items() if self.has[name]]
+        colour = named[0] if named else pick(OTHER_HAIR, self.identity.hair_hue)
         return colour * np.float32(lerp(0.88, 1.1, self.identity.hair_tone))
 
     @cached_property
