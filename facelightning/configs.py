@@ -46,7 +46,7 @@ def find_config(name: str, folder: Path) -> Path:
         with suppress(OSError):  # a name that no file system takes
             if path.is_file():
                 return path.resolve()
-    if (bundled / "recipes" / name.removesuffix(".yaml")).is_dir():
+    if name in {path.name for path in (bundled / "recipes").iterdir()}:
         raise ConfigurationError(f"{name} is a recipe, which changes a configuration: add --recipe {name}")
     paths = (path.relative_to(bundled) for path in (*bundled.glob("*.yaml"), *bundled.glob("overlays/*.yaml")))
     hint = suggestion(name.removesuffix(".yaml"), (path.with_suffix("").as_posix() for path in paths))

@@ -13,6 +13,7 @@ import yaml
 from facelightning.__main__ import main
 from facelightning.configs import chain, config_folder, find_config, find_recipe
 from facelightning.errors import ConfigurationError
+from facelightning.tasks import TASKS
 from tests.conftest import SIZE, write_lfwa
 
 EXPERIMENTS = sorted(path.name for path in config_folder().glob("*.yaml"))
@@ -69,7 +70,7 @@ def needs(config: str) -> list[str]:
 
 def is_assembled(config: str) -> bool:
     """Whether there is nothing to train."""
-    return "members" in complete(config)["model"]["init_args"]
+    return TASKS[complete(config)["model"]["class_path"]].made_of is not None
 
 
 def small_overlay(config: str, faces: Path, folder: Path) -> str:
@@ -86,8 +87,17 @@ def small_overlay(config: str, faces: Path, folder: Path) -> str:
             "enable_progress_bar": False,
         },
     }
+    if not config.startswith("quickstart"):  # figures would take half of the time
+        overlay["figures"] = {"num_images": 0}
     if not is_assembled(config):
         overlay["model"] = {"init_args": {"width": 2}}
+    if (complete(config)["model"]["init_args"].get("encoder") or {}).get("init_args", {}).get("weights"):
+        overlay["model"] = {"init_args": {"encoder": {"init_args": {"weights": None}}}}  # nothing is downloaded
+    if complete(config)["model"]["class_path"] in ("ANet", "IdentityNet"):
+        overlay["model"]["init_args"]["cell"] = 3
+        overlay["data"]["init_args"]["image_size"] = [129, 129]  # the smallest that they take
+    if "images_per_identity" in complete(config)["data"]["init_args"]:
+        overlay["data"]["init_args"]["images_per_identity"] = 2
     path = folder / f"small_{config}"
     path.write_text(yaml.safe_dump(overlay))
     return str(path)
@@ -131,7 +141,7 @@ def score_and_predict(command: Callable[..., None], name: str, checkpoint: str, 
         command(stage, f"--ckpt_path={run}/version_0/checkpoints/{checkpoint}.ckpt", *data)
     results = json.loads(next(run.glob("version_[123]/test_results.json")).read_text())
     assert results
-    assert results.keys() <= {"attributes", "parsing"}
+    assert results.keys() <= {"attributes", "identity", "parsing"}
     assert any(run.glob("version_[123]/predictions/*"))
 
 
@@ -147,11 +157,15 @@ def test_experiment(
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_overlay(overlay: str, command: Callable[..., None], faces: Path, tmp_path: Path) -> None:
+def test_overlay(
+    overlay: str, command: Callable[..., None], faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     small = small_overlay("avg.yaml", faces, tmp_path)
     configs, flags, root = ["avg.yaml", overlay, small], list[str](), faces / "celeba"
     if overlay == "overlays/multi_gpu.yaml":  # all of it that a machine without GPUs has
         flags = ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.sync_batchnorm=false"]
+    if overlay == "overlays/fast.yaml":  # compiling takes a minute: see callbacks/test_compilation.py
+        monkeypatch.setattr("torch._dynamo.config.disable", True)
     if overlay == "overlays/lfwa.yaml":
         root = tmp_path / "lfwa"
         write_lfwa(root)

@@ -25,6 +25,7 @@ SMALL = (
     "--trainer.accelerator=cpu",
     "--trainer.enable_progress_bar=false",
     "--trainer.enable_model_summary=false",
+    "--figures.num_images=0",
 )
 
 

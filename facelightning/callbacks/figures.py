@@ -39,7 +39,7 @@ class Figures(Callback):
     to whole batches. With several processes, the first draws its own images; average precision is that of all.
 
     Args:
-        num_images: Images in the parsing panels, and in the faces.
+        num_images: Images in the parsing panels, and in the faces; 0 draws no figure at all.
     """
 
     def __init__(self, num_images: int = 6) -> None:
@@ -59,7 +59,8 @@ class Figures(Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, *_: int
     ) -> None:
         """Keep images with masks, and what is predicted for images with attributes, until there are enough."""
-        if trainer.sanity_checking or not trainer.is_global_zero or not isinstance(pl_module, FaceTask):
+        wanted = self.num_images > 0 and not trainer.sanity_checking and trainer.is_global_zero
+        if not wanted or not isinstance(pl_module, FaceTask):
             return
         if "parsing" in outputs and "mask" in batch:
             self._images += list(zip(batch["image"], batch["mask"], strict=True))[: 64 - len(self._images)]
@@ -76,13 +77,12 @@ class Figures(Callback):
             return
         drawn: dict[str, Image] = {}
         names = pl_module.facts.attributes or ()
-        if self._images and self.num_images > 0:
+        if self._images:
             drawn["parsing"] = draw_parsing(pl_module, self._spread(self._images))
         if self._faces:
             scores = pl_module.results["val"]["attributes"]["per_attribute"]
             rates = dict(zip(names, pl_module.facts.positive_rates or (), strict=False))
             drawn["attributes"] = figures.average_precision_figure({name: scores[name]["ap"] for name in names}, rates)
-        if self._faces and self.num_images > 0:
             parts = zip(*self._spread(self._faces), strict=True)
             images, likely, truth = (torch.stack(part).cpu().numpy() for part in parts)
             drawn["faces"] = figures.faces_figure(images, names, likely, truth)

@@ -83,7 +83,7 @@ def beside_checkpoint(
         raise CheckpointError(f"{path} holds {task}, which this version does not know")
     if training and TASKS[task].made_of is not None:
         raise ConfigurationError(f"{task} has nothing to learn: score {path} with `facelightning test`")
-    used = ("model", "data", "trainer", "seed_everything", "test_after_fit") if training else ("data",)
+    used = ("model", "data", "trainer", "figures", "seed_everything", "test_after_fit") if training else ("data",)
     base = {} if training and configs.get("model") else {key: known[key] for key in used if known.get(key) is not None}
     named: list[Any] = [name for *_, name in options(words, "--data")]
     named = named or [(configs.get("data") or {}).get("class_path")]

@@ -10,19 +10,41 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
+from torch import Tensor
 from torch._dynamo.utils import counters  # torch counts compiled graphs nowhere else
 
 from facelightning.callbacks import Compile
 from facelightning.data import SyntheticDataModule
+from facelightning.models.blocks import ConvBlock
+from facelightning.models.encoders import Encoder, Input, Tail
+from facelightning.models.regions import Regions
 from facelightning.tasks import JointNet
 from tests.conftest import SIZE
 from tests.test_configs import small_overlay
 
 
+class Shallow(Encoder):
+    """One layer: to compile all of the paper's takes minutes."""
+
+    channels, strides = (2,), (1,)
+
+    def __init__(self, image_input: Input) -> None:
+        super().__init__()
+        self.input, self.layer = image_input, ConvBlock(image_input.channels, 2)
+
+    def tail(self) -> Tail:
+        return Tail(channels=2, stride=1)
+
+    def forward(self, images: Tensor, regions: Regions | None = None) -> list[Tensor]:
+        return [self.layer(self.input(images, regions))]
+
+
 def make(faces: Path) -> tuple[JointNet, SyntheticDataModule]:
     torch.manual_seed(0)
     sizes: dict[str, Any] = {"faces": (21, 11, 13), "masks": (9, 5, 7), "batch_size": 4, "mask_batch_size": 3}
-    return JointNet(width=2), SyntheticDataModule(str(faces), **sizes, image_size=SIZE, num_workers=0, seed=0)
+    return JointNet(width=2, encoder=Shallow), SyntheticDataModule(
+        str(faces), **sizes, image_size=SIZE, num_workers=0, seed=0
+    )
 
 
 def make_trainer(*callbacks: L.Callback) -> L.Trainer:

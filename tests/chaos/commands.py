@@ -104,6 +104,7 @@ def overlay(path: Path, epochs: int, data: Content, **trainer: Any) -> str:
     """An overlay for tiny networks on few small images."""
     content = {
         "model": {"init_args": {"width": 2}},
+        "figures": {"num_images": 0},
         "data": {"init_args": {"image_size": list(SIZE), "num_workers": 0, **data}},
         "trainer": {
             "max_steps": -1,

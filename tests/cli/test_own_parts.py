@@ -64,7 +64,7 @@ def run(tmp_path: Path, faces: Path, monkeypatch: pytest.MonkeyPatch) -> Callabl
     for name, text in CONFIGS.items():
         Path(name).write_text(f"extends: avg.yaml\n{text}\n")
     small = [f"--data.image_size={list(SIZE)}", "--data.batch_size=4", "--data.num_workers=0"]
-    small += [f"--data.root={faces / 'celeba'}", "--trainer.enable_progress_bar=false"]
+    small += [f"--data.root={faces / 'celeba'}", "--trainer.enable_progress_bar=false", "--figures.num_images=0"]
 
     def call(*words: str) -> int:
         for name in ("mine", "shelf"):  # as in a new process

@@ -17,6 +17,7 @@ def small(folder: Path) -> str:
         # a rate so large that no two predictions are nearly equal
         "model": {"init_args": {"width": 2, "learning_rate": 0.05}},
         "data": {"init_args": {"image_size": list(SIZE), "num_workers": 0, "batch_size": 4}},
+        "figures": {"num_images": 0},
         "trainer": {
             "max_steps": -1,
             "max_epochs": 3,
