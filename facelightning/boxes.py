@@ -11,11 +11,24 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 
 
-def around(boxes: Floats, factor: float, size: tuple[int, int]) -> Floats:
-    """Boxes of the shape of ``size``, height and width, with the boxes' centres, to be cut out.
+def containing(boxes: Floats, size: tuple[int, int]) -> Floats:
+    """The smallest boxes of the shape of ``size``, height and width, that hold the boxes and have their centres.
 
-    The smallest ones that hold a square of ``factor`` times the longer side. They may leave the image: clipped, they
-    would lose their shape. Who cuts them out fills the outside.
+    Example:
+        >>> containing(np.array([[0, 0, 10, 40]]), (100, 50))
+        array([[-5.,  0., 15., 40.]])
+    """
+    low, high = boxes[:, :2], boxes[:, 2:]
+    shape = np.array(size[::-1])
+    half = ((high - low) / shape).max(axis=1, keepdims=True) * shape / 2
+    return np.hstack([(low + high) / 2 - half, (low + high) / 2 + half])
+
+
+def around(boxes: Floats, factor: float, size: tuple[int, int]) -> Floats:
+    """What to cut out around boxes: the smallest ones of the shape of ``size`` that hold a square around the box.
+
+    The square's side is ``factor`` times the box's longer one. The result may leave the image: clipped, it would lose
+    its shape. Who cuts it out fills the outside.
 
     Example:
         >>> around(np.array([[10, 10, 30, 50]]), 1.5, (100, 100))
@@ -24,10 +37,8 @@ def around(boxes: Floats, factor: float, size: tuple[int, int]) -> Floats:
         array([[  0., -10.,  40.,  70.]])
     """
     low, high = boxes[:, :2], boxes[:, 2:]
-    height, width = size
-    shape = np.array([width, height]) / min(size)
-    half = factor * (high - low).max(axis=1, keepdims=True) / 2 * shape
-    return np.hstack([(low + high) / 2 - half, (low + high) / 2 + half])
+    half = factor * (high - low).max(axis=1, keepdims=True) / 2
+    return containing(np.hstack([(low + high) / 2 - half, (low + high) / 2 + half]), size)
 
 
 def rescaled(boxes: Floats, width: float, height: float, down: float) -> Floats:

@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from facelightning.boxes import around, overlap, recall, rescaled
+from facelightning.boxes import around, containing, overlap, recall, rescaled
 
 Floats = npt.NDArray[np.float64]
 
@@ -74,6 +74,11 @@ class TestAround:
         sides = cuts[:, 2:] - cuts[:, :2]
         assert sides[:, 1] / sides[:, 0] == pytest.approx(np.full(20, size[0] / size[1]))
         assert sides.min(axis=1) == pytest.approx(1.75 * (boxes[:, 2:] - boxes[:, :2]).max(axis=1))
+
+    def test_containing(self) -> None:
+        boxes = np.array([[10.0, 20, 14, 30], [0, 0, 6, 2], [0, 0, 4, 4]])
+        assert containing(boxes, (50, 50)).tolist() == [[7, 20, 17, 30], [0, -2, 6, 4], [0, 0, 4, 4]]
+        assert containing(boxes, (100, 50)).tolist() == [[9.5, 20, 14.5, 30], [0, -5, 6, 7], [0, -2, 4, 6]]
 
     def test_of_no_boxes(self) -> None:
         assert around(np.empty((0, 4)), 2, (5, 5)).shape == (0, 4)

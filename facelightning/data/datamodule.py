@@ -1,20 +1,19 @@
 """From data sets to batches: sizes, augmentation, order, loaders, and what a task must know about its data."""
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import cv2
 import lightning as L
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from facelightning.data.celeba import Crop, read_celeba
-from facelightning.data.files import Record, Split
+from facelightning.data.cropping import CroppedRecords, FaceCrop
+from facelightning.data.files import Records, Split
 from facelightning.data.folder import Folder
 from facelightning.data.helen import Helen
 from facelightning.data.lfwa import read_lfwa
@@ -25,18 +24,6 @@ from facelightning.data.transforms import Augmentation, FaceTransform, Sample, h
 from facelightning.errors import ConfigurationError, DataFormatError
 from facelightning.facts import DataFacts
 from facelightning.labels import ATTRIBUTES, LABEL_SPACES
-
-
-class Records(Protocol):
-    """One split of a data set."""
-
-    @property
-    def names(self) -> Sequence[str] | npt.NDArray[np.str_]:
-        """The name of each image."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int, /) -> Record: ...
 
 
 class FaceDataset(Dataset[Sample]):
@@ -115,8 +102,12 @@ class FaceDataModule(Loading, L.LightningDataModule):
                 raise DataFormatError(f"{type(self).__name__}: the {split} split has no images")
             training = [horizontal_flip()] if self.augmentations is None else self.augmentations
             transform = FaceTransform(self.image_size, self.facts.label_space, training if split == "train" else ())
-            self._datasets[split] = FaceDataset(records, transform)
+            self._datasets[split] = FaceDataset(self.seen(records), transform)
         return self._datasets[split]
+
+    def seen(self, records: Records) -> Records:
+        """What a network sees of a split's images."""
+        return records
 
     def setup(self, stage: str) -> None:
         """Open what the stage needs, so that a missing file is reported before anything runs."""
@@ -181,9 +172,11 @@ class AttributeDataModule(FaceDataModule):
     Args:
         images_per_identity: More than 1 for losses that compare images of one identity: a training batch then holds so
             many images of each of its identities, and identities with fewer images are left out.
+        crop: A cut around each face; the whole images if not given.
     """
 
     images_per_identity: int = 1
+    crop: FaceCrop | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -214,6 +207,10 @@ class AttributeDataModule(FaceDataModule):
     def records(self, split: Split) -> AttributeDataset:
         """One split of the data set."""
         return self.splits[split]
+
+    def seen(self, records: Records) -> Records:
+        """The cuts around the faces, or the whole images."""
+        return records if self.crop is None else CroppedRecords(records, self.crop, self.image_size)
 
     @property
     def facts(self) -> DataFacts:

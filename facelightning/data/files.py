@@ -4,10 +4,10 @@ import codecs
 import os
 import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import Literal, Protocol, TypedDict
 
 import cv2
 import numpy as np
@@ -36,6 +36,18 @@ class Record(TypedDict, total=False):
     box: npt.NDArray[np.float32]
     identity: int
     name: str
+
+
+class Records(Protocol):
+    """One split of a data set."""
+
+    @property
+    def names(self) -> Sequence[str] | npt.NDArray[np.str_]:
+        """The name of each image."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Record: ...
 
 
 def warn(message: str) -> None:

@@ -79,7 +79,7 @@ def test_facts(make: Callable[[Path], Any], before: DataFacts, faces: Path) -> N
     if before.attributes is not None:
         train = CelebA(faces / "celeba")
         assert found.positive_rates == pytest.approx(train.attributes.mean(axis=0), abs=1e-6)
-        assert found.identities == tuple(sorted({int(record["identity"]) for record in train}))
+        assert found.identities == tuple(sorted({train[i]["identity"] for i in range(len(train))}))
         assert len(found.identities) == 6
     assert DataFacts(found.image_size, found.label_space, found.attributes) == before
 

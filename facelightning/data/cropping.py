@@ -1,0 +1,117 @@
+"""What a network sees of a photograph: a cut around its face."""
+
+import csv
+from dataclasses import dataclass
+from math import ceil, floor
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from facelightning.boxes import Floats, around, containing
+from facelightning.data.files import Record, Records, reading, warn
+from facelightning.errors import ConfigurationError, DataFormatError
+
+
+@dataclass(frozen=True)
+class FaceCrop:
+    """A cut around the face of each image.
+
+    Args:
+        margin: The cut holds a square of this many times the longer side of the face's box.
+        boxes: Table of found boxes with columns ``name``, ``x0``, ``y0``, ``x1``, ``y1``, in pixels of the files, as
+            ``facelightning predict`` writes it: ``predictions/faces.csv``. Of several faces the first counts; an image
+            without one is seen whole. The data set's own boxes if not given.
+
+    Raises:
+        ConfigurationError: If the margin is not positive.
+    """
+
+    margin: float = 1.8
+    boxes: str | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.margin < 100:
+            raise ConfigurationError(f"crop: margin must lie in 0...100, not {self.margin}")
+
+
+class CroppedRecords:
+    """Records cut around their faces, in the shape of ``image_size``; landmarks and box move along.
+
+    Raises:
+        DataFormatError: If the table of boxes is not one, or has none for these images; when indexed, if there is
+            neither a table nor a box.
+    """
+
+    def __init__(self, records: Records, crop: FaceCrop, image_size: tuple[int, int]) -> None:
+        self.records, self.crop, self.image_size = records, crop, image_size
+        self.found = None if crop.boxes is None else read_boxes_table(Path(crop.boxes))
+        if self.found is not None:
+            missing = [name for name in self.names if name not in self.found]
+            if len(missing) == len(records):
+                raise DataFormatError(f"{crop.boxes} has a box for none of the {len(records)} images")
+            if missing:
+                warn(f"{crop.boxes} has no box for {len(missing)} of {len(records)} images: they are seen whole")
+
+    @property
+    def names(self) -> npt.NDArray[np.str_]:
+        """The name of each image."""
+        return np.asarray(self.records.names)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def _box(self, record: Record) -> Floats:
+        if self.found is not None:
+            return self.found.get(record["name"], np.full(4, np.nan))
+        if "box" not in record:
+            raise DataFormatError("crop: the data set has no boxes; name a table of found ones: crop.boxes")
+        return record["box"].astype(np.float64)
+
+    def __getitem__(self, index: int) -> Record:
+        record = self.records[index]
+        height, width = record["image"].shape[:2]
+        box, whole = self._box(record)[None], np.array([[0.0, 0, width, height]])
+        unknown = np.isnan(box).any()
+        cut_box = containing(whole, self.image_size) if unknown else around(box, self.crop.margin, self.image_size)
+        ((left, top, right, bottom),) = cut_box
+        x0, y0, x1, y1 = floor(left), floor(top), ceil(right), ceil(bottom)
+        cut = np.zeros((y1 - y0, x1 - x0, 3), np.uint8)
+        seen = record["image"][max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)]
+        down, across = max(-y0, 0), max(-x0, 0)
+        cut[down : down + seen.shape[0], across : across + seen.shape[1]] = seen
+        moved = Record(**{**record, "image": cut})
+        if "landmarks" in record:
+            moved["landmarks"] = record["landmarks"] - np.array([x0, y0], np.float32)
+        if "box" in record:
+            moved["box"] = record["box"] - np.array([x0, y0, x0, y0], np.float32)
+        return moved
+
+
+def read_boxes_table(path: Path) -> dict[str, Floats]:
+    """The first box of each image; NaN where none was found.
+
+    Raises:
+        DataNotFoundError: If there is no such file, or it cannot be read.
+        DataFormatError: If it is not such a table; the message names the line.
+    """
+    columns = ("x0", "y0", "x1", "y1")
+    found: dict[str, Floats] = {}
+    with reading(path), path.open(newline="", encoding="utf-8-sig", errors="strict") as file:
+        rows = csv.DictReader(file)
+        try:
+            if not {"name", *columns} <= set(rows.fieldnames or ()):
+                raise DataFormatError(f"{path}: expected the columns name, {', '.join(columns)}")
+            for row in rows:
+                cells = [row[column] for column in columns]
+                if None in cells:
+                    raise ValueError
+                box = np.array([float(cell) if cell else np.nan for cell in cells])
+                if np.isinf(box).any() or (box[2:] <= box[:2]).any():
+                    raise ValueError
+                found.setdefault(row["name"], box)
+        except (ValueError, TypeError, csv.Error) as error:
+            if isinstance(error, DataFormatError):
+                raise
+            raise DataFormatError(f"{path}, line {rows.line_num}: expected a box x0 < x1, y0 < y1, or none") from None
+    return found
