@@ -21,10 +21,21 @@ if TYPE_CHECKING:
         JointDataModule,
         LFWADataModule,
         SyntheticDataModule,
+        SyntheticScenesDataModule,
     )
     from facelightning.facts import DataFacts
     from facelightning.labels import ATTRIBUTES, HELEN7, HELEN11, LabelSpace
-    from facelightning.tasks import AttributeNet, EnsembleNet, JointNet, SegNet, load_model
+    from facelightning.tasks import (
+        ANet,
+        AttributeNet,
+        CascadeNet,
+        EnsembleNet,
+        IdentityNet,
+        JointNet,
+        SegNet,
+        SVMNet,
+        load_model,
+    )
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else importing it checks for updates online
 
@@ -33,13 +44,14 @@ __version__ = version("facelightning")
 _HOMES = {
     "DataFacts": "facts",
     **dict.fromkeys(("ATTRIBUTES", "HELEN7", "HELEN11", "LabelSpace"), "labels"),
-    **dict.fromkeys(("AttributeNet", "EnsembleNet", "JointNet", "SegNet", "load_model"), "tasks"),
-}  # all others are in data
+    "load_model": "tasks",
+}  # what ends in Net is in tasks, and all others in data
 
 __all__ = [
-    "ATTRIBUTES", "HELEN7", "HELEN11", "LFWA", "AttributeNet", "CelebA", "CelebADataModule", "DataFacts", "EnsembleNet",
-    "FolderDataModule", "Helen", "HelenDataModule", "JointDataModule", "JointNet", "LFWADataModule", "LabelSpace",
-    "SegNet", "SyntheticDataModule", "__version__", "load_model",
+    "ATTRIBUTES", "HELEN7", "HELEN11", "LFWA", "ANet", "AttributeNet", "CascadeNet", "CelebA", "CelebADataModule",
+    "DataFacts", "EnsembleNet", "FolderDataModule", "Helen", "HelenDataModule", "IdentityNet", "JointDataModule",
+    "JointNet", "LFWADataModule", "LabelSpace", "SVMNet", "SegNet", "SyntheticDataModule",
+    "SyntheticScenesDataModule", "__version__", "load_model",
 ]  # fmt: skip
 
 
@@ -47,7 +59,8 @@ def __getattr__(name: str) -> object:
     # imported on first use: importing torch takes seconds, and `facelightning --help` should not wait for it
     if name not in __all__:
         raise AttributeError(f"module 'facelightning' has no attribute {name!r}")
-    return getattr(import_module(f"facelightning.{_HOMES.get(name, 'data')}"), name)
+    home = _HOMES.get(name, "tasks" if name.endswith("Net") else "data")
+    return getattr(import_module(f"facelightning.{home}"), name)
 
 
 def __dir__() -> list[str]:

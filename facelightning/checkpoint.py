@@ -162,25 +162,26 @@ def read_file(path: str | Path) -> Any:
     raise CheckpointError(f"checkpoint {path} cannot be read ({reason})")
 
 
-def describe(source: str, task: str, purpose: str) -> tuple[dict[str, Any], Checkpoint | None]:
+def describe(source: str, task: str, purpose: str, config: str) -> tuple[dict[str, Any], Checkpoint | None]:
     """The description of a trained task that is part of another, and its checkpoint if ``source`` is a file.
 
     Args:
         source: A checkpoint file, or a description as JSON, which checkpoints store for the tasks they contain.
-        task: Name of the expected task class.
+        task: Name of the expected task class; several are joined by "or".
         purpose: What it is for, for error messages.
+        config: Name of a configuration that trains one, for error messages.
 
     Raises:
         CheckpointError: If the file is missing, broken, or of another task.
     """
-    remedy = f"train one with: facelightning fit --config {'segnet' if task == 'SegNet' else 'avg'}.yaml"
+    remedy = f"train one with: facelightning fit --config {config}.yaml"
     is_file = not source.startswith("{")
     try:
         about = None if is_file else {"facelightning": json.loads(source), "state_dict": {}}
         found = Checkpoint.read(source) if about is None else Checkpoint.of(about)
     except CheckpointError as error:
         raise CheckpointError(f"{purpose}: {error}; {remedy}") from None
-    if found.task != task:
+    if found.task not in task.split(" or "):
         raise CheckpointError(f"{purpose}: {found.path} holds {found.task}, not {task}; {remedy}")
     return found.description, found if is_file else None
 

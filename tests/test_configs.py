@@ -12,6 +12,7 @@ import yaml
 
 from facelightning.__main__ import main
 from facelightning.configs import chain, config_folder, find_config, find_recipe
+from facelightning.data.synthetic import write_scenes
 from facelightning.errors import ConfigurationError
 from facelightning.tasks import TASKS
 from tests.conftest import SIZE, write_lfwa
@@ -44,7 +45,14 @@ def smaller_data(data: dict[str, Any], faces: Path) -> dict[str, Any]:
     """The same data module on few small images."""
     small: dict[str, Any] = {"image_size": list(SIZE), "batch_size": 4, "num_workers": 0}
     name = data["class_path"]
-    if name == "JointDataModule":
+    if name == "SyntheticScenesDataModule" or data["init_args"].get("images") == "wild":
+        scenes: dict[str, Any] = {"scenes": [10, 6, 6], "faceless": [0, 0, 0], "scene_size": [64, 64]}
+        root = faces.parent / "scenes"
+        write_scenes(root, **{key.replace("scene_size", "size"): tuple(value) for key, value in scenes.items()}, seed=0)
+        small |= {"root": str(root)} | (scenes if name == "SyntheticScenesDataModule" else {"images": "wild"})
+        if "crop" in data["init_args"]:
+            small["crop"] = {"boxes": None}  # the true ones
+    elif name == "JointDataModule":
         small = {part: smaller_data(settings, faces) for part, settings in data["init_args"].items()}
     elif name == "SyntheticDataModule":
         small |= {"root": str(faces), "faces": [21, 11, 13], "masks": [9, 5, 7]}
@@ -59,7 +67,7 @@ def roots(data: dict[str, Any], faces: Path, key: str = "--data") -> list[str]:
         return [
             word for part, settings in data["init_args"].items() for word in roots(settings, faces, f"{key}.{part}")
         ]
-    return [f"{key}.root={faces / FOLDERS.get(data['class_path'], '')}"]
+    return [f"{key}.root={smaller_data(data, faces)['init_args']['root']}"]
 
 
 def needs(config: str) -> list[str]:
@@ -91,7 +99,10 @@ def small_overlay(config: str, faces: Path, folder: Path) -> str:
         overlay["figures"] = {"num_images": 0}
     if not is_assembled(config):
         overlay["model"] = {"init_args": {"width": 2}}
-    if (complete(config)["model"]["init_args"].get("encoder") or {}).get("init_args", {}).get("weights"):
+    encoder = complete(config)["model"]["init_args"].get("encoder") or {}
+    if encoder.get("class_path") == "LNet":
+        overlay["model"] = {"init_args": {"encoder": {"init_args": {"width": 3}}, "head": {"init_args": {"width": 5}}}}
+    elif encoder.get("init_args", {}).get("weights"):
         overlay["model"] = {"init_args": {"encoder": {"init_args": {"weights": None}}}}  # nothing is downloaded
     if complete(config)["model"]["class_path"] in ("ANet", "IdentityNet"):
         overlay["model"]["init_args"]["cell"] = 3
@@ -141,7 +152,7 @@ def score_and_predict(command: Callable[..., None], name: str, checkpoint: str, 
         command(stage, f"--ckpt_path={run}/version_0/checkpoints/{checkpoint}.ckpt", *data)
     results = json.loads(next(run.glob("version_[123]/test_results.json")).read_text())
     assert results
-    assert results.keys() <= {"attributes", "identity", "parsing"}
+    assert results.keys() <= {"attributes", "faces", "identity", "parsing"}
     assert any(run.glob("version_[123]/predictions/*"))
 
 
@@ -182,13 +193,25 @@ def test_recipe(
     """It trains the configuration of its name, with its own settings where the overlay of the test has none."""
     config = recipe.name
     prepared(config)
-    small = small_overlay(config, faces, tmp_path)
-    command("fit", "--config", config, f"--recipe={recipe.parent.name}", "--config", small, "--test_after_fit=true")
+    small = Path(small_overlay(config, faces, tmp_path))
+    own = merged(*(content for _, content in chain(recipe)))["model"]["init_args"]
+    overlay = yaml.safe_load(small.read_text())
+    for key in overlay["model"]["init_args"].keys() & {"head"}:
+        del overlay["model"]["init_args"][key]  # the recipe's is another, which has no width
+    small.write_text(yaml.safe_dump(overlay))
+    command(
+        "fit", "--config", config, f"--recipe={recipe.parent.name}", "--config", str(small), "--test_after_fit=true"
+    )
     run = tmp_path / "runs" / recipe.stem / "version_0"
     assert (run / "test_results.json").is_file()
-    own = merged(*(content for _, content in chain(recipe)))["model"]["init_args"]
     found = yaml.safe_load((run / "config.yaml").read_text())["model"]["init_args"]
-    assert {key: found[key] for key in own} == own | {"width": 2}
+    for key, value in merged(own, overlay["model"]["init_args"]).items():
+        if isinstance(value, dict):  # a part, whose class the recipe names without its module
+            assert found[key]["class_path"].endswith(f".{value['class_path']}")
+            value = value.get("init_args", {})
+            assert merged(found[key].get("init_args"), value) == found[key].get("init_args", {})
+        else:
+            assert found[key] == value
 
 
 ADAMW = {"optimizer": "adamw", "learning_rate": 0.002, "weight_decay": 0.05, "schedule": "one_cycle"}

@@ -11,6 +11,8 @@ from facelightning.labels import IGNORE_INDEX
 from facelightning.losses import (
     attribute_loss,
     attribute_sample_losses,
+    identity_loss,
+    identity_sample_losses,
     parsing_loss,
     parsing_sample_losses,
     similarity_loss,
@@ -208,6 +210,33 @@ def test_balanced_loss_is_a_weighted_sum() -> None:
 def test_balanced_loss_is_the_plain_one_where_half_are_positive() -> None:
     logits, targets = torch.randn(5, 4), torch.randint(2, (5, 4)).float()
     torch.testing.assert_close(attribute_loss(logits, targets, torch.full((4,), 0.5)), attribute_loss(logits, targets))
+
+
+class TestIdentityLoss:
+    CLASSES = torch.tensor([3, -1, 0, 3, -7, 1])
+    """Two images of one identity, two of others, two of unknown identity."""
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+    def test_is_the_definition(self, dtype: torch.dtype) -> None:
+        logits = (3 * torch.randn(6, 4, generator=torch.Generator().manual_seed(0))).to(dtype)
+        expected = [
+            math.log(sum(map(math.exp, row))) - row[person] if person >= 0 else 0.0
+            for row, person in zip(logits.double().tolist(), self.CLASSES.tolist(), strict=True)
+        ]
+        loss, losses = identity_loss(logits, self.CLASSES), identity_sample_losses(logits, self.CLASSES)
+        assert loss.dtype == losses.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+        rounding = 1e-12 if dtype == torch.float64 else 1e-5
+        assert losses.tolist() == pytest.approx(expected, rel=rounding)
+        assert loss.item() == pytest.approx(sum(expected) / 4, rel=rounding)
+
+    def test_an_unknown_identity_teaches_nothing(self) -> None:
+        logits = torch.randn(6, 4, requires_grad=True)
+        identity_loss(logits, self.CLASSES).backward()  # type: ignore[no-untyped-call]
+        assert logits.grad is not None
+        assert logits.grad.any(dim=1).tolist() == (self.CLASSES >= 0).tolist()
+        none = identity_loss(logits, torch.full((6,), -1))
+        assert none.item() == 0
+        assert not torch.autograd.grad(none, logits)[0].any()
 
 
 def similarity_reference(features: Tensor, identities: Tensor) -> float:

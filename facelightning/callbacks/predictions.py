@@ -4,7 +4,7 @@ import csv
 import errno
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO, cast
 
@@ -18,6 +18,7 @@ from lightning.pytorch.utilities import CombinedLoader, rank_zero_info
 from facelightning.data.files import ending
 from facelightning.data.prediction import Failure, PredictionLoader
 from facelightning.errors import ConfigurationError, DataFormatError, quoted
+from facelightning.figures import found_faces_figure
 from facelightning.runs import RunFolder
 from facelightning.tasks import FaceTask
 
@@ -40,10 +41,19 @@ def relative_path(name: str) -> str:
     return "/".join([*folders, f"{last or '%'}.png"])
 
 
+def _strongest(probabilities: Mapping[str, float], count: int = 6) -> list[tuple[str, float]]:
+    """The most probable attributes, and what is more likely than not."""
+    ordered = sorted(probabilities.items(), key=lambda pair: -pair[1])
+    return [pair for pair in ordered if pair[1] > 0.5][:count]
+
+
 class PredictionWriter(BasePredictionWriter):
     """Writes predictions into ``predictions/`` of the run folder.
 
     - ``attributes.csv``: a row for each image, with its ``name`` and all probabilities, in no particular order.
+    - ``faces.csv``, of a model that finds faces: a row for each face, with the image's ``name``, the box in pixels of
+      the file, the response, and all probabilities; an image without a face has one row with empty cells.
+    - ``faces/NAME.png``: the image with a box around each face, and its strongest attributes.
     - ``parsing/NAME.png``: class indices as grey values. NAME is the image's whole name, with its folders, and with
       its suffix if it has one, so that ``1.jpg`` and ``1.png`` do not collide: ``1.jpg.png``; for characters that some
       system forbids in file names see :func:`relative_path`.
@@ -75,17 +85,23 @@ class PredictionWriter(BasePredictionWriter):
             raise ConfigurationError(f"{self._folder} holds predictions already; delete it, or write to another run")
         self._folder.mkdir(parents=True, exist_ok=True)
 
-    def write_on_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, prediction: Any, *_: Any) -> None:
+    def write_on_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, prediction: Any, _: Any, batch: Any, *__: int
+    ) -> None:
         """Write one batch; each process writes its own tables."""
         assert isinstance(pl_module, FaceTask)
-        for key, objective in pl_module.objectives.items():
-            values = prediction[key].cpu().numpy()
-            if objective.columns:
+        for key in prediction.keys() & pl_module.objectives.keys():
+            columns = pl_module.objectives[key].columns
+            if columns:
                 with self._open(f"{key}_{trainer.global_rank}.csv", "a") as file:
-                    for name, row in zip(prediction["name"], values, strict=True):
-                        csv.writer(file).writerow([name, *row])  # enough digits to tell float32 numbers apart
+                    for name, values in zip(prediction["name"], prediction[key], strict=True):
+                        # enough digits to tell float32 numbers apart
+                        rows = values.cpu().numpy().reshape(-1, len(columns)).tolist() or [[""] * len(columns)]
+                        csv.writer(file).writerows([name, *row] for row in rows)
+                if key == "faces":
+                    self._draw_faces(prediction, batch, columns)
             else:
-                for name, mask in zip(prediction["name"], values, strict=True):
+                for name, mask in zip(prediction["name"], prediction[key].cpu().numpy(), strict=True):
                     self._write_image(self._folder / key / relative_path(name), name, mask.astype(np.uint8))
 
     def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -99,9 +115,10 @@ class PredictionWriter(BasePredictionWriter):
                 csv.writer(file).writerows(self.failures)
         trainer.strategy.barrier()
         if trainer.is_global_zero:
-            for key, objective in pl_module.objectives.items():
-                if objective.columns:
-                    self._merge(key, ("name", *objective.columns), trainer.world_size)
+            columns = {key: each.columns for key, each in pl_module.objectives.items() if each.columns}
+            written = [key for key in columns if list(self._folder.glob(f"{key}_*.csv"))]
+            for key in written or columns:  # a cascade scores attributes apart from faces, but predicts them together
+                self._merge(key, ("name", *columns[key]), trainer.world_size)
             if list(self._folder.glob("failures_*.csv")):
                 self._merge("failures", ("name", "reason"), trainer.world_size)
                 with self._open("failures.csv", "r") as file:
@@ -133,6 +150,21 @@ class PredictionWriter(BasePredictionWriter):
     def _open(self, name: str, mode: str) -> TextIO:
         # a file name may hold bytes that are not UTF-8; the table is UTF-8
         return cast(TextIO, (self._folder / name).open(mode, newline="", encoding="utf-8", errors="backslashreplace"))
+
+    def _draw_faces(self, prediction: Any, batch: Any, columns: Sequence[str]) -> None:
+        frames = batch["frame"].round().int().tolist()
+        for n, (name, faces) in enumerate(zip(prediction["name"], prediction["faces"], strict=True)):
+            left, top, right, bottom = frames[n]
+            photograph = batch["image"][n, :, top:bottom, left:right].permute(1, 2, 0).cpu().numpy()
+            scale = (right - left) / int(batch["size"][n, 1])
+            likely = [dict(zip(columns[5:], row[5:].tolist(), strict=True)) for row in faces]
+            words = [
+                [f"{key.replace('_', ' ')} {100 * share:.0f} %" for key, share in _strongest(each)] for each in likely
+            ]
+            drawn = found_faces_figure(photograph, name, scale * faces[:, :4].double().numpy(), words)
+            self._write_image(
+                self._folder / "faces" / relative_path(name), name, np.ascontiguousarray(drawn[..., ::-1])
+            )
 
     def _write_image(self, path: Path, name: str, mask: npt.NDArray[np.uint8]) -> None:
         try:

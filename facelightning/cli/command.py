@@ -189,11 +189,16 @@ class FaceCLI(LightningCLI):
         if made_of is not None and training:
             raise ConfigurationError(f"{name} has nothing to learn: `facelightning test` writes its checkpoint")
         if made_of is not None and source is None:
+            if TASKS[name].fitted_by_test and command != "test":
+                raise ConfigurationError(
+                    f"{name} is fitted by `facelightning test`, which writes a checkpoint: {command} needs that one"
+                )
             parts = settings.model.init_args[made_of]
+            parts = [parts] if isinstance(parts, str) else parts
             source = Checkpoint.read(parts[0]) if parts else None
         elif source is None and not training:
             raise ConfigurationError(f"{command} needs {NEEDED}")
-        if source is not None:
+        if source is not None and not TASKS.get(name, FaceTask).any_size:
             self._follow_size(source, configs, words, training)
 
     def _follow_size(
@@ -220,7 +225,7 @@ class FaceCLI(LightningCLI):
             type(self.model).check_shapes(self.checkpoint)
             with built_from(self.checkpoint.path):
                 self.model.build(DataFacts.of(self.checkpoint.facts))
-        self.model.any_size = self.any_size
+        self.model.any_size |= self.any_size
 
     def before_fit(self) -> None:
         """Open the data and build the model before anything is written: a mistake leaves no run folder behind."""

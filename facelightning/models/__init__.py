@@ -3,6 +3,7 @@
 Most are from Kalayeh, Gong, Shah, "Improving Facial Attribute Prediction using Semantic Segmentation", CVPR 2017.
 """
 
+from facelightning.models.anet import ANetwork
 from facelightning.models.attributes import AttributeNetwork
 from facelightning.models.encoders import MaskedInput, PaperEncoder, TorchvisionEncoder
 from facelightning.models.ensemble import EnsembleNetwork
@@ -23,8 +24,8 @@ from facelightning.models.regions import LandmarkBoxes
 from facelightning.models.segmentation import SegmentationNetwork
 
 __all__ = [
-    "AttributeNetwork", "AveragePooling", "DenseHead", "EnsembleNetwork", "GridPooling", "JointNetwork", "LNet",
-    "LandmarkBoxes", "LinearHead", "LocalizationHead", "LogSumExpPooling", "MaskedInput", "MaximumPooling",
+    "ANetwork", "AttributeNetwork", "AveragePooling", "DenseHead", "EnsembleNetwork", "GridPooling", "JointNetwork",
+    "LNet", "LandmarkBoxes", "LinearHead", "LocalizationHead", "LogSumExpPooling", "MaskedInput", "MaximumPooling",
     "PaperEncoder", "ParserRegions", "PyramidPooling", "SegmentationNetwork", "SemanticGating", "SemanticPooling",
     "SymbioticAugmentation", "TorchvisionEncoder",
 ]  # fmt: skip

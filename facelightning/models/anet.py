@@ -15,7 +15,10 @@ from facelightning.models.blocks import Normalize
 from facelightning.models.heads import HeadFactory, LinearHead
 from facelightning.models.pooling import Pooled
 
-VIEWS = {1: ((0, 0),), 5: ((1, 1), (0, 0), (0, 2), (2, 0), (2, 2))}
+VIEWS = {
+    1: {"face": (0, 0)},
+    5: {"centre": (1, 1), "upper left": (0, 0), "upper right": (0, 2), "lower left": (2, 0), "lower right": (2, 2)},
+}
 """Where each view of C4's map begins, row and column, by the number of views: the whole map, or centre and corners."""
 
 
@@ -108,7 +111,7 @@ def shared_block(in_channels: int, out_channels: int, kernel_size: int, stride: 
     )
 
 
-class ANet(nn.Module):
+class ANetwork(nn.Module):
     """Four convolutional layers, three max poolings and a fully connected layer (Liu et al., ICCV 2015, §3.2).
 
     ==== ============ ============================= ========================
@@ -130,24 +133,23 @@ class ANet(nn.Module):
     centre and its four corners, two rows and columns smaller than the map; one view is the whole map.
 
     Args:
-        num_attributes: A.
+        num_outputs: What the head predicts: A attributes; or I identities, for pre-training (§4).
         width: Filters of the first layer; scales every layer.
         cell: n, at least 3; the face is 32 n + 33 pixels wide and high: 161 by default.
         views: V, 1 or 5.
-        head: Makes the classifier of the attributes from the views' features.
-        num_identities: I, for pre-training by identities (§4); 0 if there are none to learn.
+        head: Makes the classifier of the views' features: one of attributes, or
+            :class:`~facelightning.models.heads.IdentityHead`.
 
     Shape:
         - images: ``(B, 3, H, W)``, uint8, or float in [0, 1]; RGB.
-        - return: ``"attributes"``: logits ``(B, A)``; ``"features"``: ``(B, V D)``, D = 8 width, not negative;
-          ``"placement"``: row and column of the best placement in pixels, ``(B, 2)``, int64;
-          ``"identity"``: logits ``(B, I)``, if there are identities.
+        - return: the head's output, such as ``"attributes"``: logits ``(B, A)``; ``"features"``: ``(B, V D)``,
+          D = 8 width, not negative; ``"placement"``: row and column of the best placement in pixels, ``(B, 2)``, int64.
 
     Raises:
         ConfigurationError: If views or cell do not fit, or images are smaller than ``image_size``.
 
     Example:
-        >>> network = ANet(40, width=4, cell=3, views=5)
+        >>> network = ANetwork(40, width=4, cell=3, views=5)
         >>> output = network(torch.rand(2, 3, 161, 145))
         >>> output["attributes"].shape, output["features"].shape
         (torch.Size([2, 40]), torch.Size([2, 160]))
@@ -159,13 +161,7 @@ class ANet(nn.Module):
     """Pixels between neighbouring placements."""
 
     def __init__(
-        self,
-        num_attributes: int,
-        width: int = 64,
-        cell: int = 4,
-        views: int = 1,
-        head: HeadFactory = LinearHead,
-        num_identities: int = 0,
+        self, num_outputs: int, width: int = 64, cell: int = 4, views: int = 1, head: HeadFactory = LinearHead
     ) -> None:
         super().__init__()
         if views not in VIEWS:
@@ -173,15 +169,15 @@ class ANet(nn.Module):
         if cell < 3:  # a batch of one image would else give BatchNorm one value for each cell of C4
             raise ConfigurationError(f"ANet: cell must be at least 3, not {cell}")
         self.image_size = (32 * cell + 33, 32 * cell + 33)
-        self.views, self.window = VIEWS[views], 2 * (cell - 1) - (0 if views == 1 else 2)
+        self.views, self.places = VIEWS[views], tuple(VIEWS[views])
+        self.window, self.num_features = 2 * (cell - 1) - (0 if views == 1 else 2), views * 8 * width
         self.normalize = Normalize()
         self.shared = nn.Sequential(shared_block(3, width, 5, 2), shared_block(width, 2 * width, 3, 1))
         self.conv3 = LocalBlock(2 * width, 3 * width, 4, cell, 3)
         self.pool = nn.MaxPool2d(2)
         self.conv4 = LocalBlock(3 * width, 4 * width, 2, cell - 1, 3)
         self.fc = nn.Linear(4 * width * self.window**2, 8 * width)
-        self.head = head(8 * width, views, num_attributes)
-        self.identity = nn.Linear(views * 8 * width, num_identities) if num_identities else None
+        self.head = head(8 * width, views, num_outputs)
         self.to(memory_format=torch.channels_last)
 
     def placements(self, images: Tensor) -> Tensor:
@@ -202,11 +198,9 @@ class ANet(nn.Module):
         best = faces.detach().amax(dim=(2, 3, 4)).argmax(dim=1)  # equation 5
         face = faces[torch.arange(len(best), device=best.device), best]
         side = self.window
-        views = torch.stack([face[..., y : y + side, x : x + side].flatten(1) for y, x in self.views], dim=1)
+        starts = self.views.values()
+        views = torch.stack([face[..., y : y + side, x : x + side].flatten(1) for y, x in starts], dim=1)
         vectors = self.fc(views).relu()  # (B, V, D)
-        output = self.head(Pooled(vectors, torch.ones_like(vectors[..., :1], dtype=torch.bool)))
-        output["features"] = vectors.flatten(1)
-        output["placement"] = self.stride * torch.stack([best // columns, best % columns], dim=1)
-        if self.identity is not None:
-            output["identity"] = self.identity(output["features"])
-        return cast(dict[str, Tensor], output)
+        placement = self.stride * torch.stack([best // columns, best % columns], dim=1)
+        pooled = Pooled(vectors, torch.ones_like(vectors[..., :1], dtype=torch.bool))
+        return {"features": vectors.flatten(1), "placement": placement, **self.head(pooled)}

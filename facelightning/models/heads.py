@@ -48,6 +48,24 @@ class LinearHead(Head):
         return {"attributes": self.classifier(pooled.vectors.flatten(1))}
 
 
+class IdentityHead(LinearHead):
+    """The same for identities in place of attributes, to pre-train a network (Liu et al., ICCV 2015, §4).
+
+    Args:
+        channels: C.
+        num_places: N.
+        num_attributes: I, the number of identities.
+
+    Example:
+        >>> pooled = Pooled(torch.rand(2, 5, 8), torch.ones(2, 5, 1, dtype=torch.bool))
+        >>> IdentityHead(8, 5, 8192)(pooled)["identity"].shape
+        torch.Size([2, 8192])
+    """
+
+    def forward(self, pooled: Pooled) -> dict[str, Tensor]:
+        return {"identity": super().forward(pooled)["attributes"]}
+
+
 class DenseHead(Head):
     """Two hidden layers on all places, concatenated, as AlexNet and LNet+ have (Liu et al., ICCV 2015, §4).
 

@@ -93,7 +93,7 @@ class ParserRegions(RegionSource):
 
     def __init__(self, checkpoint: str) -> None:
         super().__init__()
-        description, trained = describe(checkpoint, "SegNet", "ParserRegions")
+        description, trained = describe(checkpoint, "SegNet", "ParserRegions", "segnet")
         self.settings = {"checkpoint": json.dumps(description)}
         with built_from(checkpoint):
             space = DataFacts.of(description["facts"]).label_space

@@ -65,6 +65,16 @@ class Attributes(Objective):
         return self.names
 
 
+class DecidedAttributes(Attributes):
+    """Attributes of a network with ``"decisions"``: they are scored; loss and prediction are of the probabilities.
+
+    Its arguments are those of :class:`Attributes`.
+    """
+
+    def count(self, scores: Metric, output: Output, batch: Batch) -> None:
+        scores.update(output["decisions"], batch["attributes"])
+
+
 class BalancedAttributes(Attributes):
     """Attributes whose positives and negatives have equal total weight, by their rates in the training data.
 

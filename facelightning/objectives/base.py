@@ -16,6 +16,13 @@ Output = Mapping[str, Any]
 """A network's output for a batch."""
 
 
+def check_weight(weight: float) -> float:
+    """The weight of a loss; raises :class:`ConfigurationError` if it is negative or not finite."""
+    if not 0 <= weight < math.inf:
+        raise ConfigurationError(f"the weight of a loss must not be negative: {weight}")
+    return weight
+
+
 class Objective(nn.Module):
     """One thing that is learned.
 
@@ -30,9 +37,7 @@ class Objective(nn.Module):
 
     def __init__(self, weight: float = 1.0) -> None:
         super().__init__()
-        if not 0 <= weight < math.inf:
-            raise ConfigurationError(f"the weight of a loss must not be negative: {weight}")
-        self.weight = weight
+        self.weight = check_weight(weight)
 
     def is_known(self, output: Output, batch: Batch) -> bool:
         """Whether the network predicts it and the batch has its ground truth."""
@@ -48,6 +53,10 @@ class Objective(nn.Module):
     def sample_loss(self, output: Output, batch: Batch) -> Tensor:
         """The loss of each sample, ``(B,)``."""
         raise NotImplementedError
+
+    def set_loss(self, mean: float, scores: Mapping[str, Any]) -> float:
+        """The loss of an evaluated set, from the mean of :meth:`sample_loss` and the computed scores."""
+        return mean
 
     def scores(self) -> Metric:
         """A new metric, whose ``compute`` returns all scores, in percent."""

@@ -4,15 +4,32 @@ from pathlib import Path
 
 from facelightning.checkpoint import Checkpoint
 from facelightning.errors import CheckpointError
+from facelightning.tasks.anet import ANet
 from facelightning.tasks.attributenet import AttributeNet
 from facelightning.tasks.base import FaceTask
+from facelightning.tasks.cascadenet import CascadeNet
 from facelightning.tasks.ensemblenet import EnsembleNet
+from facelightning.tasks.identitynet import IdentityNet
 from facelightning.tasks.jointnet import JointNet
 from facelightning.tasks.segnet import SegNet
+from facelightning.tasks.svmnet import SVMNet
 
-__all__ = ["AttributeNet", "EnsembleNet", "FaceTask", "JointNet", "SegNet", "load_model"]
+__all__ = [
+    "ANet",
+    "AttributeNet",
+    "CascadeNet",
+    "EnsembleNet",
+    "FaceTask",
+    "IdentityNet",
+    "JointNet",
+    "SVMNet",
+    "SegNet",
+    "load_model",
+]
 
-TASKS: dict[str, type[FaceTask]] = {task.__name__: task for task in (AttributeNet, EnsembleNet, JointNet, SegNet)}
+TASKS: dict[str, type[FaceTask]] = {
+    task.__name__: task for task in (ANet, AttributeNet, CascadeNet, EnsembleNet, IdentityNet, JointNet, SVMNet, SegNet)
+}
 
 
 def load_model(path: str | Path) -> FaceTask:

@@ -73,7 +73,7 @@ class AttributeNet(LearningTask):
         if network.regions is not None:
             self.settings["regions"]["init_args"] |= network.regions.settings
         if self.weights is not None:
-            description, trained = describe(self.weights, "AttributeNet", "AttributeNet's weights")
+            description, trained = describe(self.weights, "AttributeNet", "AttributeNet's weights", "avg")
             assert trained is not None
             if description["facts"]["attributes"] != list(names):
                 raise CheckpointError(f"AttributeNet's weights: {self.weights} was trained for other attributes")

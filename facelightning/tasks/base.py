@@ -1,6 +1,7 @@
 """What every task shares: one step for training and one for evaluation, scores, optimiser, checkpoints."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -9,7 +10,7 @@ import torch
 from lightning.pytorch.plugins import TorchCheckpointIO
 from torch import Tensor, nn
 
-from facelightning.checkpoint import FORMAT, Checkpoint, built_from, plain, restore_part
+from facelightning.checkpoint import FORMAT, Checkpoint, built_from, describe, plain, restore_part
 from facelightning.errors import CheckpointError, ConfigurationError, DivergenceError
 from facelightning.facts import DataFacts, shown_apart
 from facelightning.objectives import Batch, Objective, Output
@@ -17,7 +18,10 @@ from facelightning.tasks.lightning_details import end_at_sigterm
 from facelightning.tasks.saving import AtomicCheckpoints
 from facelightning.tasks.scoring import Scoring, check_finite
 
-TRAINING = ("optimizer", "learning_rate", "weight_decay", "schedule", "parsing_weight", "attribute_weight", "weights")
+TRAINING = (
+    "optimizer", "learning_rate", "weight_decay", "schedule", "parsing_weight", "attribute_weight", "similarity_weight",
+    "weights",
+)  # fmt: skip
 """Settings that decide how a network is trained, not what it is."""
 
 
@@ -32,6 +36,8 @@ class FaceTask(L.LightningModule):
     objectives: Mapping[str, Objective]
     made_of: str | None = None
     """Name of the argument that lists trained checkpoints, if the task only combines them and learns nothing."""
+    fitted_by_test = False
+    """Whether a test fits what is fitted without training; all other commands need the checkpoint that it writes."""
     any_size = False
     """Whether images may differ in size from the training images."""
 
@@ -243,3 +249,27 @@ class FaceTask(L.LightningModule):
             values |= self.objectives[key].scalars(computed)
         # every process has the same values; sync_dist only tells Lightning so
         self.log_dict({f"{name}/{key}": value for key, value in values.items()}, sync_dist=True)
+
+
+def trained(source: str, kinds: Sequence[type[FaceTask]], purpose: str, config: str) -> tuple[str, FaceTask]:
+    """A trained task that becomes part of another, and its description as JSON.
+
+    Args:
+        source: A checkpoint file; or a description from a checkpoint that holds the weights, which are loaded later.
+        kinds: The tasks that it may be.
+        purpose: What it is for, for error messages.
+        config: Name of a configuration that trains one, for error messages.
+
+    Raises:
+        CheckpointError: If the file is missing, broken, or of another task.
+    """
+    tasks = {kind.__name__: kind for kind in kinds}
+    description, checkpoint = describe(source, " or ".join(tasks), purpose, config)
+    with built_from(source):
+        settings = {key: restore_part(value) for key, value in description["settings"].items()}
+        task = tasks[description["task"]](**settings)
+        if task.facts is None:
+            task.build(DataFacts.of(description["facts"]))
+    if checkpoint is not None:
+        checkpoint.load_into(task)
+    return json.dumps(description), task

@@ -1,16 +1,14 @@
 """Several trained attribute networks as one: the paper's "SSP + SSG"."""
 
-import json
 from typing import cast
 
-from facelightning.checkpoint import built_from, describe, restore_part
 from facelightning.errors import ConfigurationError
 from facelightning.facts import DataFacts
 from facelightning.models.attributes import AttributeNetwork
 from facelightning.models.ensemble import EnsembleNetwork
 from facelightning.objectives import Attributes, Objective
 from facelightning.tasks.attributenet import AttributeNet
-from facelightning.tasks.base import FaceTask
+from facelightning.tasks.base import FaceTask, trained
 
 
 class EnsembleNet(FaceTask):
@@ -38,17 +36,10 @@ class EnsembleNet(FaceTask):
     def __init__(self, members: list[str]) -> None:
         if not members:
             raise ConfigurationError("EnsembleNet: `members` must name checkpoints of trained AttributeNets")
-        found = [describe(member, "AttributeNet", "EnsembleNet's member") for member in members]
-        super().__init__({"members": [json.dumps(description) for description, _ in found]})
-        self._members = []
-        for member, (description, trained) in zip(members, found, strict=True):
-            with built_from(member):
-                settings = {key: restore_part(value) for key, value in description["settings"].items()}
-                task = AttributeNet(**settings).build(DataFacts.of(description["facts"]))
-            if trained is not None:
-                trained.load_into(task)
-            self._members.append(task)
-        facts = [DataFacts.of(description["facts"]) for description, _ in found]
+        found = [trained(member, (AttributeNet,), "EnsembleNet's member", "avg") for member in members]
+        super().__init__({"members": [description for description, _ in found]})
+        self._members = [task for _, task in found]
+        facts = [task.facts for task in self._members if task.facts is not None]
         self.build(facts[0])
         for other in facts[1:]:
             self.check(other, "another member")

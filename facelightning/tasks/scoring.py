@@ -51,10 +51,10 @@ class Scoring(nn.Module):
                 objective.count(self.scores[key], output, batch)
 
     def compute(self) -> tuple[dict[str, float], dict[str, Any]]:
-        """The mean loss and the scores of each objective that was scored; resets both."""
+        """The loss and the scores of each objective that was scored; resets both."""
         counted = [key for key, score in self.scores.items() if score.update_called]
-        losses = {key: float(self.losses[key].compute()) for key in counted}
         scores = {key: self.scores[key].compute() for key in counted}
+        losses = {key: self.objectives[key].set_loss(float(self.losses[key].compute()), scores[key]) for key in counted}
         self.reset()
         return losses, scores
 

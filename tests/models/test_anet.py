@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from facelightning.errors import ConfigurationError, DataFormatError
-from facelightning.losses import attribute_loss, similarity_loss
-from facelightning.models.anet import ANet, LocalBlock, LocallyShared
-from facelightning.models.heads import LocalizationHead
+from facelightning.losses import attribute_loss, identity_loss, similarity_loss
+from facelightning.models.anet import ANetwork, LocalBlock, LocallyShared
+from facelightning.models.heads import Head, IdentityHead, LinearHead, LocalizationHead
 from tests.models.conftest import settle
 
 LAYERS = [(2, 3, 3), (4, 2, 3), (2, 4, 2), (1, 5, 3), (3, 1, 1)]
@@ -151,10 +151,10 @@ class TestLocalBlock:
             torch.testing.assert_close(output[..., row : row + 4, column : column + 4], alone)
 
 
-def make_network(cell: int = 3, views: int = 1, **settings: Any) -> ANet:
+def make_network(cell: int = 3, views: int = 1, **settings: Any) -> ANetwork:
     """A small network with statistics as after training."""
     torch.manual_seed(0)
-    network = ANet(40, width=3, cell=cell, views=views, **settings)
+    network = ANetwork(40, width=3, cell=cell, views=views, **settings)
     settle(network, make_images(4, network.image_size))
     return network.eval()
 
@@ -169,7 +169,7 @@ def make_images(count: int, size: tuple[int, int], seed: int = 0) -> Tensor:
     return (images * 255 / 4).to(torch.uint8)
 
 
-def best_crop(network: ANet, image: Tensor, rows: int, columns: int) -> tuple[dict[str, Tensor], tuple[int, int]]:
+def best_crop(network: ANetwork, image: Tensor, rows: int, columns: int) -> tuple[dict[str, Tensor], tuple[int, int]]:
     """What the network says of the crop with the largest response of C4 (equation 5), and where that crop is."""
     found, largest, side = None, -1.0, network.image_size[0]
     for y in range(0, 8 * rows, 8):
@@ -188,7 +188,7 @@ class TestANet:
         """Channels and sizes at full width, and one cell's filters in each layer's weights."""
         shapes: list[tuple[int, ...]] = []
         with torch.device("meta"):
-            network = ANet(40, num_identities=8000)
+            network = ANetwork(8000, head=IdentityHead)
             for layer in (module for module in network.modules() if isinstance(module, nn.Conv2d | nn.MaxPool2d)):
                 layer.register_forward_hook(lambda _, __, x: shapes.append(tuple(x.shape[1:])))
             output = network(torch.rand(1, 3, 161, 161))
@@ -196,13 +196,13 @@ class TestANet:
         shared = [(64, 79, 79), (64, 39, 39), (128, 37, 37), (128, 18, 18)]
         assert shapes == [*shared, (16 * 192, 4, 4), (192, 8, 8), (4 * 256, 3, 3)]
         assert {key: tuple(x.shape) for key, x in output.items()} == {
-            "attributes": (1, 40), "features": (1, 512), "placement": (1, 2), "identity": (1, 8000)
+            "features": (1, 512), "placement": (1, 2), "identity": (1, 8000)
         }  # fmt: skip
 
     def test_parameters(self) -> None:
         """Kernels without bias, BatchNorm's scale and shift for each cell, FC and the classifier: 10 M."""
         with torch.device("meta"):
-            network = ANet(40)
+            network = ANetwork(40)
         kernels = 75 * 64 + 9 * 64 * 128 + 16 * 9 * 128 * 192 + 4 * 9 * 192 * 256
         norms = 2 * (64 + 128 + 16 * 192 + 4 * 256)
         classifiers = (36 * 256 + 1) * 512 + (512 + 1) * 40
@@ -216,7 +216,7 @@ class TestANet:
         assert network.image_size == (side, side)
         output = network(make_images(2, (side, side)))
         assert network.placements(make_images(2, (side, side))).shape == (2, 1, 1, 12, 2 * cell - 2, 2 * cell - 2)
-        assert output["features"].shape == (2, views * 24)
+        assert output["features"].shape == (2, network.num_features) == (2, views * 24)
         assert output["placement"].tolist() == [[0, 0], [0, 0]]
         assert output.keys() == {"attributes", "features", "placement"}
 
@@ -236,7 +236,7 @@ class TestANet:
     def test_interweaved_is_the_best_of_all_crops(
         self, cell: int, views: int, placements: tuple[int, int], dtype: torch.dtype, tolerance: float
     ) -> None:
-        network = make_network(cell, views, num_identities=7).to(dtype)
+        network = make_network(cell, views).to(dtype)
         rows, columns = placements
         side = network.image_size[0]
         images = make_images(5, (side + 8 * (rows - 1), side + 8 * (columns - 1)), seed=1)
@@ -251,7 +251,7 @@ class TestANet:
             crops_found = [best_crop(network, image, rows, columns) for image in images]
         assert [tuple(place) for place in output["placement"].tolist()] == [place for _, place in crops_found]
         assert len({place for _, place in crops_found}) > 1 or rows * columns == 1  # the test would else prove little
-        for key in ("features", "attributes", "identity"):
+        for key in ("features", "attributes"):
             expected = torch.cat([crop[key] for crop, _ in crops_found])
             assert expected.std() > 0.01
             torch.testing.assert_close(output[key], expected, rtol=tolerance, atol=tolerance)
@@ -295,19 +295,22 @@ class TestANet:
         network = make_network(views=5, head=LocalizationHead)
         output = network(make_images(2, network.image_size))
         assert output["attributes"].shape == (2, 40)
+        assert output["region_weights"].shape == (2, len(network.places), 40)
         torch.testing.assert_close(output["region_weights"].sum(dim=1), torch.ones(2, 40))
 
     @pytest.mark.parametrize("size", [(129, 129), (145, 161)])
     @pytest.mark.parametrize("batch", [1, 8])
     @pytest.mark.parametrize("views", [1, 5])
-    def test_every_parameter_learns(self, views: int, batch: int, size: tuple[int, int]) -> None:
+    @pytest.mark.parametrize("head", [LinearHead, IdentityHead])
+    def test_every_parameter_learns(self, head: type[Head], views: int, batch: int, size: tuple[int, int]) -> None:
         torch.manual_seed(0)
-        network = ANet(40, width=3, cell=3, views=views, num_identities=4)
+        network = ANetwork(40, width=3, cell=3, views=views, head=head)
         output = network(make_images(batch, size))
-        identities = torch.arange(batch) // 2
-        loss = attribute_loss(output["attributes"], torch.randint(2, (batch, 40)).float())
-        loss = loss + nn.functional.cross_entropy(output["identity"], identities)
-        loss = loss + similarity_loss(output["features"], identities)
+        if head is LinearHead:
+            loss = attribute_loss(output["attributes"], torch.randint(2, (batch, 40)).float())
+        else:
+            identities = torch.arange(batch) // 2
+            loss = identity_loss(output["identity"], identities) + similarity_loss(output["features"], identities)
         loss.backward()  # type: ignore[no-untyped-call]
         assert [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()] == []
 
@@ -330,9 +333,9 @@ class TestANet:
 
     @pytest.mark.parametrize("views", [1, 5])
     def test_weights_are_restored(self, views: int) -> None:
-        network, images = make_network(views=views, num_identities=3), make_images(2, (145, 137))
+        network, images = make_network(views=views), make_images(2, (145, 137))
         torch.manual_seed(1)
-        other = ANet(40, width=3, cell=3, views=views, num_identities=3).eval()
+        other = ANetwork(40, width=3, cell=3, views=views).eval()
         assert not torch.allclose(other(images)["attributes"], network(images)["attributes"])
         other.load_state_dict(network.state_dict())
         assert all(torch.equal(x, y) for x, y in zip(other(images).values(), network(images).values(), strict=True))
@@ -352,4 +355,4 @@ class TestANet:
     )
     def test_settings_that_do_not_fit(self, settings: dict[str, Any], message: str) -> None:
         with pytest.raises(ConfigurationError, match=message):
-            ANet(40, width=3, **settings)
+            ANetwork(40, width=3, **settings)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from facelightning.models.heads import Head, LinearHead, LocalizationHead
+from facelightning.models.heads import Head, IdentityHead, LinearHead, LocalizationHead
 from facelightning.models.pooling import AveragePooling, Pooled, SemanticPooling
 from tests.models.conftest import KnownRegions
 
@@ -167,6 +167,15 @@ class TestLinearHead:
         vectors = torch.randn(2, 3, 5, dtype=torch.float64, requires_grad=True)
         present = torch.ones(2, 3, 1, dtype=torch.bool)
         assert torch.autograd.gradcheck(lambda x: head(Pooled(x, present))["attributes"], vectors)
+
+
+def test_the_head_of_identities_is_linear() -> None:
+    head, linear = IdentityHead(5, 3, 4), LinearHead(5, 3, 4)
+    linear.load_state_dict(head.state_dict())
+    pooled = Pooled(torch.randn(2, 3, 5), torch.ones(2, 3, 1, dtype=torch.bool))
+    output = head(pooled)
+    assert output.keys() == {"identity"}
+    assert torch.equal(output["identity"], linear(pooled)["attributes"])
 
 
 @pytest.mark.parametrize("head", [LinearHead, LocalizationHead])

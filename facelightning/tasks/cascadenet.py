@@ -1,0 +1,116 @@
+"""Trained networks as one that works on whole photographs: find each face, then describe it."""
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import numpy as np
+from torch import Tensor
+
+from facelightning.errors import ConfigurationError
+from facelightning.facts import DataFacts
+from facelightning.models.attributes import AttributeNetwork
+from facelightning.models.cascade import CascadeNetwork
+from facelightning.models.finding import Finder, LNetFinder, Localizer
+from facelightning.objectives import Attributes, Batch, Faces, Objective, Output
+from facelightning.tasks.anet import ANet
+from facelightning.tasks.attributenet import AttributeNet
+from facelightning.tasks.base import FaceTask, trained
+from facelightning.tasks.jointnet import JointNet
+from facelightning.tasks.svmnet import SVMNet
+
+
+class CascadeNet(FaceTask):
+    """Find the faces of whole photographs, and describe each (Liu et al., ICCV 2015, Figure 3).
+
+    It has nothing to learn: ``facelightning test`` scores it and writes one checkpoint with all its parts, which tests,
+    predicts and loads like any other. Images may have any size.
+
+    Args:
+        stages: Checkpoints of LNet_o, or of LNet_o and LNet_s: :class:`AttributeNet` s, whose heads fall away. None
+            with a ``detector``.
+        describer: Checkpoint of an :class:`ANet`, :class:`AttributeNet`, :class:`JointNet` or :class:`SVMNet`; none to
+            only find faces.
+        detector: Finds the faces in place of ``stages``.
+        levels: Of each stage: a window holds the responses above this fraction of its summit's.
+        least: The least response of LNet_o in an image with a face.
+        fraction: Other faces of an image respond more than this fraction of its strongest.
+        head_margin: LNet_s sees a cut of this many times the longer side of LNet_o's window.
+        face_margin: The describer sees a cut of this many times the longer side of a face's box.
+        rescale: Width and height of a face as multiples of its window's, and the shift of its centre down in heights
+            of the window. None if not given: they are fitted on boxes, which attribute tags do not give.
+
+    Raises:
+        ConfigurationError: If there is neither a stage nor a detector, or both, or more than two stages.
+        CheckpointError: If a file is missing, broken, or of another task.
+
+    Example:
+        >>> CascadeNet(["runs/lnet_o/version_0/checkpoints/missing.ckpt"])  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        facelightning.errors.CheckpointError: CascadeNet's stage: checkpoint runs/lnet_o/... does not exist; ...
+    """
+
+    made_of = "stages"
+    any_size = True
+
+    def __init__(
+        self,
+        stages: list[str],
+        describer: str | None = None,
+        detector: Callable[[], Finder] | None = None,
+        levels: tuple[float, float] = (0.65, 0.65),
+        least: float = 0.0,
+        fraction: float = 0.5,
+        head_margin: float = 1.8,
+        face_margin: float = 1.8,
+        rescale: tuple[float, float, float] | None = None,
+    ) -> None:
+        if len(stages) > 2 or bool(stages) == (detector is not None):
+            raise ConfigurationError("CascadeNet needs one or two `stages`, or a `detector` in their place")
+        found = [trained(stage, (AttributeNet,), "CascadeNet's stage", "lnet_o") for stage in stages]
+        kinds = (ANet, AttributeNet, JointNet, SVMNet)
+        described = trained(describer, kinds, "CascadeNet's describer", "avg") if describer else None
+        texts = {"stages": [text for text, _ in found], "describer": described and described[0], "detector": detector}
+        rules = {"levels": levels, "least": least, "fraction": fraction, "head_margin": head_margin}
+        super().__init__(texts | rules | {"face_margin": face_margin, "rescale": rescale})
+        if detector is not None:
+            finder = detector()
+        else:
+            nets = [(cast(AttributeNetwork, task.network), _facts(task).image_size) for _, task in found]
+            localizers = [Localizer(*net, level) for net, level in zip(nets, levels, strict=False)]
+            finder = LNetFinder(localizers, head_margin, least, fraction, rescale)
+        self._parts = (finder, described and described[1].network, face_margin)  # in a tuple: of the network alone
+        known = [task for _, task in (*([described] if described else []), *found)]
+        self.build(_facts(known[0]) if known else DataFacts((1, 1)))
+
+    def make(self, facts: DataFacts) -> tuple[CascadeNetwork, list[Objective]]:
+        """The network of all parts, and what it predicts."""
+        finder, describer, margin = self._parts
+        network = CascadeNetwork(finder, describer, facts.image_size, margin)
+        if describer is None:
+            return network, [Faces()]
+        assert facts.attributes is not None
+        return network, [Faces(facts.attributes), Attributes(facts.attributes)]
+
+    def predict_batch(self, batch: Batch) -> tuple[Output, Batch]:
+        """The faces of a batch and their attributes, and the ground truth to compare them with."""
+        frames = np.asarray(batch["frame"].cpu(), dtype=np.float64) if "frame" in batch else None
+        return self.network(batch["image"], frames, batch.get("name", ())), batch
+
+    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
+        """The images' ``name``, and for each a table of its ``faces``, in pixels of the file."""
+        output, _ = self.predict_batch(batch)
+        tables: list[Tensor] = self.objectives["faces"].predict(output)  # type: ignore[assignment]  # see Faces
+        if "frame" in batch:
+            for table, frame, size in zip(tables, batch["frame"].cpu(), batch["size"].cpu(), strict=True):
+                scale = size.flip(0) / (frame[2:] - frame[:2])
+                table[:, :4] = (table[:, :4] - frame[:2].repeat(2)) * scale.repeat(2)
+        return {"name": batch["name"], "faces": tables}
+
+    def configure_optimizers(self) -> None:
+        """There is nothing to learn."""
+        raise ConfigurationError("CascadeNet has nothing to learn: `facelightning test` writes its checkpoint")
+
+
+def _facts(task: FaceTask) -> DataFacts:
+    assert task.facts is not None
+    return task.facts

@@ -1,0 +1,126 @@
+"""SVMs on a trained network's features: ``test`` fits them and leaves their checkpoint."""
+
+import json
+import urllib.error
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from facelightning.data import CelebADataModule
+from facelightning.labels import ATTRIBUTES
+from facelightning.tasks import load_model
+from tests.cli.conftest import AVG, JOINT, SEGNET
+from tests.conftest import SIZE
+from tests.test_processes import run_on
+
+SVM = "runs/svm/version_0/checkpoints/best.ckpt"
+FITTED = ("test", "--config=svm.yaml", "--trainer.accelerator=cpu")
+
+
+@pytest.fixture
+def data(faces: Path) -> list[str]:
+    return [f"--data.root={faces / 'celeba'}", "--data.num_workers=0"]
+
+
+def results(version: int | str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(Path(f"runs/svm/version_{version}/test_results.json").read_text())
+    return content["attributes"]
+
+
+@torch.no_grad()
+def features(faces: Path, split: str) -> tuple[Tensor, dict[str, Any]]:
+    """Of the images of a split, by the network alone; and the images as one batch."""
+    module = CelebADataModule(str(faces / "celeba"), image_size=SIZE, batch_size=20, num_workers=0)
+    (batch,) = getattr(module, f"{split}_dataloader")()
+    return load_model(AVG).network(batch["image"])["features"].mean(dim=(2, 3)), batch
+
+
+def test_its_checkpoint_is_all_that_is_needed(
+    command: Callable[..., None], runs: Path, data: list[str], faces: Path
+) -> None:
+    """To score the same, and to predict calibrated probabilities."""
+    command(*FITTED, f"--model.network={AVG}", *data)
+    of_test, batch = features(faces, "test")
+    Path(AVG).unlink()
+    command("test", f"--ckpt_path={SVM}", *data)
+    command("test", "--config=svm.yaml", f"--ckpt_path={SVM}", *data)
+    assert results(0) == results(1) == results(2)
+    command("predict", f"--ckpt_path={SVM}", "--trainer.logger.version=predicted")
+
+    task = load_model(SVM)
+    decisions = task.network.svms(of_test)  # type: ignore[operator]  # of SVMNet
+    wrong = (decisions > 0) != (batch["attributes"] > 0.5)
+    assert results(0)["error"] == pytest.approx(100 * float(wrong.double().mean()))
+    slope, offset = task.network.svms.coefficients[:, -2:].T  # type: ignore[union-attr,index]
+    expected = (decisions * slope + offset).sigmoid()
+    lines = Path("runs/svm/predicted/predictions/attributes.csv").read_text().splitlines()
+    assert lines[0].split(",") == ["name", *ATTRIBUTES]
+    table = {name: np.array(values, float) for name, *values in (line.split(",") for line in lines[1:])}
+    for name, row in zip(batch["name"], expected.numpy(), strict=True):
+        np.testing.assert_allclose(table[name], row, rtol=1e-3, atol=1e-6)
+
+
+def test_processes_end_with_the_same_svms(
+    command: Callable[..., None], runs: Path, data: list[str], faces: Path
+) -> None:
+    """Of 11 validation images and 40 attributes, which three processes do not share evenly."""
+    words = [*FITTED, f"--model.network={AVG}", *data]
+    command(*words, "--trainer.devices=1", "--trainer.logger.version=version_1")
+    run_on(3, [[*words, "--trainer.logger.version=version_3"]])
+    assert results(1) == results(3)
+    one, three = (load_model(f"runs/svm/version_{n}/checkpoints/best.ckpt").network.svms.coefficients for n in (1, 3))
+    torch.testing.assert_close(one, three, rtol=1e-3, atol=1e-5)
+
+
+def test_it_is_fitted_by_a_test_alone(
+    command: Callable[..., None], refused: Callable[..., str], runs: Path, data: list[str]
+) -> None:
+    words = ("--config=svm.yaml", f"--model.network={AVG}", *data)
+    for other in ("validate", "predict"):
+        message = refused(other, *words)
+        assert f"SVMNet is fitted by `facelightning test`, which writes a checkpoint: {other} needs that" in message
+    assert "SVMNet has nothing to learn: `facelightning test`" in refused("fit", *words)
+    assert not Path("runs/svm").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (["--model.network=gone.ckpt"], ["gone.ckpt does not exist"]),
+        ([f"--model.network={SEGNET}"], [SEGNET, "holds SegNet", "ANet or AttributeNet or JointNet"]),
+        (["--model.network=null"], ["SVMNet needs the checkpoint of a `network`"]),
+        ([f"--model.network={AVG}", "--model.encoder=TorchvisionEncoder", "--model.encoder.name=resnet18"], ["needs"]),
+    ],
+)
+def test_networks_that_cannot_be(
+    words: list[str], found: list[str], refused: Callable[..., str], runs: Path, data: list[str]
+) -> None:
+    message = refused("test", "--config=svm.yaml", *data, *words)
+    for word in found:
+        assert word in message
+    assert not Path("runs/svm").exists()
+
+
+def test_joint_data_has_validation_images_for_it(command: Callable[..., None], runs: Path, faces: Path) -> None:
+    drawn = ("--data=SyntheticDataModule", f"--data.root={faces}", "--data.faces=[21,11,13]", "--data.masks=[9,5,7]")
+    command(*FITTED, f"--model.network={JOINT}", *drawn, "--data.num_workers=0")
+    assert load_model(SVM).network.svms.fitted  # type: ignore[union-attr]  # of SVMNet
+    assert 0 <= results(0)["error"] <= 100
+
+
+def test_weights_that_cannot_be_downloaded(
+    refused: Callable[..., str], data: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def no_network(*_: Any, **__: Any) -> None:
+        raise urllib.error.URLError("no network in this test")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("torch.hub.urlopen", no_network)
+    message = refused("test", "--config=off_the_shelf.yaml", *data)
+    assert "TorchvisionEncoder: no weights DEFAULT for resnet18 (<urlopen error no network in this test>)" in message
+    assert not Path("runs").exists()

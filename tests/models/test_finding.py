@@ -1,0 +1,161 @@
+"""Faces from responses: cuts, windows brought back to the image, two stages, and the cascade."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from facelightning.boxes import Floats
+from facelightning.models.cascade import CascadeNetwork
+from facelightning.models.finding import Finder, FoundFaces, LNetFinder, Localizer, crop
+
+WHOLE = np.array([[0.0, 0, 96, 64]])
+
+
+class Bright(nn.Module):
+    """In place of an LNet: its response is the brightness of each 4×4 cell; blue counts if ``blue``."""
+
+    def __init__(self, channel: int = 0) -> None:
+        super().__init__()
+        self.channel = channel
+        self.encoder, self.tail = self.see, nn.Identity()
+
+    def see(self, images: Tensor) -> list[Tensor]:
+        return [nn.functional.avg_pool2d(images[:, self.channel : self.channel + 1], 4)]
+
+
+def localizer(channel: int = 0, size: tuple[int, int] = (64, 96), level: float = 0.5) -> Localizer:
+    return Localizer(Bright(channel), size, level)  # type: ignore[arg-type]  # what it needs of a network
+
+
+def photograph(*boxes: tuple[int, int, int, int], height: int = 64, width: int = 96, channel: int = 0) -> Tensor:
+    """Black, with a bright box for each face; the first is the brightest."""
+    image = torch.zeros(1, 3, height, width, dtype=torch.uint8)
+    for number, (x0, y0, x1, y1) in enumerate(boxes):
+        image[:, channel, y0:y1, x0:x1] = 250 - 40 * number
+    return image
+
+
+class TestCrop:
+    def test_of_whole_pixels_is_a_slice(self) -> None:
+        images = torch.randint(256, (2, 3, 20, 30), dtype=torch.uint8)
+        cuts = crop(images, np.array([1, 0]), np.array([[3.0, 2, 10, 8], [0, 0, 7, 6]]), (6, 7))
+        torch.testing.assert_close(255 * cuts[0], images[1, :, 2:8, 3:10].float())
+        torch.testing.assert_close(255 * cuts[1], images[0, :, :6, :7].float())
+
+    def test_shrinks_by_the_mean_of_what_a_pixel_covers(self) -> None:
+        images = torch.rand(1, 3, 24, 36)
+        cuts = crop(images, np.array([0]), np.array([[0.0, 0, 36, 24]]), (8, 9))
+        torch.testing.assert_close(cuts, nn.functional.avg_pool2d(images, (3, 4)))
+
+    def test_is_black_beyond_the_image(self) -> None:
+        cuts = crop(torch.ones(1, 3, 8, 8), np.array([0]), np.array([[-8.0, 0, 8, 8]]), (8, 16))
+        assert cuts[..., :7].max() == 0
+        assert cuts[..., 9:].min() == 1
+
+    def test_of_no_boxes(self) -> None:
+        assert crop(torch.ones(1, 3, 8, 8), np.array([], dtype=int), np.empty((0, 4)), (5, 6)).shape == (0, 3, 5, 6)
+
+
+class TestLNetFinder:
+    def test_finds_each_face_where_it_is(self) -> None:
+        image = photograph((60, 16, 76, 40), (8, 8, 24, 24))
+        found = LNetFinder([localizer()])(image, WHOLE)
+        assert found.images == 1
+        assert found.image.tolist() == [0, 0]
+        assert np.abs(found.boxes - [[60, 16, 76, 40], [8, 8, 24, 24]]).max() <= 2
+        assert found.responses.tolist() == pytest.approx([250 / 255, 210 / 255])
+
+    @pytest.mark.parametrize("size", [(64, 64), (32, 48), (128, 40)])
+    def test_the_size_of_the_network_does_not_move_a_box(self, size: tuple[int, int]) -> None:
+        """A cut of the network's shape, scaled evenly: nothing is distorted."""
+        found = LNetFinder([localizer(size=size)])(photograph((48, 16, 72, 48)), WHOLE)
+        assert np.abs(found.boxes - [[48, 16, 72, 48]]).max() <= 6
+
+    def test_each_image_has_its_own_faces(self) -> None:
+        images = torch.cat([photograph((8, 8, 24, 24)), photograph(), photograph((60, 16, 76, 40))])
+        finder = LNetFinder([localizer()])
+        found = finder(images, WHOLE.repeat(3, 0))
+        assert found.image.tolist() == [0, 2]
+        assert [one.tolist() for one in found.by_image()] == [[0], [], [1]]
+        for number in (0, 2):
+            alone = finder(images[number : number + 1], WHOLE)
+            assert (alone.boxes == found.boxes[found.image == number]).all()
+
+    def test_a_weak_response_is_no_face(self) -> None:
+        image = photograph((8, 8, 24, 24))
+        assert len(LNetFinder([localizer()], least=0.97)(image, WHOLE).boxes) == 1
+        assert len(LNetFinder([localizer()], least=0.99)(image, WHOLE).boxes) == 0
+        second = photograph((60, 16, 76, 40), (8, 8, 24, 24))
+        assert len(LNetFinder([localizer()], fraction=0.9)(second, WHOLE).boxes) == 1
+
+    def test_nothing_is_found_in_the_padding(self) -> None:
+        image = photograph((60, 16, 76, 40), (8, 8, 24, 24))
+        found = LNetFinder([localizer()])(image, np.array([[0.0, 0, 48, 64]]))
+        assert np.abs(found.boxes - [[8, 8, 24, 24]]).max() <= 2
+
+    def test_the_second_stage_looks_around_the_first_window(self) -> None:
+        """The head is red and wide, the face in it green and small; another green thing is far from any head."""
+        image = photograph((40, 16, 72, 48))
+        image[:, 1, 24:40, 48:64] = 200
+        image[:, 1, 0:8, 0:8] = 255
+        found = LNetFinder([localizer(0), localizer(1, (64, 64))], margin=1.5)(image, WHOLE)
+        assert np.abs(found.boxes - [[48, 24, 64, 40]]).max() <= 2
+        kept = LNetFinder([localizer(0), localizer(2, (64, 64))])(image, WHOLE)  # nothing is blue
+        assert np.abs(kept.boxes - [[40, 16, 72, 48]]).max() <= 2
+
+    def test_rescaled(self) -> None:
+        image = photograph((40, 16, 72, 48))
+        (plain,) = LNetFinder([localizer()])(image, WHOLE).boxes
+        (larger,) = LNetFinder([localizer()], rescale=(2, 1, 0.5))(image, WHOLE).boxes
+        width, height = plain[2:] - plain[:2]
+        assert larger == pytest.approx(plain + [-width / 2, height / 2, width / 2, height / 2])
+
+    def test_stays_in_evaluation_mode(self) -> None:
+        finder = LNetFinder([localizer()])
+        assert not finder.train().training
+
+
+class Fixed(Finder):
+    """Finds given boxes."""
+
+    def __init__(self, image: list[int], boxes: list[list[float]]) -> None:
+        super().__init__()
+        self.found = np.array(image, dtype=np.int64), np.array(boxes).reshape(-1, 4)
+
+    def forward(self, images: Tensor, frames: Floats, names: object) -> FoundFaces:
+        return FoundFaces(*self.found, np.arange(len(self.found[0])) + 1.0, len(images))
+
+
+class MeanColour(nn.Module):
+    """In place of an attribute network: the mean of each channel, and of its left half."""
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        half = images.shape[3] // 2
+        means = images.mean(dim=(2, 3)), images[..., :half].mean(dim=(2, 3))
+        return {"attributes": torch.cat(means, dim=1)}
+
+
+class TestCascadeNetwork:
+    def test_each_face_is_described_in_its_own_cut(self) -> None:
+        images = torch.cat([photograph((60, 16, 76, 32), (8, 8, 24, 24)), photograph(), photograph((8, 8, 24, 24))])
+        images[1, 2] = 51
+        finder = Fixed([0, 0, 2], [[60, 16, 76, 32], [8, 8, 24, 24], [8, 8, 24, 24]])
+        output = CascadeNetwork(finder, MeanColour(), (16, 16), margin=1.0)(images)
+        assert 255 * output["face_attributes"][:, 0] == pytest.approx([250, 210, 250], abs=0.1)
+        assert 255 * output["attributes"][:, 0] == pytest.approx([250, 0, 250], abs=0.1)
+        # the image without a face is described whole, in a square that holds it: black above and below,
+        # but for a blurred edge
+        assert 255 * output["attributes"][1, 2].item() == pytest.approx(51 * 64 / 96, abs=1.5)
+
+    def test_the_margin(self) -> None:
+        image = photograph((40, 24, 56, 40))
+        output = CascadeNetwork(Fixed([0], [[40, 24, 56, 40]]), MeanColour(), (32, 32), margin=2.0)(image)
+        assert 255 * output["attributes"][0, 0].item() == pytest.approx(250 / 4, abs=0.1)
+
+    def test_without_a_describer(self) -> None:
+        output = CascadeNetwork(Fixed([], []), None, (16, 16), margin=1.0)(photograph())
+        assert output.keys() == {"faces"}
+        nothing = CascadeNetwork(Fixed([], []), MeanColour(), (16, 16), margin=1.0)(photograph())
+        assert nothing["face_attributes"].shape == (0, 6)
+        assert nothing["attributes"].shape == (1, 6)

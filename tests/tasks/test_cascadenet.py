@@ -1,0 +1,165 @@
+"""Trained networks as a cascade: tested, saved as one file, loaded, predicting in pixels of the files."""
+
+import csv
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from facelightning.__main__ import main
+from facelightning.boxes import Floats
+from facelightning.data.synthetic import write_scenes
+from facelightning.errors import CheckpointError, ConfigurationError
+from facelightning.facts import DataFacts
+from facelightning.labels import ATTRIBUTES
+from facelightning.models.finding import Finder, FoundFaces
+from facelightning.models.heads import LinearHead
+from facelightning.models.lnet import LNet
+from facelightning.models.pooling import LogSumExpPooling
+from facelightning.tasks import AttributeNet, CascadeNet, SegNet, load_model
+from tests.models.conftest import settle
+from tests.tasks.tiny import FACTS, QUIET, assert_equal, save, save_again
+
+pytestmark = QUIET
+
+SMALL = partial(LNet, width=3, kernel_size=7, stride=2)
+IMAGES = torch.randint(256, (3, 3, 70, 90), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Checkpoints of two localisers and a describer, with statistics as after training."""
+    folder, made = tmp_path_factory.mktemp("parts"), {}
+    for seed, (name, size) in enumerate({"lnet_o": (64, 64), "lnet_s": (48, 48), "avg": (40, 32)}.items()):
+        torch.manual_seed(seed)
+        encoder = {} if name == "avg" else {"encoder": SMALL, "pooling": LogSumExpPooling, "head": LinearHead}
+        task = AttributeNet(width=2, **encoder).build(DataFacts(size, attributes=ATTRIBUTES))
+        settle(task.network, torch.rand(4, 3, *size))
+        made[name] = save(task.eval(), folder / f"{name}.ckpt")
+    return made
+
+
+def cascade(parts: dict[str, Path], **options: Any) -> CascadeNet:
+    stages = [str(parts["lnet_o"]), str(parts["lnet_s"])]
+    return CascadeNet(stages, str(parts["avg"]), **options).eval()
+
+
+def test_one_file_is_enough(parts: dict[str, Path], tmp_path: Path) -> None:
+    task = cascade(parts, levels=(0.5, 0.7), rescale=(1.1, 1.2, 0.1))
+    expected = task(IMAGES)
+    assert len(expected["faces"].boxes) >= 3
+    loaded = load_model(save_again(task, tmp_path / "cascade.ckpt"))
+    for name in parts:
+        assert not loaded.settings["stages"][0].startswith(str(parts[name]))
+    found = loaded(IMAGES)
+    assert found["faces"].images == 3
+    for ours, theirs in zip(found["faces"], expected["faces"], strict=True):
+        assert np.array_equal(ours, theirs)
+    assert_equal(found["attributes"], expected["attributes"])
+    again = load_model(save_again(loaded, tmp_path / "again.ckpt"))
+    assert_equal(again.state_dict(), task.state_dict())
+
+
+def test_each_rule_reaches_the_network(parts: dict[str, Path]) -> None:
+    plain = cascade(parts)(IMAGES)
+    for option, value in {
+        "levels": (0.9, 0.65), "least": 1e9, "fraction": 0.99, "head_margin": 3.0, "face_margin": 3.0,
+        "rescale": (2.0, 2.0, 0.0),
+    }.items():  # fmt: skip
+        other = cascade(parts, **{option: value})(IMAGES)
+        same = np.array_equal(plain["faces"].boxes, other["faces"].boxes)
+        assert same == (option == "face_margin"), option
+        equal = torch.equal(plain["attributes"], other["attributes"])
+        assert equal == (option == "fraction"), option  # other faces than the first are lost
+    second = cascade(parts, levels=(0.65, 0.9))(IMAGES)
+    assert not np.array_equal(plain["faces"].boxes, second["faces"].boxes)
+
+
+def test_weights_are_there_once(parts: dict[str, Path]) -> None:
+    names = list(cascade(parts).state_dict())
+    assert {name.split(".")[1] for name in names} == {"finder", "describer"}
+    assert not [name for name in names if "head" in name and "finder" in name]  # it falls away
+
+
+class Left(Finder):
+    """Finds a face in the left half of each photograph but the last."""
+
+    def __init__(self, response: float = 1.0) -> None:
+        super().__init__()
+        self.response = response
+
+    def forward(self, images: Tensor, frames: Floats, names: object) -> FoundFaces:
+        boxes = frames[:-1].copy()
+        boxes[:, 2] = (boxes[:, 0] + boxes[:, 2]) / 2
+        image = np.arange(len(boxes))
+        return FoundFaces(image, boxes, np.full(len(boxes), self.response), len(images))
+
+
+def test_a_detector_in_place_of_the_stages(parts: dict[str, Path], tmp_path: Path) -> None:
+    task = CascadeNet([], str(parts["avg"]), partial(Left, response=2.0)).eval()
+    assert task(IMAGES)["faces"].responses.tolist() == [2.0, 2.0]
+    loaded = load_model(save_again(task, tmp_path / "task.ckpt"))
+    assert_equal(loaded(IMAGES)["attributes"], task(IMAGES)["attributes"])
+
+
+def test_boxes_are_in_pixels_of_the_file(parts: dict[str, Path]) -> None:
+    """A file of 40×200 pixels in the middle of a square image, and one that fills it."""
+    task = CascadeNet([], str(parts["avg"]), Left).eval()
+    frames, sizes = torch.tensor([[0.0, 40, 100, 60], [0, 0, 100, 100], [0, 0, 1, 1]]), torch.tensor([[40, 200]] * 3)
+    batch = {"image": torch.zeros(3, 3, 100, 100, dtype=torch.uint8), "frame": frames, "size": sizes, "name": [*"abc"]}
+    first, second, third = task.predict_step(batch, 0)["faces"]
+    assert first[:, :5].tolist() == [[0, 0, 100, 40, 1]]
+    assert second[:, :5].tolist() == [[0, 0, 100, 40, 1]]
+    assert third.shape == (0, 45)
+    assert ((first[:, 5:] > 0) & (first[:, 5:] < 1)).all()
+
+
+def test_what_is_no_cascade_is_refused(parts: dict[str, Path], tmp_path: Path) -> None:
+    parser = save(SegNet(width=2).build(FACTS), tmp_path / "segnet.ckpt")
+    stage = str(parts["lnet_o"])
+    for stages, options in (([], {}), ([stage] * 3, {}), ([stage], {"detector": Left})):
+        with pytest.raises(ConfigurationError, match="one or two `stages`, or a `detector`"):
+            CascadeNet(stages, **options)  # type: ignore[arg-type]
+    with pytest.raises(CheckpointError, match=r"CascadeNet's stage: .* holds SegNet, not AttributeNet;"):
+        CascadeNet([str(parser)])
+    with pytest.raises(CheckpointError, match=r"CascadeNet's describer: .*; train one with: .*avg\.yaml"):
+        CascadeNet([stage], str(parser))
+
+
+def test_from_scenes_to_tables_and_pictures(
+    parts: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_scenes(tmp_path / "scenes", (4, 4, 5), (0, 0, 2), size=(80, 100), seed=1)
+    words = [f"--model.stages=[{parts['lnet_o']},{parts['lnet_s']}]", f"--model.describer={parts['avg']}"]
+    data = ["--data.image_size=[90,90]", "--data.batch_size=2", "--data.num_workers=0"]
+    quiet = "--trainer.enable_progress_bar=false"
+    root = f"--data.root={tmp_path / 'scenes'}"
+    assert main(["test", "--config=lnet_anet.yaml", root, *data, *words, quiet]) == 0
+    printed = capsys.readouterr().out
+    assert "recall at overlap 0.5" in printed
+    assert "error" in printed
+    file = "--ckpt_path=runs/lnet_anet/version_0/checkpoints/best.ckpt"
+    first = Path("runs/lnet_anet/version_0/test_results.json").read_text()
+    assert main(["test", file, *data, root, quiet]) == 0
+    assert Path("runs/lnet_anet/version_1/test_results.json").read_text() == first
+    folder = f"--data.root={tmp_path / 'scenes/Img'}"
+    assert main(["predict", file, "--data=FolderDataModule", folder, *data, "--model.least=0", quiet]) == 1  # not now
+    assert main(["predict", file, "--data=FolderDataModule", folder, *data, quiet]) == 0
+    predictions = Path("runs/lnet_anet/version_2/predictions")
+    with (predictions / "faces.csv").open() as table:
+        rows = list(csv.DictReader(table))
+    names = [path.relative_to(tmp_path / "scenes/Img").as_posix() for path in tmp_path.glob("scenes/Img/*/**/*.jpg")]
+    assert {row["name"] for row in rows} == set(names)
+    assert len(names) == 15
+    assert set(rows[0]) == {"name", "x0", "y0", "x1", "y1", "response", *ATTRIBUTES}
+    boxes = np.array([[float(row[key]) for key in ("x0", "y0", "x1", "y1")] for row in rows if row["x0"]])
+    assert (boxes[:, 2:] > boxes[:, :2]).all()
+    assert not (predictions / "attributes.csv").exists()
+    assert {path.relative_to(predictions / "faces").as_posix() for path in predictions.rglob("*.png")} == {
+        f"{name}.png" for name in names
+    }
