@@ -1,12 +1,16 @@
-"""Boxes of faces: what to cut out around them, how they overlap, and how many were found.
+"""Boxes of faces: what to cut out around them, how they overlap, how many were found, and the table of found ones.
 
 Boxes are ``(N, 4)``: x0, y0, x1, y1 in pixels; x1 and y1 are exclusive.
 """
 
+import csv
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+
+from facelightning.errors import DataFormatError, reading
 
 Floats = npt.NDArray[np.float64]
 
@@ -39,6 +43,18 @@ def around(boxes: Floats, factor: float, size: tuple[int, int]) -> Floats:
     low, high = boxes[:, :2], boxes[:, 2:]
     half = factor * (high - low).max(axis=1, keepdims=True) / 2
     return containing(np.hstack([(low + high) / 2 - half, (low + high) / 2 + half]), size)
+
+
+def clipped(boxes: Floats, frames: Floats) -> Floats:
+    """What of each box lies within its frame, both ``(N, 4)``.
+
+    Example:
+        >>> clipped(np.array([[-2, 3, 5, 9]]), np.array([[0, 0, 4, 8]]))
+        array([[0, 3, 4, 8]])
+    """
+    low, high = np.tile(frames[:, :2], 2), np.tile(frames[:, 2:], 2)
+    inside: Floats = boxes.clip(low, high)
+    return inside
 
 
 def rescaled(boxes: Floats, width: float, height: float, down: float) -> Floats:
@@ -97,6 +113,49 @@ def recall(found: Sequence[Floats], true: Sequence[Floats], thresholds: Floats) 
     best = np.concatenate([overlap(ours, theirs).max(axis=0, initial=0) for ours, theirs in pairs])
     shares: Floats = (best[:, None] >= thresholds).mean(axis=0)
     return shares
+
+
+def read_boxes_table(path: Path) -> dict[str, Floats]:
+    """Read a table of found faces, such as ``predictions/faces.csv``.
+
+    Its columns are ``name``, ``x0``, ``y0``, ``x1``, ``y1``, in any order, and ``response``, if there is one. An empty
+    cell of a box says that no face was found; without a response it is 1.
+
+    Returns:
+        For each image, the rows ``(N, 5)`` in the table's order: box and response; NaN in the box where none was found.
+
+    Raises:
+        DataNotFoundError: If there is no such file, or it cannot be read.
+        DataFormatError: If it is not such a table; the message names the line.
+
+    Example:
+        >>> read_boxes_table(Path("missing/faces.csv"))  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        facelightning.errors.DataNotFoundError: cannot read missing/faces.csv: No such file or directory; ...
+    """
+    columns = ("x0", "y0", "x1", "y1")
+    found: dict[str, list[list[float]]] = {}
+    with reading(path), path.open(newline="", encoding="utf-8-sig", errors="strict") as file:
+        rows = csv.DictReader(file)
+        try:
+            if not {"name", *columns} <= set(rows.fieldnames or ()):
+                raise DataFormatError(f"{path}: expected the columns name, {', '.join(columns)}")
+            for row in rows:
+                cells = [row[column] for column in columns]
+                if None in cells:
+                    raise ValueError
+                box = np.array([float(cell) if cell else np.nan for cell in cells])
+                response = float(row.get("response") or 1)
+                if np.isinf([*box, response]).any() or (box[2:] <= box[:2]).any():
+                    raise ValueError
+                found.setdefault(row["name"], []).append([*box, response])
+        except (ValueError, TypeError, csv.Error) as error:
+            if isinstance(error, DataFormatError):
+                raise
+            also = ", and a number as response" if "response" in (rows.fieldnames or ()) else ""
+            place = f"{path}, line {rows.line_num}"
+            raise DataFormatError(f"{place}: expected a box x0 < x1, y0 < y1, or none{also}") from None
+    return {name: np.array(boxes) for name, boxes in found.items()}
 
 
 def _area(low: Floats, high: Floats) -> Floats:

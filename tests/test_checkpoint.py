@@ -59,14 +59,14 @@ class TestRead:
             Checkpoint.read(segnet).load_into(fresh.network.encoder, "network.decoder.")
 
     def test_describes_once(self, segnet: Path) -> None:
-        description, checkpoint = describe(str(segnet), "SegNet", "somebody")
+        description, checkpoint = describe(str(segnet), "SegNet", "somebody", "segnet")
         assert checkpoint is not None
         assert checkpoint.description == description
-        assert describe(json.dumps(description), "SegNet", "somebody") == (description, None)
+        assert describe(json.dumps(description), "SegNet", "somebody", "segnet") == (description, None)
         with pytest.raises(
             CheckpointError, match=r"somebody: .*segnet\.ckpt holds SegNet, not AttributeNet; train one"
         ):
-            describe(str(segnet), "AttributeNet", "somebody")
+            describe(str(segnet), "AttributeNet", "somebody", "avg")
 
 
 CLASS = "facelightning.models.{}"

@@ -53,20 +53,25 @@ class PredictionWriter(BasePredictionWriter):
     - ``attributes.csv``: a row for each image, with its ``name`` and all probabilities, in no particular order.
     - ``faces.csv``, of a model that finds faces: a row for each face, with the image's ``name``, the box in pixels of
       the file, the response, and all probabilities; an image without a face has one row with empty cells.
-    - ``faces/NAME.png``: the image with a box around each face, and its strongest attributes.
+    - ``faces/NAME.png``: the image with a box around each face, and its strongest attributes; of the first
+      ``max_pictures`` images only.
     - ``parsing/NAME.png``: class indices as grey values. NAME is the image's whole name, with its folders, and with
       its suffix if it has one, so that ``1.jpg`` and ``1.png`` do not collide: ``1.jpg.png``; for characters that some
       system forbids in file names see :func:`relative_path`.
     - ``failures.csv``: ``name`` and ``reason`` of each image that could not be read, or that has no mask because its
       name is too long; only if there are such images.
 
+    Args:
+        max_pictures: Images to draw with their faces, by each process: a picture takes longer than its prediction.
+
     Raises:
         ConfigurationError: If there is no logger, and so no run folder; if there are predictions already; or if two
             images have the same name. Nothing is overwritten.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_pictures: int = 200) -> None:
         super().__init__(write_interval="batch")
+        self.max_pictures = self._pictures_left = max_pictures
         self._folder = Path()
         self.failures: list[Failure] = []
         """Of this process; once the prediction has ended, of all, and only on the first."""
@@ -78,7 +83,7 @@ class PredictionWriter(BasePredictionWriter):
         folder = RunFolder.of(trainer)
         if folder is None:
             raise ConfigurationError("predictions are written into the run folder; configure a trainer.logger")
-        self._folder, self.failures = folder.predictions, []
+        self._folder, self.failures, self._pictures_left = folder.predictions, [], self.max_pictures
         exists = self._folder.exists()
         trainer.strategy.barrier()  # no process creates the folder before all have checked it
         if exists:
@@ -154,6 +159,9 @@ class PredictionWriter(BasePredictionWriter):
     def _draw_faces(self, prediction: Any, batch: Any, columns: Sequence[str]) -> None:
         frames = batch["frame"].round().int().tolist()
         for n, (name, faces) in enumerate(zip(prediction["name"], prediction["faces"], strict=True)):
+            self._pictures_left -= 1
+            if self._pictures_left < 0:
+                return
             left, top, right, bottom = frames[n]
             photograph = batch["image"][n, :, top:bottom, left:right].permute(1, 2, 0).cpu().numpy()
             scale = (right - left) / int(batch["size"][n, 1])

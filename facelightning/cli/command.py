@@ -273,7 +273,7 @@ class FaceCLI(LightningCLI):
         """Save an assembled task as one checkpoint."""
         folder = RunFolder.of(self.trainer)
         if self.model.made_of is not None and self.checkpoint is None and folder is not None:
-            self.trainer.save_checkpoint(folder.best)
+            self.trainer.save_checkpoint(folder.best, weights_only=False)  # with its configuration
 
 
 def _check_trainer(settings: Namespace) -> None:

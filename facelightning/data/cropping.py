@@ -1,6 +1,5 @@
 """What a network sees of a photograph: a cut around its face."""
 
-import csv
 from dataclasses import dataclass
 from math import ceil, floor
 from pathlib import Path
@@ -8,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from facelightning.boxes import Floats, around, containing
-from facelightning.data.files import Record, Records, reading, warn
+from facelightning.boxes import Floats, around, containing, read_boxes_table
+from facelightning.data.files import Record, Records, warn
 from facelightning.errors import ConfigurationError, DataFormatError
 
 
@@ -63,7 +62,7 @@ class CroppedRecords:
 
     def _box(self, record: Record) -> Floats:
         if self.found is not None:
-            return self.found.get(record["name"], np.full(4, np.nan))
+            return self.found.get(record["name"], np.full((1, 5), np.nan))[0, :4]
         if "box" not in record:
             raise DataFormatError("crop: the data set has no boxes; name a table of found ones: crop.boxes")
         return record["box"].astype(np.float64)
@@ -86,32 +85,3 @@ class CroppedRecords:
         if "box" in record:
             moved["box"] = record["box"] - np.array([x0, y0, x0, y0], np.float32)
         return moved
-
-
-def read_boxes_table(path: Path) -> dict[str, Floats]:
-    """The first box of each image; NaN where none was found.
-
-    Raises:
-        DataNotFoundError: If there is no such file, or it cannot be read.
-        DataFormatError: If it is not such a table; the message names the line.
-    """
-    columns = ("x0", "y0", "x1", "y1")
-    found: dict[str, Floats] = {}
-    with reading(path), path.open(newline="", encoding="utf-8-sig", errors="strict") as file:
-        rows = csv.DictReader(file)
-        try:
-            if not {"name", *columns} <= set(rows.fieldnames or ()):
-                raise DataFormatError(f"{path}: expected the columns name, {', '.join(columns)}")
-            for row in rows:
-                cells = [row[column] for column in columns]
-                if None in cells:
-                    raise ValueError
-                box = np.array([float(cell) if cell else np.nan for cell in cells])
-                if np.isinf(box).any() or (box[2:] <= box[:2]).any():
-                    raise ValueError
-                found.setdefault(row["name"], box)
-        except (ValueError, TypeError, csv.Error) as error:
-            if isinstance(error, DataFormatError):
-                raise
-            raise DataFormatError(f"{path}, line {rows.line_num}: expected a box x0 < x1, y0 < y1, or none") from None
-    return found

@@ -4,8 +4,7 @@ import codecs
 import os
 import stat
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Protocol, TypedDict
 
@@ -15,7 +14,9 @@ import numpy.typing as npt
 from torch import distributed
 
 from facelightning.data.decoding import MAX_PIXELS, decode, fault, promised_size
-from facelightning.errors import DataFormatError, DataNotFoundError, FacelightningError, quoted
+from facelightning.errors import DataFormatError, DataNotFoundError, quoted
+from facelightning.errors import ending as ending
+from facelightning.errors import reading as reading
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -112,34 +113,10 @@ def existing_root(root: str | Path | None, what: str, example: str) -> Path:
     return path
 
 
-def ending(path: Path) -> str:
-    """A path, as a message names it: of a long one the end."""
-    text = str(path)
-    return quoted(text, 150) if len(text) <= 150 else f"…{quoted(text[-149:], 149)}"
-
-
 def is_file_name(name: str) -> bool:
     """Whether a listed name is a plain file name on every system: neither a path nor a drive, and not too long."""
     safe = name.isprintable() and name not in ("", ".", "..") and set("/\\:").isdisjoint(name)
     return safe and len(name.encode()) <= 255
-
-
-@contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Turn any error of the operating system into one sentence that names the file, or else ``path``.
-
-    Raises:
-        DataNotFoundError: In place of any other ``OSError``.
-    """
-    try:
-        yield
-    except FacelightningError:
-        raise
-    except OSError as error:
-        path = Path(os.fsdecode(error.filename or path))
-        dangling = isinstance(error, FileNotFoundError) and path.is_symlink()
-        reason = "it is a link to nothing" if dangling else error.strerror or quoted(str(error))
-        raise DataNotFoundError(f"cannot read {ending(path)}: {reason}; check the file and its permissions") from None
 
 
 def check_file(path: Path) -> None:

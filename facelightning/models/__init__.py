@@ -5,6 +5,7 @@ Most are from Kalayeh, Gong, Shah, "Improving Facial Attribute Prediction using 
 
 from facelightning.models.anet import ANetwork
 from facelightning.models.attributes import AttributeNetwork
+from facelightning.models.detectors import FrontalCascade, TableFinder, YuNet
 from facelightning.models.encoders import MaskedInput, PaperEncoder, TorchvisionEncoder
 from facelightning.models.ensemble import EnsembleNetwork
 from facelightning.models.gating import SemanticGating, SymbioticAugmentation
@@ -24,8 +25,8 @@ from facelightning.models.regions import LandmarkBoxes
 from facelightning.models.segmentation import SegmentationNetwork
 
 __all__ = [
-    "ANetwork", "AttributeNetwork", "AveragePooling", "DenseHead", "EnsembleNetwork", "GridPooling", "JointNetwork",
-    "LNet", "LandmarkBoxes", "LinearHead", "LocalizationHead", "LogSumExpPooling", "MaskedInput", "MaximumPooling",
-    "PaperEncoder", "ParserRegions", "PyramidPooling", "SegmentationNetwork", "SemanticGating", "SemanticPooling",
-    "SymbioticAugmentation", "TorchvisionEncoder",
+    "ANetwork", "AttributeNetwork", "AveragePooling", "DenseHead", "EnsembleNetwork", "FrontalCascade", "GridPooling",
+    "JointNetwork", "LNet", "LandmarkBoxes", "LinearHead", "LocalizationHead", "LogSumExpPooling", "MaskedInput",
+    "MaximumPooling", "PaperEncoder", "ParserRegions", "PyramidPooling", "SegmentationNetwork", "SemanticGating",
+    "SemanticPooling", "SymbioticAugmentation", "TableFinder", "TorchvisionEncoder", "YuNet",
 ]  # fmt: skip

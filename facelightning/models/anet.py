@@ -9,6 +9,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import batch_norm
 
 from facelightning.errors import ConfigurationError
 from facelightning.models.blocks import Normalize
@@ -111,6 +112,20 @@ def shared_block(in_channels: int, out_channels: int, kernel_size: int, stride: 
     )
 
 
+class VectorNorm(nn.BatchNorm1d):
+    """BatchNorm of vectors. One alone, such as the last image of an epoch, is normalised by the running statistics.
+
+    Example:
+        >>> VectorNorm(2, eps=0)(torch.tensor([[3.0, -4.0]]))
+        tensor([[ 3., -4.]], grad_fn=<NativeBatchNormBackward0>)
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(x) > 1 or not self.training:
+            return super().forward(x)
+        return batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+
+
 class ANetwork(nn.Module):
     """Four convolutional layers, three max poolings and a fully connected layer (Liu et al., ICCV 2015, §3.2).
 
@@ -119,10 +134,11 @@ class ANetwork(nn.Module):
     C2   2 width      3×3                           max pooling 3×3, stride 2
     C3   3 width      3×3, 4×4 cells of n×n         max pooling 2×2, stride 2
     C4   4 width      3×3, 2×2 cells of (n-1)×(n-1)
-    FC   8 width      of each view, ReLU
+    FC   8 width      of each view
     ==== ============ ============================= ========================
 
-    The paper has no BatchNorm; ours follows each convolution, so that training from random weights works.
+    The paper has no BatchNorm; ours follows every layer, so that training from random weights works. Without it, many
+    units of FC are soon 0 for all images: its inputs have a common positive mean.
 
     A larger image holds the face anywhere: it has one placement for every 8 pixels, and the network describes the best.
     The best has the largest response of C4 (equation 5) over cells, positions and channels; the paper shows one
@@ -166,7 +182,7 @@ class ANetwork(nn.Module):
         super().__init__()
         if views not in VIEWS:
             raise ConfigurationError(f"ANet: views must be 1 or 5, not {views}")
-        if cell < 3:  # a batch of one image would else give BatchNorm one value for each cell of C4
+        if cell < 3:  # a map that five views of at least 2×2 fit into
             raise ConfigurationError(f"ANet: cell must be at least 3, not {cell}")
         self.image_size = (32 * cell + 33, 32 * cell + 33)
         self.views, self.places = VIEWS[views], tuple(VIEWS[views])
@@ -176,7 +192,8 @@ class ANetwork(nn.Module):
         self.conv3 = LocalBlock(2 * width, 3 * width, 4, cell, 3)
         self.pool = nn.MaxPool2d(2)
         self.conv4 = LocalBlock(3 * width, 4 * width, 2, cell - 1, 3)
-        self.fc = nn.Linear(4 * width * self.window**2, 8 * width)
+        inputs = 4 * width * self.window**2
+        self.fc = nn.Sequential(nn.Linear(inputs, 8 * width, bias=False), VectorNorm(8 * width), nn.ReLU())
         self.head = head(8 * width, views, num_outputs)
         self.to(memory_format=torch.channels_last)
 
@@ -200,7 +217,7 @@ class ANetwork(nn.Module):
         side = self.window
         starts = self.views.values()
         views = torch.stack([face[..., y : y + side, x : x + side].flatten(1) for y, x in starts], dim=1)
-        vectors = self.fc(views).relu()  # (B, V, D)
+        vectors = self.fc(views.flatten(0, 1)).unflatten(0, views.shape[:2])  # (B, V, D)
         placement = self.stride * torch.stack([best // columns, best % columns], dim=1)
         pooled = Pooled(vectors, torch.ones_like(vectors[..., :1], dtype=torch.bool))
         return {"features": vectors.flatten(1), "placement": placement, **self.head(pooled)}

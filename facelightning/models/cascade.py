@@ -25,6 +25,7 @@ class CascadeNetwork(nn.Module):
     Shape:
         - images: ``(B, 3, H, W)`` of any size, uint8, or float in [0, 1].
         - frames: Where the photograph lies within each image, ``(B, 4)``; the whole image if not given.
+        - sizes: Height and width of the photographs' files, ``(B, 2)``; those of the frames if not given.
         - return: ``"faces"``: :class:`~facelightning.models.finding.FoundFaces`; with a describer,
           ``"face_attributes"``: logits ``(F, A)`` of each, and ``"attributes"``: logits ``(B, A)`` of each image's most
           certain face, or of the whole image, if it has none.
@@ -41,10 +42,18 @@ class CascadeNetwork(nn.Module):
         return super().train(False)
 
     @torch.no_grad()
-    def forward(self, images: Tensor, frames: Floats | None = None, names: Sequence[str] = ()) -> dict[str, Any]:
+    def forward(
+        self,
+        images: Tensor,
+        frames: Floats | None = None,
+        sizes: Floats | None = None,
+        names: Sequence[str] = (),
+    ) -> dict[str, Any]:
         if frames is None:
             frames = np.tile([0.0, 0.0, images.shape[3], images.shape[2]], (len(images), 1))
-        faces = self.finder(images, frames, names)
+        if sizes is None:
+            sizes = (frames[:, 2:] - frames[:, :2])[:, ::-1]
+        faces = self.finder(images, frames, sizes, names)
         if self.describer is None:
             return {"faces": faces}
         without = np.setdiff1d(np.arange(len(images)), faces.image)

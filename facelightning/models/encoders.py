@@ -97,6 +97,8 @@ class Encoder(nn.Module):
     """Channels of each map."""
     strides: tuple[int, ...]
     """Stride of each map: width and height of a cell, in pixels."""
+    offset = 0.0
+    """Pixels from the centre of what a cell of the last map sees to the middle of the cell, right and down."""
 
     def add_gate(self, gate: Callable[[int, int, int, bool], Gate], num_regions: int) -> None:
         """Put a gate into the encoder, made by ``gate(channels, num_regions, stride, pool)``."""

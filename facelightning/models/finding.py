@@ -7,9 +7,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torchvision.ops import roi_align
+from torchvision.ops import batched_nms, roi_align
 
-from facelightning.boxes import Floats, around, containing, rescaled
+from facelightning.boxes import Floats, around, clipped, containing, rescaled
 from facelightning.models.attributes import AttributeNetwork
 from facelightning.models.blocks import as_floats
 from facelightning.models.density_peaks import find_peaks, windows
@@ -36,12 +36,13 @@ class FoundFaces(NamedTuple):
 class Finder(nn.Module):
     """The contract of all that finds faces."""
 
-    def forward(self, images: Tensor, frames: Floats, names: Sequence[str]) -> FoundFaces:
+    def forward(self, images: Tensor, frames: Floats, sizes: Floats, names: Sequence[str]) -> FoundFaces:
         """Find the faces of a batch.
 
         Args:
             images: ``(B, 3, H, W)``, uint8, or float in [0, 1].
             frames: Where the photograph lies within its image, which is padded: boxes ``(B, 4)``.
+            sizes: Height and width of the photographs' files, ``(B, 2)``.
             names: The images' names, ``B``.
         """
         raise NotImplementedError
@@ -87,8 +88,12 @@ class Localizer(nn.Module):
         """The response maps of boxes, ``(F, h, w)``; 0 outside the photograph."""
         features = self.tail(self.encoder(crop(images, index, boxes, self.size))[-1])
         maps: Floats = response_map(features).double().cpu().numpy()
-        rows, columns = (np.arange(n) + 0.5 for n in maps.shape[1:])
-        scale = (boxes[:, 2:] - boxes[:, :2]) / maps.shape[:0:-1]  # of a cell: width, height
+        # what a cell sees the middle of, in pixels of the cut, and then of the image
+        rows, columns = (
+            (np.arange(n) + 0.5) * side / n - self.encoder.offset
+            for n, side in zip(maps.shape[1:], self.size, strict=True)
+        )
+        scale = (boxes[:, 2:] - boxes[:, :2]) / self.size[::-1]
         x, y = (boxes[:, axis, None] + cells * scale[:, axis, None] for axis, cells in enumerate((columns, rows)))
         left, top, right, bottom = frames[index].T[..., None]
         inside = ((top <= y) & (y < bottom))[:, :, None] & ((left <= x) & (x < right))[:, None]
@@ -97,7 +102,7 @@ class Localizer(nn.Module):
     def to_image(self, found: Floats, box: Floats) -> Floats:
         """Windows in pixels of a cut of ``size``, brought back to the image that the box was cut from."""
         scale = (box[2:] - box[:2]) / self.size[::-1]
-        moved: Floats = np.tile(box[:2], 2) + found * np.tile(scale, 2)
+        moved: Floats = np.tile(box[:2], 2) + (found - self.encoder.offset) * np.tile(scale, 2)
         return moved
 
 
@@ -134,7 +139,9 @@ class LNetFinder(Finder):
         return super().train(False)
 
     @torch.no_grad()
-    def forward(self, images: Tensor, frames: Floats, names: Sequence[str] = ()) -> FoundFaces:
+    def forward(
+        self, images: Tensor, frames: Floats, sizes: Floats | None = None, names: Sequence[str] = ()
+    ) -> FoundFaces:
         first, *rest = self.stages
         assert isinstance(first, Localizer)
         every = np.arange(len(images))
@@ -151,7 +158,11 @@ class LNetFinder(Finder):
             found = self._refined(stage, images, image, found, frames)
         if self.rescale is not None:
             found = rescaled(found, *self.rescale)
-        return FoundFaces(image, found, np.array([rho for *_, rho in faces]), len(images))
+        found = clipped(found, frames[image])
+        # the windows of two summits may have become one face: the more certain one stays
+        corners, order = torch.from_numpy(found), torch.arange(len(found), dtype=torch.float64)
+        kept = batched_nms(corners, -order, torch.from_numpy(image), iou_threshold=0.5).sort().values.numpy()
+        return FoundFaces(image[kept], found[kept], np.array([rho for *_, rho in faces])[kept], len(images))
 
     def _refined(
         self, stage: Localizer, images: Tensor, image: npt.NDArray[np.int64], found: Floats, frames: Floats

@@ -44,6 +44,7 @@ class LNet(Encoder):
         super().__init__()
         inner, middle = width * 8 // 3, width * 4
         self.input, self.channels, self.strides = image_input, (width, inner, inner), (stride, 2 * stride, 4 * stride)
+        self.offset = (4 * stride - 1) / 2  # an odd kernel, padded on both sides, is centred on a cell's first pixel
         self.conv1 = _convolution(image_input.channels, width, kernel_size, stride)
         self.conv2 = _convolution(width, inner, 5)
         self.conv3 = nn.Sequential(

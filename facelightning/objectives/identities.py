@@ -22,8 +22,7 @@ class Identities(Objective):
     Args:
         identities: Their numbers in the training data, ascending.
         num_features: D.
-        similarity_weight: Weight of the similarity loss; that of the softmax is 1. Too large a weight draws all
-            features into one point before the softmax has moved them apart: the loss then stays at log I.
+        similarity_weight: Weight of the similarity loss; that of the softmax is 1.
         weight: Weight of the sum in the total loss.
 
     Raises:

@@ -30,7 +30,7 @@ class CascadeNet(FaceTask):
             with a ``detector``.
         describer: Checkpoint of an :class:`ANet`, :class:`AttributeNet`, :class:`JointNet` or :class:`SVMNet`; none to
             only find faces.
-        detector: Finds the faces in place of ``stages``.
+        detector: Finds the faces in place of ``stages``: see :mod:`~facelightning.models.detectors`.
         levels: Of each stage: a window holds the responses above this fraction of its summit's.
         least: The least response of LNet_o in an image with a face.
         fraction: Other faces of an image respond more than this fraction of its strongest.
@@ -93,8 +93,9 @@ class CascadeNet(FaceTask):
 
     def predict_batch(self, batch: Batch) -> tuple[Output, Batch]:
         """The faces of a batch and their attributes, and the ground truth to compare them with."""
-        frames = np.asarray(batch["frame"].cpu(), dtype=np.float64) if "frame" in batch else None
-        return self.network(batch["image"], frames, batch.get("name", ())), batch
+        keys = ("frame", "size")
+        places = [np.asarray(batch[key].cpu(), dtype=np.float64) if key in batch else None for key in keys]
+        return self.network(batch["image"], *places, batch.get("name", ())), batch
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
         """The images' ``name``, and for each a table of its ``faces``, in pixels of the file."""

@@ -474,7 +474,8 @@ def test_the_sanity_check_is_not_reported(
     shutil.copytree(faces / "helen", root)
     for name in (root / "exemplars.txt").read_text().split()[2::3]:
         (root / "images" / f"{name}.jpg").write_bytes(b"broken")  # the first step fails
-    assert main(["fit", "--config", "segnet.yaml", "--config", small, f"--data.root={root}"]) == 1
+    drawn = "--figures.num_images=2"
+    assert main(["fit", "--config", "segnet.yaml", "--config", small, f"--data.root={root}", drawn]) == 1
     printed = capsys.readouterr()
     assert "cannot decode" in printed.err
     assert "mean IoU" not in printed.out

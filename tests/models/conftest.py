@@ -30,7 +30,7 @@ class KnownRegions:
 
 def settle(network: nn.Module, *inputs: Any) -> None:
     """Running statistics of real activations, as after training; with the initial ones signals fade layer by layer."""
-    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)]
     for norm in norms:
         norm.momentum = 1.0
     network.train()(*inputs)

@@ -1,5 +1,6 @@
 """ANet of Liu et al. (ICCV 2015), §3.2: locally shared filters against loops, and placements against crops."""
 
+import copy
 import math
 from typing import Any
 
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from facelightning.errors import ConfigurationError, DataFormatError
 from facelightning.losses import attribute_loss, identity_loss, similarity_loss
-from facelightning.models.anet import ANetwork, LocalBlock, LocallyShared
+from facelightning.models.anet import ANetwork, LocalBlock, LocallyShared, VectorNorm
 from facelightning.models.heads import Head, IdentityHead, LinearHead, LocalizationHead
 from tests.models.conftest import settle
 
@@ -183,6 +184,22 @@ def best_crop(network: ANetwork, image: Tensor, rows: int, columns: int) -> tupl
     return found
 
 
+class TestVectorNorm:
+    def test_some_vectors_have_statistics(self) -> None:
+        norm, plain, vectors = VectorNorm(3), nn.BatchNorm1d(3), torch.randn(5, 3) + 2
+        torch.testing.assert_close(norm(vectors), plain(vectors))
+        torch.testing.assert_close(norm.running_mean, plain.running_mean)
+        torch.testing.assert_close(norm.eval()(vectors[:1]), plain.eval()(vectors[:1]))
+
+    def test_one_takes_the_running_ones_and_leaves_them(self) -> None:
+        norm, vectors = VectorNorm(3), torch.randn(5, 3) + 2
+        norm(vectors)
+        before = copy.deepcopy(norm.state_dict())
+        alone = norm(vectors[:1])
+        assert all(torch.equal(value, before[key]) for key, value in norm.state_dict().items())
+        torch.testing.assert_close(alone, norm.eval()(vectors[:1]))
+
+
 class TestANet:
     def test_layers(self) -> None:
         """Channels and sizes at full width, and one cell's filters in each layer's weights."""
@@ -204,9 +221,9 @@ class TestANet:
         with torch.device("meta"):
             network = ANetwork(40)
         kernels = 75 * 64 + 9 * 64 * 128 + 16 * 9 * 128 * 192 + 4 * 9 * 192 * 256
-        norms = 2 * (64 + 128 + 16 * 192 + 4 * 256)
-        classifiers = (36 * 256 + 1) * 512 + (512 + 1) * 40
-        assert sum(p.numel() for p in network.parameters()) == kernels + norms + classifiers == 10_135_144
+        norms = 2 * (64 + 128 + 16 * 192 + 4 * 256 + 512)
+        classifiers = 36 * 256 * 512 + (512 + 1) * 40
+        assert sum(p.numel() for p in network.parameters()) == kernels + norms + classifiers == 10_135_656
 
     @pytest.mark.parametrize("views", [1, 5])
     @pytest.mark.parametrize("cell", [3, 4, 5])
@@ -267,7 +284,7 @@ class TestANet:
         output = network(torch.zeros(2, 3, 137, 145))
         assert output["placement"].tolist() == [[8, 16], [0, 16]]
         best = maps[torch.arange(2), torch.tensor([1, 0]), torch.tensor([2, 2])]
-        torch.testing.assert_close(output["features"], network.fc(best.flatten(1)).relu())
+        torch.testing.assert_close(output["features"], network.fc(best.flatten(1)))
 
     def test_a_moved_face_is_found(self) -> None:
         """The same scene 8 and 16 pixels further: another placement, the same features (Fig. 4 b)."""
@@ -284,7 +301,7 @@ class TestANet:
         face = network.placements(images)[:, 0, 0]
         assert face.shape[2:] == (6, 6)
         starts = [(1, 1), (0, 0), (0, 2), (2, 0), (2, 2)]
-        vectors = [network.fc(face[..., y : y + 4, x : x + 4].flatten(1)).relu() for y, x in starts]
+        vectors = [network.fc(face[..., y : y + 4, x : x + 4].flatten(1)) for y, x in starts]
         output = network(images)
         torch.testing.assert_close(output["features"], torch.cat(vectors, dim=1))
         classifier = network.get_submodule("head.classifier")

@@ -12,16 +12,25 @@ from facelightning.models.finding import Finder, FoundFaces, LNetFinder, Localiz
 WHOLE = np.array([[0.0, 0, 96, 64]])
 
 
+class See(nn.Module):
+    """The brightness of each 4×4 cell in one channel."""
+
+    offset = 0.0
+
+    def __init__(self, channel: int) -> None:
+        super().__init__()
+        self.channel = channel
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return [nn.functional.avg_pool2d(images[:, self.channel : self.channel + 1], 4)]
+
+
 class Bright(nn.Module):
-    """In place of an LNet: its response is the brightness of each 4×4 cell; blue counts if ``blue``."""
+    """In place of an LNet: its response is the brightness of one channel."""
 
     def __init__(self, channel: int = 0) -> None:
         super().__init__()
-        self.channel = channel
-        self.encoder, self.tail = self.see, nn.Identity()
-
-    def see(self, images: Tensor) -> list[Tensor]:
-        return [nn.functional.avg_pool2d(images[:, self.channel : self.channel + 1], 4)]
+        self.encoder, self.tail = See(channel), nn.Identity()
 
 
 def localizer(channel: int = 0, size: tuple[int, int] = (64, 96), level: float = 0.5) -> Localizer:
@@ -89,6 +98,20 @@ class TestLNetFinder:
         second = photograph((60, 16, 76, 40), (8, 8, 24, 24))
         assert len(LNetFinder([localizer()], fraction=0.9)(second, WHOLE).boxes) == 1
 
+    def test_two_windows_of_one_face_are_one(self) -> None:
+        """Two summits of one bright face, whose windows are the whole of it."""
+        image = photograph((20, 16, 60, 48))
+        image[:, 0, 16:48, 24:56] = 200
+        alone = LNetFinder([localizer(level=0.9)], fraction=0.1)(image, WHOLE)
+        assert len(alone.boxes) > 1
+        together = LNetFinder([localizer(level=0.5)], fraction=0.1)(image, WHOLE)
+        assert len(together.boxes) == 1
+
+    def test_boxes_end_at_the_photograph(self) -> None:
+        found = LNetFinder([localizer()], rescale=(3, 3, 0))(photograph((4, 4, 24, 24)), WHOLE)
+        assert found.boxes.min() == 0
+        assert (found.boxes <= WHOLE[0, 2:].max()).all()
+
     def test_nothing_is_found_in_the_padding(self) -> None:
         image = photograph((60, 16, 76, 40), (8, 8, 24, 24))
         found = LNetFinder([localizer()])(image, np.array([[0.0, 0, 48, 64]]))
@@ -123,7 +146,7 @@ class Fixed(Finder):
         super().__init__()
         self.found = np.array(image, dtype=np.int64), np.array(boxes).reshape(-1, 4)
 
-    def forward(self, images: Tensor, frames: Floats, names: object) -> FoundFaces:
+    def forward(self, images: Tensor, frames: Floats, sizes: Floats, names: object) -> FoundFaces:
         return FoundFaces(*self.found, np.arange(len(self.found[0])) + 1.0, len(images))
 
 

@@ -35,6 +35,23 @@ def test_the_filters_are_those_of_the_paper() -> None:
     assert shapes == [(96, 3, 11, 11), (256, 96, 5, 5), (384, 256, 3, 3), (384, 384, 3, 3), (256, 384, 3, 3)]
 
 
+@pytest.mark.parametrize(("kernel_size", "stride"), [(11, 4), (7, 2), (3, 1)])
+def test_what_a_cell_sees_is_centred_before_its_middle(kernel_size: int, stride: int) -> None:
+    """The pixels whose change moves a cell in the middle of a map, which is linear where nothing is cut off."""
+    net = LNet(PlainInput(), 3, kernel_size, stride).double()
+    net.pool = torch.nn.AvgPool2d(3, 2, 1)
+    for module in net.modules():
+        if isinstance(module, torch.nn.Sequential) and isinstance(module[-1], torch.nn.ReLU):
+            module[-1] = torch.nn.Identity()
+    size = 64 * stride
+    images = torch.rand(1, 3, size, size, dtype=torch.double, requires_grad=True)
+    net.eval()(images)[-1][0, :, 8, 8].sum().backward()
+    assert images.grad is not None
+    rows = images.grad.abs().sum(dim=(0, 1, 3)).nonzero().flatten()
+    middle = (rows.min() + rows.max() + 1).item() / 2
+    assert middle == 8.5 * 4 * stride - net.offset
+
+
 def test_pooling_windows_overlap() -> None:
     """A cell takes the largest of three columns, one of them its neighbour's."""
     row = torch.tensor([[[[0.0, 0, 0, 5, 0, 0, 0]]]])

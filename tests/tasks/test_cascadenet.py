@@ -1,6 +1,7 @@
 """Trained networks as a cascade: tested, saved as one file, loaded, predicting in pixels of the files."""
 
 import csv
+import json
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,12 @@ from torch import Tensor
 
 from facelightning.__main__ import main
 from facelightning.boxes import Floats
+from facelightning.checkpoint import Checkpoint
 from facelightning.data.synthetic import write_scenes
 from facelightning.errors import CheckpointError, ConfigurationError
 from facelightning.facts import DataFacts
 from facelightning.labels import ATTRIBUTES
+from facelightning.models.detectors import FrontalCascade, TableFinder
 from facelightning.models.finding import Finder, FoundFaces
 from facelightning.models.heads import LinearHead
 from facelightning.models.lnet import LNet
@@ -92,7 +95,7 @@ class Left(Finder):
         super().__init__()
         self.response = response
 
-    def forward(self, images: Tensor, frames: Floats, names: object) -> FoundFaces:
+    def forward(self, images: Tensor, frames: Floats, sizes: Floats, names: object) -> FoundFaces:
         boxes = frames[:-1].copy()
         boxes[:, 2] = (boxes[:, 0] + boxes[:, 2]) / 2
         image = np.arange(len(boxes))
@@ -104,6 +107,23 @@ def test_a_detector_in_place_of_the_stages(parts: dict[str, Path], tmp_path: Pat
     assert task(IMAGES)["faces"].responses.tolist() == [2.0, 2.0]
     loaded = load_model(save_again(task, tmp_path / "task.ckpt"))
     assert_equal(loaded(IMAGES)["attributes"], task(IMAGES)["attributes"])
+
+
+def test_a_checkpoint_has_its_detector(parts: dict[str, Path], tmp_path: Path) -> None:
+    """Its settings as text, not what it read; it is built from them again."""
+    (tmp_path / "faces.csv").write_text("name,x0,y0,x1,y1\n" + "".join(f"{n}.jpg,10,10,20,20\n" for n in range(4)))
+    for part, settings in ((FrontalCascade, {"min_size": 30}), (TableFinder, {"boxes": str(tmp_path / "faces.csv")})):
+        task = CascadeNet([], str(parts["avg"]), partial(part, **settings))
+        path = save_again(task, tmp_path / f"{part.__name__}.ckpt")
+        loaded = load_model(path)
+        described = {"class_path": f"facelightning.models.detectors.{part.__name__}", "init_args": settings}
+        assert Checkpoint.read(path).settings["detector"] == described
+        assert isinstance(loaded.network.finder, part)
+        assert {name.split(".")[1] for name in loaded.state_dict()} == {"describer"}
+    assert loaded(IMAGES[:1], None, None, ["0.jpg"])["faces"].boxes.tolist() == [[10, 10, 20, 20]]
+    (tmp_path / "faces.csv").unlink()
+    with pytest.raises(CheckpointError, match=r"cannot read .*faces\.csv"):
+        load_model(path)
 
 
 def test_boxes_are_in_pixels_of_the_file(parts: dict[str, Path]) -> None:
@@ -163,3 +183,30 @@ def test_from_scenes_to_tables_and_pictures(
     assert {path.relative_to(predictions / "faces").as_posix() for path in predictions.rglob("*.png")} == {
         f"{name}.png" for name in names
     }
+
+
+def test_a_table_in_place_of_the_stages(
+    parts: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the true boxes as the table, every face is found; predicted boxes are those of the table."""
+    monkeypatch.chdir(tmp_path)
+    write_scenes(tmp_path / "scenes", (4, 4, 5), faces=(1, 2), size=(80, 100), seed=1)
+    true = (tmp_path / "scenes/Anno/all_boxes.csv").read_text().replace("image_id", "name", 1)
+    (tmp_path / "true.csv").write_text(true)
+    words = ["--model.stages=[]", "--model.detector=TableFinder", "--model.detector.boxes=true.csv"]
+    data = ["--data.image_size=[90,90]", "--data.batch_size=2", "--data.num_workers=0"]
+    quiet, describer = "--trainer.enable_progress_bar=false", f"--model.describer={parts['avg']}"
+    root = f"--data.root={tmp_path / 'scenes'}"
+    assert main(["test", "--config=lnet_anet.yaml", root, *data, *words, describer, quiet]) == 0
+    scores = json.loads(Path("runs/lnet_anet/version_0/test_results.json").read_text())
+    assert (scores["faces"]["recall"]["0.95"], scores["faces"]["no_face"]) == (100, 0)
+    file = "--ckpt_path=runs/lnet_anet/version_0/checkpoints/best.ckpt"
+    folder = f"--data.root={tmp_path / 'scenes/Img/img_celeba'}"
+    assert main(["predict", file, "--data=FolderDataModule", folder, *data, quiet]) == 0
+    predicted = Path("runs/lnet_anet/version_1/predictions/faces.csv").read_text()
+    ours, theirs = (
+        sorted((row["name"], *(float(row[key]) for key in ("x0", "y0", "x1", "y1"))) for row in csv.DictReader(text))
+        for text in (predicted.splitlines(), true.splitlines())
+    )
+    assert [row[0] for row in ours] == [row[0] for row in theirs]
+    assert np.array([row[1:] for row in ours]) == pytest.approx(np.array([row[1:] for row in theirs]), abs=0.02)

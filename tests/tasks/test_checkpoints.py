@@ -77,7 +77,8 @@ class TestCheckpoint:
         assert_plain(about)
         assert about.keys() == {"format", "task", "settings", "facts"}
         assert (about["format"], about["task"]) == (FORMAT, type(task).__name__)
-        assert about["facts"] == {"image_size": [*SIZE], "label_space": "helen7", "attributes": [*ATTRIBUTES]}
+        facts = {"image_size": [*SIZE], "label_space": "helen7", "attributes": [*ATTRIBUTES], "identities": None}
+        assert about["facts"] == facts
         assert about["settings"] == task.settings
         assert (about["settings"]["width"], about["settings"]["learning_rate"]) == (2, 0.25)
         assert str(parser) not in repr(about)
