@@ -6,16 +6,16 @@ from pathlib import Path
 
 
 def test_a_short_training_learns_both_tasks(command: Callable[..., None]) -> None:
-    # a sixth of the quickstart; guessing gives a mean AP of the base rates, 28 %, and a mean IoU under 15 %
+    # a tenth of the quickstart; guessing gives a mean AP of the base rates, 28 %, and a mean IoU under 15 %
     command(
         "fit",
         "--config=quickstart.yaml",
-        "--data.faces=[640,20,200]",
-        "--data.masks=[160,12,60]",
+        "--data.faces=[400,20,120]",
+        "--data.masks=[100,12,40]",
         "--trainer.max_epochs=2",
         "--trainer.accelerator=cpu",
         "--trainer.enable_progress_bar=false",
     )
     results = json.loads(Path("runs/quickstart/version_0/test_results.json").read_text())
-    assert results["parsing"]["mean_iou"] > 35
-    assert results["attributes"]["mean_ap"] > 33
+    assert results["parsing"]["mean_iou"] > 28
+    assert results["attributes"]["mean_ap"] > 32

@@ -56,7 +56,7 @@ def test_without_a_configuration_it_is_that_of_the_run(command: Callable[..., No
     before["trainer"]["max_steps"] = 4
     assert after == [before, before]
     assert before["figures"] == {"num_images": 0}
-    assert not list(Path("runs").rglob("figures"))
+    assert not list(Path("runs/avg").rglob("figures"))
     alone, with_config = (read(f"runs/avg/version_{number}/checkpoints/last.ckpt") for number in (1, 2))
     assert alone["global_step"] == with_config["global_step"] == 4
     for key, value in alone["state_dict"].items():
