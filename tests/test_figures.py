@@ -16,6 +16,7 @@ from facelightning.figures import (
     channels_figure,
     color_mask,
     faces_figure,
+    found_faces_figure,
     parsing_panels,
     region_weights_figure,
     save_image,
@@ -417,3 +418,25 @@ def test_a_saved_image_is_the_image(tmp_path: Path) -> None:
     stored = cv2.imdecode(np.fromfile(tmp_path / "made" / "ä.png", np.uint8), cv2.IMREAD_COLOR)
     assert stored is not None
     assert np.array_equal(stored[..., ::-1], image)
+
+
+class TestFoundFaces:
+    @pytest.mark.parametrize(
+        "name", ["a.jpg", "bad\udcff\udcfe.jpg", "面.jpg", "$x$\n\0.jpg", "folder/" * 40 + "a.jpg"]
+    )
+    @pytest.mark.parametrize("shape", [(1, 1), (1, 400), (700, 3), (64, 48)])
+    def test_any_name_and_shape(self, name: str, shape: tuple[int, int], recwarn: pytest.WarningsRecorder) -> None:
+        boxes = np.array([[0.0, 0, shape[1], shape[0]], [-5, -5, 900, 900]])
+        page = found_faces_figure(np.zeros((*shape, 3), np.uint8), name, boxes, [["Male 98 %"], []])
+        assert page.dtype == np.uint8
+        assert not recwarn.list
+
+    def test_a_box_is_where_the_face_is(self) -> None:
+        photograph = np.zeros((320, 320, 3), np.uint8)  # enlarged twice
+        found = found_faces_figure(photograph, "a.jpg", np.array([[100.0, 50, 200, 150]]))
+        plain = found_faces_figure(photograph, "a.jpg", np.empty((0, 4)))
+        assert found.shape == plain.shape
+        rows, columns = (found != plain).any(axis=2)[54:694, 16:656].nonzero()
+        assert (
+            np.abs(np.array([columns.min(), rows.min(), columns.max(), rows.max()]) - [200, 100, 400, 300]).max() <= 4
+        )

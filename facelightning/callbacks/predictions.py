@@ -12,6 +12,7 @@ import cv2
 import lightning as L
 import numpy as np
 import numpy.typing as npt
+import torch
 from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities import CombinedLoader, rank_zero_info
 
@@ -157,7 +158,7 @@ class PredictionWriter(BasePredictionWriter):
         return cast(TextIO, (self._folder / name).open(mode, newline="", encoding="utf-8", errors="backslashreplace"))
 
     def _draw_faces(self, prediction: Any, batch: Any, columns: Sequence[str]) -> None:
-        frames = batch["frame"].round().int().tolist()
+        frames = torch.cat([batch["frame"][:, :2].floor(), batch["frame"][:, 2:].ceil()], dim=1).int().tolist()
         for n, (name, faces) in enumerate(zip(prediction["name"], prediction["faces"], strict=True)):
             self._pictures_left -= 1
             if self._pictures_left < 0:

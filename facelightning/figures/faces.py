@@ -1,5 +1,6 @@
 """Faces found in a photograph: a box around each, and what it is like."""
 
+import warnings
 from collections.abc import Sequence
 from typing import cast
 
@@ -7,6 +8,7 @@ import cv2
 import numpy as np
 from matplotlib import colormaps
 
+from facelightning.errors import quoted
 from facelightning.figures.drawing import FONT_SIZE, Floats, Image, blank_page, render
 
 _DPI = 150
@@ -44,7 +46,7 @@ def found_faces_figure(image: Image, name: str, boxes: Floats, attributes: Seque
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, page_width), ylim=(page_height, 0))
     axes.set_axis_off()
     found = f"{len(boxes)} face{'s' if len(boxes) > 1 else ''}" if len(boxes) else "no face"
-    title = f"{name if len(name) <= 60 else '…' + name[-59:]}: {found}"
+    title = f"{quoted(name if len(name) <= 60 else '…' + name[-59:])}: {found}"
     axes.text(_MARGIN, _MARGIN + _LINE / 2, title, va="center", fontsize=FONT_SIZE, parse_math=False)
     top, left = 2 * _MARGIN + _LINE, width + 2 * _MARGIN
     line = top
@@ -61,4 +63,5 @@ def found_faces_figure(image: Image, name: str, boxes: Floats, attributes: Seque
         for place, word in enumerate(words, start=1):
             axes.text(left + 12, line + (place + 0.5) * _LINE, word, va="center", fontsize=7, parse_math=False)
         line += (len(words) + 2) * _LINE
-    return render(figure, panel[None], [(top, _MARGIN)])
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # of letters that the font has not
+        return render(figure, panel[None], [(top, _MARGIN)])

@@ -34,6 +34,8 @@ class CascadeNet(FaceTask):
         levels: Of each stage: a window holds the responses above this fraction of its summit's.
         least: The least response of LNet_o in an image with a face.
         fraction: Other faces of an image respond more than this fraction of its strongest.
+        search_size: Height and width at which LNet_o searches the image. Its training size if not given; a larger one
+            finds smaller faces.
         head_margin: LNet_s sees a cut of this many times the longer side of LNet_o's window.
         face_margin: The describer sees a cut of this many times the longer side of a face's box.
         rescale: Width and height of a face as multiples of its window's, and the shift of its centre down in heights
@@ -60,6 +62,7 @@ class CascadeNet(FaceTask):
         levels: tuple[float, float] = (0.65, 0.65),
         least: float = 0.0,
         fraction: float = 0.5,
+        search_size: tuple[int, int] | None = None,
         head_margin: float = 1.8,
         face_margin: float = 1.8,
         rescale: tuple[float, float, float] | None = None,
@@ -70,13 +73,14 @@ class CascadeNet(FaceTask):
         kinds = (ANet, AttributeNet, JointNet, SVMNet)
         described = trained(describer, kinds, "CascadeNet's describer", "avg") if describer else None
         texts = {"stages": [text for text, _ in found], "describer": described and described[0], "detector": detector}
-        rules = {"levels": levels, "least": least, "fraction": fraction, "head_margin": head_margin}
-        super().__init__(texts | rules | {"face_margin": face_margin, "rescale": rescale})
+        rules = {"levels": levels, "least": least, "fraction": fraction, "search_size": search_size}
+        super().__init__(texts | rules | {"head_margin": head_margin, "face_margin": face_margin, "rescale": rescale})
         if detector is not None:
             finder = detector()
         else:
             nets = [(cast(AttributeNetwork, task.network), _facts(task).image_size) for _, task in found]
             localizers = [Localizer(*net, level) for net, level in zip(nets, levels, strict=False)]
+            localizers[0].size = tuple(search_size or localizers[0].size)  # type: ignore[assignment]  # of two
             finder = LNetFinder(localizers, head_margin, least, fraction, rescale)
         self._parts = (finder, described and described[1].network, face_margin)  # in a tuple: of the network alone
         known = [task for _, task in (*([described] if described else []), *found)]

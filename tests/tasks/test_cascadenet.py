@@ -71,7 +71,7 @@ def test_each_rule_reaches_the_network(parts: dict[str, Path]) -> None:
     plain = cascade(parts)(IMAGES)
     for option, value in {
         "levels": (0.9, 0.65), "least": 1e9, "fraction": 0.99, "head_margin": 3.0, "face_margin": 3.0,
-        "rescale": (2.0, 2.0, 0.0),
+        "rescale": (2.0, 2.0, 0.0), "search_size": (96, 96),
     }.items():  # fmt: skip
         other = cascade(parts, **{option: value})(IMAGES)
         same = np.array_equal(plain["faces"].boxes, other["faces"].boxes)
