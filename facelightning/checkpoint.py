@@ -18,7 +18,7 @@ from zipfile import ZIP_STORED, ZipFile
 import torch
 from torch import Tensor, nn
 
-from facelightning.errors import CheckpointError, ConfigurationError, quoted
+from facelightning.errors import CheckpointError, ConfigurationError, DataNotFoundError, quoted
 
 FORMAT = 2
 """Format of a checkpoint's "facelightning" entry; incremented whenever older versions cannot read it."""
@@ -192,7 +192,8 @@ def built_from(path: str | Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if isinstance(error, CheckpointError) and str(path) in str(error):
+        names_it = isinstance(error, CheckpointError) and str(path) in str(error)
+        if names_it or isinstance(error, DataNotFoundError):  # a file that a detector needs
             raise
         reason = quoted(" ".join(str(error).split()), 150)
         raise CheckpointError(

@@ -40,8 +40,10 @@ class Report(Callback):
     """Prints what is trained, and the scores after training, validation and test; a test writes ``test_results.json``.
 
     The file holds, each if it was scored, the results of :class:`~facelightning.metrics.AttributeScores` as
-    ``"attributes"`` and of :class:`~facelightning.metrics.ParsingScores` as ``"parsing"``: in percent, ``null`` where
-    undefined. Without a logger nothing is written.
+    ``"attributes"``, of :class:`~facelightning.metrics.ParsingScores` as ``"parsing"``, of
+    :class:`~facelightning.metrics.LocalizationScores` as ``"faces"``, and of
+    :class:`~facelightning.retrieval.RetrievalScores` as ``"identity"``: in percent, ``null`` where undefined. Without a
+    logger nothing is written.
     """
 
     def on_sanity_check_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

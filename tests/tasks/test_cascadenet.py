@@ -15,7 +15,7 @@ from facelightning.__main__ import main
 from facelightning.boxes import Floats
 from facelightning.checkpoint import Checkpoint
 from facelightning.data.synthetic import write_scenes
-from facelightning.errors import CheckpointError, ConfigurationError
+from facelightning.errors import CheckpointError, ConfigurationError, DataNotFoundError
 from facelightning.facts import DataFacts
 from facelightning.labels import ATTRIBUTES
 from facelightning.models.detectors import FrontalCascade, TableFinder
@@ -122,7 +122,7 @@ def test_a_checkpoint_has_its_detector(parts: dict[str, Path], tmp_path: Path) -
         assert {name.split(".")[1] for name in loaded.state_dict()} == {"describer"}
     assert loaded(IMAGES[:1], None, None, ["0.jpg"])["faces"].boxes.tolist() == [[10, 10, 20, 20]]
     (tmp_path / "faces.csv").unlink()
-    with pytest.raises(CheckpointError, match=r"cannot read .*faces\.csv"):
+    with pytest.raises(DataNotFoundError, match=r"cannot read .*faces\.csv"):
         load_model(path)
 
 
