@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from facelightning.boxes import Floats, around, containing, read_boxes_table
+from facelightning.boxes import Floats, around, clipped, containing, read_boxes_table
 from facelightning.data.files import Record, Records, warn
-from facelightning.errors import ConfigurationError, DataFormatError
+from facelightning.errors import ConfigurationError, DataFormatError, quoted
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,11 @@ class CroppedRecords:
     def __len__(self) -> int:
         return len(self.records)
 
+    @property
+    def source(self) -> str:
+        """Where the boxes come from."""
+        return self.crop.boxes or "the data set's boxes"
+
     def _box(self, record: Record) -> Floats:
         if self.found is not None:
             return self.found.get(record["name"], np.full((1, 5), np.nan))[0, :4]
@@ -70,7 +75,10 @@ class CroppedRecords:
     def __getitem__(self, index: int) -> Record:
         record = self.records[index]
         height, width = record["image"].shape[:2]
-        box, whole = self._box(record)[None], np.array([[0.0, 0, width, height]])
+        whole = np.array([[0.0, 0, width, height]])
+        box = clipped(self._box(record)[None], whole)
+        if (box[:, 2:] <= box[:, :2]).any():
+            raise DataFormatError(f"the box of {quoted(record['name'])} lies outside its image: correct {self.source}")
         unknown = np.isnan(box).any()
         cut_box = containing(whole, self.image_size) if unknown else around(box, self.crop.margin, self.image_size)
         ((left, top, right, bottom),) = cut_box
@@ -79,7 +87,7 @@ class CroppedRecords:
         seen = record["image"][max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)]
         down, across = max(-y0, 0), max(-x0, 0)
         cut[down : down + seen.shape[0], across : across + seen.shape[1]] = seen
-        moved = Record(**{**record, "image": cut})
+        moved = Record(**{**record, "image": cut, "is_cut": True})
         if "landmarks" in record:
             moved["landmarks"] = record["landmarks"] - np.array([x0, y0], np.float32)
         if "box" in record:

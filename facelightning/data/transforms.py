@@ -23,7 +23,8 @@ class Sample(TypedDict, total=False):
     ``image`` uint8 (3,H,W) RGB · ``mask`` int64 (H,W), 255 = ignore · ``attributes`` float32 (A,) in {0,1},
     NaN = unknown · ``landmarks`` float32 (5,2) x,y in pixels · ``box`` float32 (4,) x0,y0,x1,y1 in pixels, right and
     bottom excluded, NaN = unknown · ``identity`` int64 · ``name`` str · ``size`` int64 (2,) height and width of the
-    file's image · ``frame`` float32 (4,) the box that it fills in ``image``, before augmentation; around it is padding.
+    file's image · ``frame`` float32 (4,) the box that it fills in ``image``, before augmentation; around it is
+    padding · ``is_cut`` bool, in place of both if ``image`` is a cut.
     """
 
     image: Tensor
@@ -35,6 +36,7 @@ class Sample(TypedDict, total=False):
     name: str
     size: Tensor
     frame: Tensor
+    is_cut: Tensor
 
 
 LANDMARKS_MIRRORED = (1, 0, 2, 4, 3)
@@ -117,7 +119,10 @@ class FaceTransform:
 
         # HWC → CHW; a copy, because augmentation may return a view with negative strides
         sample = Sample(image=torch.from_numpy(np.ascontiguousarray(arrays["image"].transpose(2, 0, 1))))
-        sample["size"], sample["frame"] = torch.from_numpy(size), torch.from_numpy(frame)
+        if "is_cut" in record:
+            sample["is_cut"] = torch.tensor(record["is_cut"])
+        else:
+            sample["size"], sample["frame"] = torch.from_numpy(size), torch.from_numpy(frame)
         if "mask" in record:
             mask = cv2.LUT(arrays["mask"], self._mirrored) if mirrored else arrays["mask"]
             sample["mask"] = torch.from_numpy(mask.astype(np.int64))

@@ -59,6 +59,7 @@ class CascadeNetwork(nn.Module):
         without = np.setdiff1d(np.arange(len(images)), faces.image)
         image = np.concatenate([faces.image, without])
         cuts = np.concatenate([around(faces.boxes, self.margin, self.size), containing(frames[without], self.size)])
-        logits: Tensor = self.describer(crop(images, image, cuts, self.size))["attributes"]
+        seen = crop(images, image, cuts, self.size)
+        logits: Tensor = self.describer(seen.to(next(self.describer.parameters(), seen).dtype))["attributes"]
         _, first = np.unique(image, return_index=True)
         return {"faces": faces, "face_attributes": logits[: len(faces.image)], "attributes": logits[first.tolist()]}

@@ -51,7 +51,7 @@ class FrontalCascade(PhotographDetector):
         min_size: The side of the smallest face, in pixels of the network's images.
 
     Raises:
-        ConfigurationError: If scikit-image is missing, or ``scale_factor`` is not above 1.
+        ConfigurationError: If scikit-image is missing, or a number is out of its range.
 
     .. [1] Viola, Jones, "Rapid Object Detection using a Boosted Cascade of Simple Features", CVPR 2001; the trained
        cascade is OpenCV's ``lbpcascade_frontalface``.
@@ -74,8 +74,11 @@ class FrontalCascade(PhotographDetector):
             raise ConfigurationError(
                 "FrontalCascade is scikit-image's, which is not installed: pip install 'facelightning[detectors]'"
             ) from None
-        if not scale_factor > 1:  # scikit-image would never end
-            raise ConfigurationError(f"FrontalCascade: scale_factor must be above 1, not {scale_factor}")
+        if not 1 < scale_factor < 10 or min_size < 1:  # scikit-image would never end
+            raise ConfigurationError(
+                f"FrontalCascade: scale_factor must be above 1 and under 10, and min_size positive; not {scale_factor} "
+                f"and {min_size}"
+            )
         self.scale_factor, self.min_size = scale_factor, min_size
         path = lbp_frontal_face_cascade_filename()  # type: ignore[no-untyped-call]  # scikit-image's
         self.cascade = Cascade(path)
@@ -168,7 +171,8 @@ class TableFinder(Finder):
             rows = self.table.get(name, np.empty((0, 5))).copy()
             scale = (frame[2:] - frame[:2]) / size[::-1]
             rows[:, :4] = rows[:, :4] * np.tile(scale, 2) + np.tile(frame[:2], 2)
-            found.append(rows[~np.isnan(rows).any(axis=1)])
+            rows[:, :4] = clipped(rows[:, :4], frame[None])
+            found.append(rows[(rows[:, 2:4] > rows[:, :2]).all(axis=1)])  # not so for NaN either
         return together(found)
 
 

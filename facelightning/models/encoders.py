@@ -207,6 +207,7 @@ class TorchvisionEncoder(Encoder):
             close = difflib.get_close_matches(name, known, 1)
             hint = f"did you mean {close[0]}?" if close else f"it takes {', '.join(known)}"
             raise ConfigurationError(f"TorchvisionEncoder: no backbone is named {name!r}; {hint}")
+        weights = None if weights == "None" else weights  # so the command line gives null
         if weights is not None and image_input.channels != 3:
             raise ConfigurationError(f"TorchvisionEncoder: weights {weights} see RGB alone, not masks beside it")
         try:

@@ -86,7 +86,8 @@ class Localizer(nn.Module):
 
     def responses(self, images: Tensor, index: npt.NDArray[np.int64], boxes: Floats, frames: Floats) -> Floats:
         """The response maps of boxes, ``(F, h, w)``; 0 outside the photograph."""
-        features = self.tail(self.encoder(crop(images, index, boxes, self.size))[-1])
+        cuts = crop(images, index, boxes, self.size)
+        features = self.tail(self.encoder(cuts.to(next(self.encoder.parameters(), cuts).dtype))[-1])
         maps: Floats = response_map(features).double().cpu().numpy()
         # what a cell sees the middle of, in pixels of the cut, and then of the image
         rows, columns = (

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from facelightning.checkpoint import Checkpoint
-from facelightning.errors import CheckpointError
+from facelightning.errors import CheckpointError, ConfigurationError
 from facelightning.models.encoders import Encoder, Input, Tail
 from facelightning.models.regions import Regions
 
@@ -27,6 +27,7 @@ class LNet(Encoder):
             for LNet_s. The filters start at random if not given. A checkpoint holds its own.
 
     Raises:
+        ConfigurationError: If a size is out of its range.
         CheckpointError: If the file is missing or broken, or its encoder is another.
 
     Example:
@@ -42,6 +43,10 @@ class LNet(Encoder):
         self, image_input: Input, width: int = 96, kernel_size: int = 11, stride: int = 4, weights: str | None = None
     ) -> None:
         super().__init__()
+        if width < 1 or stride < 1 or kernel_size < 1 or kernel_size % 2 == 0:
+            raise ConfigurationError(
+                f"LNet: width {width} and stride {stride} must be positive, kernel_size {kernel_size} positive and odd"
+            )
         inner, middle = width * 8 // 3, width * 4
         self.input, self.channels, self.strides = image_input, (width, inner, inner), (stride, 2 * stride, 4 * stride)
         self.offset = (4 * stride - 1) / 2  # an odd kernel, padded on both sides, is centred on a cell's first pixel

@@ -89,7 +89,7 @@ class LogSumExpPooling(Pooling):
     def forward(self, features: Tensor, regions: Regions | None = None) -> Pooled:
         scaled = self.sharpness * features.to(torch.promote_types(features.dtype, torch.float32))
         total = scaled.logsumexp(dim=(2, 3)) - log(features.shape[-2] * features.shape[-1])
-        return _everywhere((total / self.sharpness).unsqueeze(1))
+        return _everywhere((total / self.sharpness).to(features.dtype).unsqueeze(1))
 
 
 class GridPooling(Pooling):

@@ -1,9 +1,8 @@
 """Trained networks as one that works on whole photographs: find each face, then describe it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-import numpy as np
 from torch import Tensor
 
 from facelightning.errors import ConfigurationError
@@ -69,6 +68,15 @@ class CascadeNet(FaceTask):
     ) -> None:
         if len(stages) > 2 or bool(stages) == (detector is not None):
             raise ConfigurationError("CascadeNet needs one or two `stages`, or a `detector` in their place")
+        if detector is not None and (rescale or search_size):
+            raise ConfigurationError("CascadeNet: rescale and search_size belong to `stages`, not to a `detector`")
+        _check("levels", levels, 0, 1 - 1e-9)
+        _check("fraction", [fraction], 0, 1 - 1e-9)
+        _check("least", [least], 0, 1e30)
+        _check("head_margin and face_margin", [head_margin, face_margin], 0.1, 100)
+        _check("search_size", search_size or [], 32, 10_000)
+        _check("rescale's width and height", (rescale or [])[:2], 0.01, 100)
+        _check("rescale's shift", (rescale or [])[2:], -10, 10)
         found = [trained(stage, (AttributeNet,), "CascadeNet's stage", "lnet_o") for stage in stages]
         kinds = (ANet, AttributeNet, JointNet, SVMNet)
         described = trained(describer, kinds, "CascadeNet's describer", "avg") if describer else None
@@ -97,8 +105,10 @@ class CascadeNet(FaceTask):
 
     def predict_batch(self, batch: Batch) -> tuple[Output, Batch]:
         """The faces of a batch and their attributes, and the ground truth to compare them with."""
+        if "is_cut" in batch:
+            raise ConfigurationError("CascadeNet finds the faces itself, in whole images: leave out data.crop")
         keys = ("frame", "size")
-        places = [np.asarray(batch[key].cpu(), dtype=np.float64) if key in batch else None for key in keys]
+        places = [batch[key].double().cpu().numpy() if key in batch else None for key in keys]
         return self.network(batch["image"], *places, batch.get("name", ())), batch
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
@@ -119,3 +129,8 @@ class CascadeNet(FaceTask):
 def _facts(task: FaceTask) -> DataFacts:
     assert task.facts is not None
     return task.facts
+
+
+def _check(name: str, values: Sequence[float], low: float, high: float) -> None:
+    if not all(low <= value <= high for value in values):  # not so for NaN either
+        raise ConfigurationError(f"CascadeNet: {name} must lie in {low:g}...{high:g}, not {list(values)}")

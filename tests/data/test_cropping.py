@@ -9,6 +9,7 @@ from facelightning.boxes import read_boxes_table
 from facelightning.data import CelebADataModule, SyntheticScenesDataModule
 from facelightning.data.cropping import CroppedRecords, FaceCrop
 from facelightning.data.files import Record
+from facelightning.data.transforms import FaceTransform
 from facelightning.errors import ConfigurationError, DataFormatError, DataNotFoundError
 
 BOX = np.array([10.0, 20, 30, 60], np.float32)
@@ -106,3 +107,19 @@ def test_the_face_fills_the_cut_of_a_scene(tmp_path: Path) -> None:
     assert (sides.amax(dim=1) - 128 / 1.25).abs().max() < 6  # whole pixels of small scenes
     centre = (batch["box"][:, 2:] + batch["box"][:, :2]) / 2
     assert (centre - 64).abs().max() < 4
+
+
+def test_a_box_beyond_its_image_is_refused(tmp_path: Path) -> None:
+    records = CroppedRecords(Known(np.array([500.0, 5, 510, 15], np.float32)), FaceCrop(1.0), (50, 50))
+    with pytest.raises(
+        DataFormatError, match=r"the box of a\.jpg lies outside its image: correct the data set's boxes"
+    ):
+        records[0]
+    huge = CroppedRecords(Known(np.array([0, 0, 1e9, 1e9], np.float32)), FaceCrop(1.0), (50, 50))
+    assert huge[0]["image"].shape == (100, 100, 3)
+
+
+def test_a_cut_does_not_say_where_its_image_lies() -> None:
+    """Its places are not those of the file."""
+    sample = FaceTransform((50, 50))(CroppedRecords(Known(), FaceCrop(1.0), (50, 50))[0], 0)
+    assert not {"size", "frame"} & sample.keys()

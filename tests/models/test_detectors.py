@@ -143,7 +143,7 @@ class TestFrontalCascade:
         images = portrait()[None]
         assert not len(FrontalCascade(min_size=100)(images, whole(images)).boxes)
         assert not len(FrontalCascade(scale_factor=4)(images, whole(images)).boxes)  # faces of 24 and 96 pixels
-        with pytest.raises(ConfigurationError, match="scale_factor must be above 1, not 1"):
+        with pytest.raises(ConfigurationError, match="scale_factor must be above 1 and under 10"):
             FrontalCascade(scale_factor=1.0)
 
     def test_a_photograph_smaller_than_a_face(self) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from facelightning.errors import CheckpointError
+from facelightning.errors import CheckpointError, ConfigurationError
 from facelightning.models.encoders import PlainInput
 from facelightning.models.heads import DenseHead
 from facelightning.models.lnet import LNet, response_map
@@ -83,3 +83,9 @@ def test_weights_of_another_encoder_are_refused(tmp_path: Path) -> None:
             AttributeNet(encoder=partial(SMALL, weights=str(path))).build(FACTS)
     with pytest.raises(CheckpointError, match=r"none.ckpt does not exist"):
         AttributeNet(encoder=partial(SMALL, weights="none.ckpt")).build(FACTS)
+
+
+@pytest.mark.parametrize("sizes", [{"width": 0}, {"stride": 0}, {"kernel_size": 4}, {"kernel_size": -3}])
+def test_sizes_that_are_none_are_refused(sizes: dict[str, int]) -> None:
+    with pytest.raises(ConfigurationError, match=r"LNet: width .* must be positive, kernel_size .* odd"):
+        LNet(PlainInput(), **sizes)

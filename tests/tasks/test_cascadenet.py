@@ -150,6 +150,46 @@ def test_what_is_no_cascade_is_refused(parts: dict[str, Path], tmp_path: Path) -
         CascadeNet([stage], str(parser))
 
 
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"levels": (float("nan"), 0.5)}, "levels must lie in 0...1"),
+        ({"levels": (0.5, 1.5)}, "levels must lie in"),
+        ({"least": float("nan")}, "least must lie in"),
+        ({"fraction": -1.0}, "fraction must lie in"),
+        ({"search_size": (0, 64)}, "search_size must lie in 32...10000"),
+        ({"search_size": (100_000, 100_000)}, "search_size must lie in"),
+        ({"head_margin": 0.0}, "head_margin and face_margin must lie in"),
+        ({"face_margin": float("nan")}, "head_margin and face_margin must lie in"),
+        ({"rescale": (-1.0, 1.0, 0.0)}, "rescale's width and height must lie in"),
+        ({"rescale": (1.0, 1.0, float("nan"))}, "rescale's shift must lie in"),
+    ],
+)
+def test_a_number_out_of_its_range_is_refused(option: dict[str, Any], message: str, parts: dict[str, Path]) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        cascade(parts, **option)
+
+
+def test_what_belongs_to_stages_is_refused_beside_a_detector(parts: dict[str, Path]) -> None:
+    for option in ({"rescale": (2.0, 2.0, 0.0)}, {"search_size": (64, 64)}):
+        with pytest.raises(ConfigurationError, match="rescale and search_size belong to `stages`"):
+            CascadeNet([], str(parts["avg"]), Left, **option)  # type: ignore[arg-type]
+
+
+def test_cut_images_are_refused(parts: dict[str, Path]) -> None:
+    batch = {"image": IMAGES, "is_cut": torch.ones(3, dtype=torch.bool)}
+    with pytest.raises(ConfigurationError, match=r"in whole images: leave out data\.crop"):
+        cascade(parts).predict_batch(batch)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_other_precisions(dtype: torch.dtype, parts: dict[str, Path]) -> None:
+    task = cascade(parts).to(dtype)
+    output, _ = task.predict_batch({"image": IMAGES, "frame": torch.tensor([[0.0, 0, 90, 70]] * 3, dtype=dtype)})
+    assert output["attributes"].dtype == dtype
+    assert output["faces"].images == 3
+
+
 def test_from_scenes_to_tables_and_pictures(
     parts: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -32,6 +32,7 @@ SCENES_VERSION = 1
 MOST_FACES = 5
 SMALLEST, TALLEST = 24, 300  # pixels from the top of the hair to the chin, or to the ends of long hair
 _LEAST_SIDE = 64  # of a picture, in pixels
+_MOST_SIDE = 4096
 
 _CHEST = 207  # above this row of a drawing is all that an attribute shows: collar, necklace and knot of the tie
 _Y, _X = np.mgrid[:HEIGHT, :WIDTH].astype(np.float32)
@@ -126,10 +127,12 @@ def write_scenes(
         ...     sorted(path.name for path in (Path(folder) / "scenes" / "Img").iterdir())
         ['faceless', 'img_celeba']
     """
-    if min(*scenes, *faceless, seed) < 0 or min(size) < _LEAST_SIDE or not 1 <= faces[0] <= faces[1] <= MOST_FACES:
+    sides = min(size) < _LEAST_SIDE or max(size) > _MOST_SIDE
+    if min(*scenes, *faceless, seed) < 0 or not sum(scenes) or sides or not 1 <= faces[0] <= faces[1] <= MOST_FACES:
         raise ConfigurationError(
-            f"scenes {scenes}, faceless {faceless} and seed {seed} must not be negative, sides of size {size} at least "
-            f"{_LEAST_SIDE}, and faces {faces} two ascending numbers in 1...{MOST_FACES}"
+            f"scenes {scenes}, faceless {faceless} and seed {seed} must not be negative, nor all scenes 0; sides of "
+            f"size {size} must lie in {_LEAST_SIDE}...{_MOST_SIDE}, and faces {faces} be two ascending numbers in "
+            f"1...{MOST_FACES}"
         )
     stamp: dict[str, object] = {"scenes": [*scenes], "faceless": [*faceless], "faces": [*faces], "size": [*size]}
     stamp |= {"seed": seed, "version": [DRAWING_VERSION, SCENES_VERSION]}
