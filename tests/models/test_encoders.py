@@ -393,3 +393,9 @@ class TestNetworks:
         output = network(torch.rand(3, 3, 64, 48), torch.rand(4, 3, 64, 48))
         projection([*output["parsing"], output["attributes"]]).backward()  # type: ignore[no-untyped-call]
         assert dead(network) == []
+
+
+def test_null_on_the_command_line_means_no_weights() -> None:
+    """It arrives as this text."""
+    encoder = TorchvisionEncoder(PlainInput(), "mobilenet_v3_small", "None")
+    assert encoder.strides[0] == 2
