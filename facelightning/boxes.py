@@ -4,7 +4,6 @@ Boxes are ``(N, 4)``: x0, y0, x1, y1 in pixels; x1 and y1 are exclusive.
 """
 
 import csv
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -83,36 +82,6 @@ def overlap(a: Floats, b: Floats) -> Floats:
     both = _area(np.maximum(a[..., :2], b[..., :2]), np.minimum(a[..., 2:], b[..., 2:]))
     either = _area(a[..., :2], a[..., 2:]) + _area(b[..., :2], b[..., 2:]) - both
     return both / np.where(either > 0, either, 1)
-
-
-def recall(found: Sequence[Floats], true: Sequence[Floats], thresholds: Floats) -> Floats:
-    """The share of true boxes that a found box of the same image overlaps by at least each threshold.
-
-    As in figure 7 of Liu, Luo, Wang, Tang, ICCV 2015. One found box may find several faces, and too many found boxes
-    cost nothing.
-
-    Args:
-        found: The found boxes of each image, ``(N, 4)``; an image may have none.
-        true: The true boxes of each image, ``(M, 4)``; an image may have none.
-        thresholds: Overlaps in (0, 1], ``(T,)``.
-
-    Returns:
-        Recall in [0, 1], ``(T,)``.
-
-    Raises:
-        ValueError: If no image has a true box, or ``found`` and ``true`` have different numbers of images.
-
-    Example:
-        >>> faces = np.array([[0, 0, 4, 4], [10, 10, 14, 14]])
-        >>> recall([np.array([[0, 0, 4, 3]])], [faces], np.array([0.5, 0.75, 0.8]))
-        array([0.5, 0.5, 0. ])
-    """
-    if not sum(map(len, true)):
-        raise ValueError("recall needs at least one true box")
-    pairs = zip(found, true, strict=True)
-    best = np.concatenate([overlap(ours, theirs).max(axis=0, initial=0) for ours, theirs in pairs])
-    shares: Floats = (best[:, None] >= thresholds).mean(axis=0)
-    return shares
 
 
 def read_boxes_table(path: Path) -> dict[str, Floats]:

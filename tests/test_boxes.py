@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from facelightning.boxes import around, containing, overlap, recall, rescaled
+from facelightning.boxes import around, containing, overlap, rescaled
 
 Floats = npt.NDArray[np.float64]
 
@@ -89,48 +89,3 @@ def test_rescaled_boxes() -> None:
     boxes = np.array([[10.0, 20, 14, 30]])
     assert rescaled(boxes, 1, 1, 0).tolist() == boxes.tolist()
     assert rescaled(boxes, 1.5, 0.5, 0.25).tolist() == [[9, 25, 15, 30]]
-
-
-class TestRecall:
-    def test_is_the_counted_share(self) -> None:
-        rng = np.random.default_rng(3)
-        true = [random_boxes(rng, int(number)) for number in rng.integers(0, 4, 60)]
-        found = [np.vstack([faces + rng.integers(-1, 2, faces.shape), random_boxes(rng, 2)]) for faces in true]
-        found[::7] = [boxes[:0] for boxes in found[::7]]
-        thresholds = np.array([0.1, 0.25, 0.5, 0.75, 1.0])
-        best = [
-            max((counted(box, face) for box in boxes), default=0.0)
-            for boxes, faces in zip(found, true, strict=True)
-            for face in faces
-        ]
-        expected = [sum(value >= threshold for value in best) / len(best) for threshold in thresholds]
-        assert recall(found, true, thresholds).tolist() == pytest.approx(expected)
-        assert expected == sorted(set(expected), reverse=True)
-
-    def test_a_box_finds_faces_of_its_own_image_only(self) -> None:
-        face, elsewhere = np.array([[0.0, 0, 4, 4]]), np.array([[20.0, 0, 24, 4]])
-        thresholds = np.array([0.5])
-        assert recall([face, elsewhere], [face, elsewhere], thresholds) == 1
-        assert recall([elsewhere, face], [face, elsewhere], thresholds) == 0
-
-    def test_at_least_the_threshold(self) -> None:
-        """An overlap of exactly a half counts at a half."""
-        half, face = [np.array([[0.0, 0, 2, 4]])], [np.array([[0.0, 0, 4, 4]])]
-        assert recall(half, face, np.array([0.5, np.nextafter(0.5, 1)])).tolist() == [1, 0]
-
-    def test_counts_faces_not_images(self) -> None:
-        one, three = np.array([[0.0, 0, 4, 4]]), np.array([[0.0, 0, 4, 4], [8, 0, 12, 4], [16, 0, 20, 4]])
-        assert recall([one, one[:0]], [one, three], np.array([0.5])) == 0.25
-
-    def test_surplus_boxes_cost_nothing(self) -> None:
-        face = np.array([[0.0, 0, 4, 4]])
-        surplus = np.array([[8.0, 8, 9, 9], [0, 0, 4, 4], [1, 1, 2, 2]])
-        assert recall([surplus, surplus], [face, face[:0]], np.array([1.0])) == 1
-
-    def test_without_true_boxes_is_an_error(self) -> None:
-        with pytest.raises(ValueError, match="at least one true box"):
-            recall([np.ones((1, 4))], [np.empty((0, 4))], np.array([0.5]))
-
-    def test_every_image_has_both(self) -> None:
-        with pytest.raises(ValueError, match="zip"):
-            recall([np.ones((1, 4))] * 2, [np.ones((1, 4))], np.array([0.5]))

@@ -16,9 +16,8 @@ import torch
 from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities import CombinedLoader, rank_zero_info
 
-from facelightning.data.files import ending
 from facelightning.data.prediction import Failure, PredictionLoader
-from facelightning.errors import ConfigurationError, DataFormatError, quoted
+from facelightning.errors import ConfigurationError, DataFormatError, ending, quoted
 from facelightning.figures import found_faces_figure
 from facelightning.runs import RunFolder
 from facelightning.tasks import FaceTask

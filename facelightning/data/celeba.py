@@ -7,9 +7,9 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from facelightning.data.files import SPLITS, Split, existing_root, list_images, reading, warn
+from facelightning.data.files import SPLITS, Split, existing_root, list_images, warn
 from facelightning.data.tables import AnnotationTable, AttributeDataset
-from facelightning.errors import DataFormatError, DataNotFoundError, quoted
+from facelightning.errors import DataFormatError, DataNotFoundError, quoted, reading
 from facelightning.labels import ATTRIBUTES
 
 Crop = Literal["aligned", "wild"]

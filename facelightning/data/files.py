@@ -14,9 +14,7 @@ import numpy.typing as npt
 from torch import distributed
 
 from facelightning.data.decoding import MAX_PIXELS, decode, fault, promised_size
-from facelightning.errors import DataFormatError, DataNotFoundError, quoted
-from facelightning.errors import ending as ending
-from facelightning.errors import reading as reading
+from facelightning.errors import DataFormatError, DataNotFoundError, ending, quoted, reading
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")

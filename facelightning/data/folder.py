@@ -8,8 +8,8 @@ from pathlib import Path
 import cv2
 from torch.utils.data import Dataset
 
-from facelightning.data.files import SUFFIXES, Record, ending, existing_root, read_image, reading, warn
-from facelightning.errors import DataNotFoundError, quoted
+from facelightning.data.files import SUFFIXES, Record, existing_root, read_image, warn
+from facelightning.errors import DataNotFoundError, ending, quoted, reading
 
 NO_PHOTOGRAPHS = {"@eaDir", "#recycle", "__MACOSX", "$RECYCLE.BIN", "lost+found", "Thumbs.db", "desktop.ini"}
 """What systems put beside photographs; and all that begins with a dot."""

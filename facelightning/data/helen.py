@@ -19,9 +19,8 @@ from facelightning.data.files import (
     list_images,
     read_image,
     read_lines,
-    reading,
 )
-from facelightning.errors import DataFormatError, DataNotFoundError, quoted
+from facelightning.errors import DataFormatError, DataNotFoundError, quoted, reading
 from facelightning.labels import HELEN7, HELEN11, HELEN11_TO_7
 
 LISTS: dict[Split, str] = {"train": "exemplars.txt", "val": "tuning.txt", "test": "testing.txt"}

@@ -21,12 +21,11 @@ from facelightning.data.files import (
     existing_root,
     is_file_name,
     list_images,
-    reading,
     stem,
     warn,
 )
 from facelightning.data.tables import AttributeDataset
-from facelightning.errors import DataFormatError, DataNotFoundError, FacelightningError, quoted
+from facelightning.errors import DataFormatError, DataNotFoundError, FacelightningError, quoted, reading
 from facelightning.labels import ATTRIBUTES
 
 LABELS, INDICES = "lfw_att_40.mat", "indices_train_test.mat"

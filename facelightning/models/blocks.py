@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -82,6 +83,27 @@ def conv_stage(in_channels: int, out_channels: int) -> nn.Sequential:
 def max_pool() -> nn.MaxPool2d:
     """2×2 max pooling of stride 2; a last odd row or column is kept (ceil mode: 218×178 → 109×89 → 55×45)."""
     return nn.MaxPool2d(kernel_size=2, stride=2, ceil_mode=True)
+
+
+class Frozen(nn.Module):
+    """A module that learns nothing: after :meth:`freeze`, no parameter has a gradient, and BatchNorm stays as it is.
+
+    Example:
+        >>> part = Frozen()
+        >>> part.layer = nn.Linear(2, 1)
+        >>> part.freeze()
+        >>> part.train().training, part.layer.weight.requires_grad
+        (False, False)
+    """
+
+    def freeze(self) -> None:
+        """Freeze what it has; call it once all parts are there."""
+        self.requires_grad_(False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> Self:
+        """Stay in evaluation mode."""
+        return super().train(False)
 
 
 @contextmanager

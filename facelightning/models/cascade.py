@@ -1,17 +1,18 @@
 """From a whole photograph to the attributes of every face in it."""
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from facelightning.boxes import Floats, around, containing
+from facelightning.models.blocks import Frozen
 from facelightning.models.finding import Finder, crop
 
 
-class CascadeNetwork(nn.Module):
+class CascadeNetwork(Frozen):
     """Find faces, cut each out, and describe it (Liu et al., ICCV 2015, Figure 3).
 
     It has nothing to learn: its parts are frozen, and always in evaluation mode.
@@ -34,12 +35,7 @@ class CascadeNetwork(nn.Module):
     def __init__(self, finder: Finder, describer: nn.Module | None, size: tuple[int, int], margin: float) -> None:
         super().__init__()
         self.finder, self.describer, self.size, self.margin = finder, describer, size, margin
-        self.requires_grad_(False)
-        self.eval()
-
-    def train(self, mode: bool = True) -> Self:
-        """Stay in evaluation mode."""
-        return super().train(False)
+        self.freeze()
 
     @torch.no_grad()
     def forward(

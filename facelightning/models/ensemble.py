@@ -1,16 +1,17 @@
 """The average of several attribute networks' predictions."""
 
 from collections.abc import Iterable
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
 from facelightning.models.attributes import AttributeNetwork
+from facelightning.models.blocks import Frozen
 
 
-class EnsembleNetwork(nn.Module):
+class EnsembleNetwork(Frozen):
     """Average the probabilities of trained attribute networks ("SSP + SSG": Kalayeh et al., CVPR 2017, §4.3.1).
 
     It has nothing to learn: its members are frozen, and always in evaluation mode.
@@ -32,12 +33,7 @@ class EnsembleNetwork(nn.Module):
     def __init__(self, members: Iterable[AttributeNetwork]) -> None:
         super().__init__()
         self.members = nn.ModuleList(members)
-        self.requires_grad_(False)
-        self.eval()
-
-    def train(self, mode: bool = True) -> Self:
-        """Stay in evaluation mode."""
-        return super().train(False)
+        self.freeze()
 
     def forward(self, images: Tensor, landmarks: Tensor | None = None) -> dict[str, Any]:
         logits = torch.stack([member(images, landmarks)["attributes"] for member in self.members]).float()

@@ -1,7 +1,7 @@
 """Finding faces in whole photographs: by the responses of one or two LNets, coarse to fine."""
 
 from collections.abc import Sequence
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,7 @@ from torchvision.ops import batched_nms, roi_align
 
 from facelightning.boxes import Floats, around, clipped, containing, rescaled
 from facelightning.models.attributes import AttributeNetwork
-from facelightning.models.blocks import as_floats
+from facelightning.models.blocks import Frozen, as_floats
 from facelightning.models.density_peaks import find_peaks, windows
 from facelightning.models.lnet import response_map
 
@@ -33,7 +33,7 @@ class FoundFaces(NamedTuple):
         return [np.flatnonzero(self.image == number) for number in range(self.images)]
 
 
-class Finder(nn.Module):
+class Finder(Frozen):
     """The contract of all that finds faces."""
 
     def forward(self, images: Tensor, frames: Floats, sizes: Floats, names: Sequence[str]) -> FoundFaces:
@@ -132,12 +132,7 @@ class LNetFinder(Finder):
         super().__init__()
         self.stages = nn.ModuleList(stages)
         self.margin, self.least, self.fraction, self.rescale = margin, least, fraction, rescale
-        self.requires_grad_(False)
-        self.eval()
-
-    def train(self, mode: bool = True) -> Self:
-        """Stay in evaluation mode."""
-        return super().train(False)
+        self.freeze()
 
     @torch.no_grad()
     def forward(

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from typing import Self
 
 import torch
 from torch import Tensor
@@ -11,7 +10,7 @@ from torch.nn.functional import avg_pool2d, max_pool2d
 from facelightning.checkpoint import built_from, describe, restore_part
 from facelightning.facts import DataFacts
 from facelightning.labels import LabelSpace
-from facelightning.models.blocks import evaluating
+from facelightning.models.blocks import Frozen, evaluating
 from facelightning.models.regions import RegionSource
 from facelightning.models.segmentation import Decoder, SegmentationNetwork
 
@@ -81,7 +80,7 @@ class ParsedRegions:
         return masks if source == stride else pool_masks(masks, self._parts, stride // source)
 
 
-class ParserRegions(RegionSource):
+class ParserRegions(Frozen, RegionSource):
     """The classes of a trained :class:`~facelightning.tasks.SegNet`, frozen and always in evaluation mode.
 
     Args:
@@ -103,12 +102,7 @@ class ParserRegions(RegionSource):
         self.label_space, self.names = space, space.classes
         if trained is not None:
             trained.load_into(self.network, "network.")
-        self.requires_grad_(False)
-        self.eval()
-
-    def train(self, mode: bool = True) -> Self:
-        """Stay in evaluation mode: BatchNorm must keep the statistics the parser was trained with."""
-        return super().train(False)
+        self.freeze()
 
     @torch.no_grad()
     def forward(self, images: Tensor, landmarks: Tensor | None = None) -> ParsedRegions:

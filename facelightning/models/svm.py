@@ -1,12 +1,13 @@
 """Linear SVMs on the features of a trained network."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Self, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from facelightning.errors import CheckpointError, ConfigurationError
+from facelightning.models.blocks import Frozen
 
 
 class LinearSVMs(nn.Module):
@@ -76,7 +77,7 @@ class LinearSVMs(nn.Module):
         return decisions * self.coefficients[:, -2] + self.coefficients[:, -1]
 
 
-class SVMNetwork(nn.Module):
+class SVMNetwork(Frozen):
     """SVMs on the features of a trained network, which is frozen and always in evaluation mode.
 
     A map of features is averaged over its cells; a vector is taken as it is.
@@ -102,14 +103,9 @@ class SVMNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.network, self.describe = network, describe
-        self.requires_grad_(False)
-        self.eval()
+        self.freeze()
         found = self.features(torch.zeros(1, 3, *image_size), torch.zeros(1, 5, 2))
         self.svms = LinearSVMs(found.shape[1], num_attributes)
-
-    def train(self, mode: bool = True) -> Self:
-        """Stay in evaluation mode."""
-        return super().train(False)
 
     def features(self, images: Tensor, landmarks: Tensor | None = None) -> Tensor:
         """The features ``(B, D)`` of images ``(B, 3, H, W)``."""

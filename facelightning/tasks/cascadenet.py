@@ -87,8 +87,10 @@ class CascadeNet(FaceTask):
             finder = detector()
         else:
             nets = [(cast(AttributeNetwork, task.network), _facts(task).image_size) for _, task in found]
-            localizers = [Localizer(*net, level) for net, level in zip(nets, levels, strict=False)]
-            localizers[0].size = tuple(search_size or localizers[0].size)  # type: ignore[assignment]  # of two
+            sizes = [size for _, size in nets]
+            if search_size is not None:
+                sizes[0] = (search_size[0], search_size[1])  # a list, if it comes from a checkpoint
+            localizers = [Localizer(*each) for each in zip((net for net, _ in nets), sizes, levels, strict=False)]
             finder = LNetFinder(localizers, head_margin, least, fraction, rescale)
         self._parts = (finder, described and described[1].network, face_margin)  # in a tuple: of the network alone
         known = [task for _, task in (*([described] if described else []), *found)]

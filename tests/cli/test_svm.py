@@ -4,7 +4,7 @@ import json
 import urllib.error
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from facelightning.data import CelebADataModule
 from facelightning.labels import ATTRIBUTES
+from facelightning.models.svm import SVMNetwork
 from facelightning.tasks import load_model
 from tests.cli.conftest import AVG, JOINT, SEGNET
 from tests.conftest import SIZE
@@ -53,10 +54,11 @@ def test_its_checkpoint_is_all_that_is_needed(
     command("predict", f"--ckpt_path={SVM}", "--trainer.logger.version=predicted")
 
     task = load_model(SVM)
-    decisions = task.network.svms(of_test)  # type: ignore[operator]  # of SVMNet
+    svms = cast(SVMNetwork, task.network).svms
+    decisions = svms(of_test)
     wrong = (decisions > 0) != (batch["attributes"] > 0.5)
     assert results(0)["error"] == pytest.approx(100 * float(wrong.double().mean()))
-    slope, offset = task.network.svms.coefficients[:, -2:].T  # type: ignore[union-attr,index]
+    slope, offset = svms.coefficients[:, -2:].T
     expected = (decisions * slope + offset).sigmoid()
     lines = Path("runs/svm/predicted/predictions/attributes.csv").read_text().splitlines()
     assert lines[0].split(",") == ["name", *ATTRIBUTES]
@@ -109,7 +111,7 @@ def test_networks_that_cannot_be(
 def test_joint_data_has_validation_images_for_it(command: Callable[..., None], runs: Path, faces: Path) -> None:
     drawn = ("--data=SyntheticDataModule", f"--data.root={faces}", "--data.faces=[21,11,13]", "--data.masks=[9,5,7]")
     command(*FITTED, f"--model.network={JOINT}", *drawn, "--data.num_workers=0")
-    assert load_model(SVM).network.svms.fitted  # type: ignore[union-attr]  # of SVMNet
+    assert cast(SVMNetwork, load_model(SVM).network).svms.fitted
     assert 0 <= results(0)["error"] <= 100
 
 

@@ -552,7 +552,7 @@ def test_boxes_of_the_original_images(content: str, name: str, tmp_path: Path) -
     data = CelebADataModule(str(tmp_path), images="wild", image_size=(32, 24), augmentations=[], num_workers=0)
     seen = 0
     for split in ("train", "val", "test"):
-        faces = CelebA(tmp_path, split, "wild")  # type: ignore[arg-type]
+        faces = CelebA(tmp_path, split, "wild")  # type: ignore[arg-type]  # a literal, which a loop makes a str
         for record in (faces[position] for position in range(len(faces))):
             x, y, width, height = BOXES[NAMES.index(Path(record["name"]).stem)].tolist()
             assert (record["box"].dtype, record["box"].tolist()) == (np.float32, [x, y, x + width, y + height])

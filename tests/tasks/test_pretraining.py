@@ -75,20 +75,22 @@ def make_attributes(**settings: Any) -> ANet:
     return ANet(width=2, cell=3, **settings)
 
 
+def trained_for(steps: int, task: IdentityNet | ANet, celeba: Path, folder: Path) -> Path:
+    """The checkpoint of a short training."""
+    trainer = make_trainer(steps)
+    trainer.fit(task, datamodule=make_data(celeba))
+    trainer.save_checkpoint(folder / "trained.ckpt")
+    return folder / "trained.ckpt"
+
+
 @pytest.fixture(scope="module")
 def pretrained(celeba: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path, trainer = tmp_path_factory.mktemp("pretrained") / "identities.ckpt", make_trainer(2)
-    trainer.fit(make_identities(), datamodule=make_data(celeba))
-    trainer.save_checkpoint(path)
-    return path
+    return trained_for(2, make_identities(), celeba, tmp_path_factory.mktemp("pretrained"))
 
 
 @pytest.fixture(scope="module")
 def tagged(celeba: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path, trainer = tmp_path_factory.mktemp("tagged") / "attributes.ckpt", make_trainer(1)
-    trainer.fit(make_attributes(), datamodule=make_data(celeba))
-    trainer.save_checkpoint(path)
-    return path
+    return trained_for(1, make_attributes(), celeba, tmp_path_factory.mktemp("tagged"))
 
 
 def identities_of(celeba: Path, split: str) -> dict[str, int]:
@@ -314,7 +316,7 @@ class TestFineTuning:
         ],
     )
     def test_other_sizes_are_refused(self, settings: dict[str, Any], said: str, pretrained: Path) -> None:
-        with pytest.raises(CheckpointError, match=rf"ANet's weights: .*identities\.ckpt was trained with {said}$"):
+        with pytest.raises(CheckpointError, match=rf"ANet's weights: .*trained\.ckpt was trained with {said}$"):
             ANet(**({"width": 2, "cell": 3} | settings), weights=str(pretrained)).build(FACTS)
 
     def test_other_tasks_and_missing_files_are_refused(self, tmp_path: Path) -> None:
