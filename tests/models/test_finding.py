@@ -98,6 +98,18 @@ class TestLNetFinder:
         second = photograph((60, 16, 76, 40), (8, 8, 24, 24))
         assert len(LNetFinder([localizer()], fraction=0.9)(second, WHOLE).boxes) == 1
 
+    def test_windows_lie_where_the_cells_look(self) -> None:
+        """The middle of what a cell sees lies 4 pixels of the cut, 8 of the image, before the middle of the cell."""
+        shifted = localizer(size=(32, 48))
+        shifted.encoder.offset = 4.0
+        (plain,) = LNetFinder([localizer(size=(32, 48))])(photograph((48, 24, 64, 40)), WHOLE).boxes
+        (moved,) = LNetFinder([shifted])(photograph((48, 24, 64, 40)), WHOLE).boxes
+        assert moved == pytest.approx(plain - 8)
+        # so a response in the last rows of cells is of the photograph, though the cells' middles are below it
+        frame = np.array([[0.0, 0, 96, 32]])
+        assert not len(LNetFinder([localizer(size=(32, 96))])(photograph((40, 33, 48, 36)), frame).boxes)
+        assert len(LNetFinder([shifted])(photograph((40, 33, 48, 36)), frame).boxes)
+
     def test_two_windows_of_one_face_are_one(self) -> None:
         """Two summits of one bright face, whose windows are the whole of it."""
         image = photograph((20, 16, 60, 48))
