@@ -98,7 +98,7 @@ class Encoder(nn.Module):
     strides: tuple[int, ...]
     """Stride of each map: width and height of a cell, in pixels."""
     offset = 0.0
-    """Pixels from the centre of what a cell of the last map sees to the middle of the cell, right and down."""
+    """Pixels by which the middle of a cell of the last map lies right of and below the centre of what the cell sees."""
 
     def add_gate(self, gate: Callable[[int, int, int, bool], Gate], num_regions: int) -> None:
         """Put a gate into the encoder, made by ``gate(channels, num_regions, stride, pool)``."""
