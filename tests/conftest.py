@@ -102,3 +102,12 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., No
         assert main(args) == 0
 
     return run
+
+
+@pytest.fixture
+def quick_compilation() -> Iterator[None]:
+    """The processor's instruction sets are trusted: to try each one takes torch 20 seconds."""
+    from torch._inductor import config
+
+    with config.patch({"cpp.vec_isa_ok": True}):
+        yield

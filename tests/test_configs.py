@@ -168,17 +168,15 @@ def test_experiment(
     score_and_predict(command, Path(config).stem, "best" if assembled else "last", *data)
 
 
+@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_overlay(
-    overlay: str, command: Callable[..., None], faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_overlay(overlay: str, command: Callable[..., None], faces: Path, tmp_path: Path) -> None:
     small = small_overlay("avg.yaml", faces, tmp_path)
     configs, flags, root = ["avg.yaml", overlay, small], list[str](), faces / "celeba"
     if overlay == "overlays/multi_gpu.yaml":  # all of it that a machine without GPUs has
         flags = ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.sync_batchnorm=false"]
     if overlay == "overlays/fast.yaml":
         flags = ["--model.encoder=LNet", "--model.encoder.width=3"]  # few layers: each takes seconds to compile
-        monkeypatch.setattr("torch._inductor.config.cpp.vec_isa_ok", True)  # to try each instruction set takes 20 s
     if overlay == "overlays/lfwa.yaml":
         root = tmp_path / "lfwa"
         write_lfwa(root)

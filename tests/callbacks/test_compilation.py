@@ -72,9 +72,9 @@ class Validated(L.Callback):
         self.graphs.append(counters["stats"]["unique_graphs"])
 
 
-def test_training_is_compiled_and_the_same(faces: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("quick_compilation")
+def test_training_is_compiled_and_the_same(faces: Path) -> None:
     """Equal weights but for rounding, and names of weights as without; evaluation is not compiled."""
-    monkeypatch.setattr("torch._inductor.config.cpp.vec_isa_ok", True)  # to try each instruction set takes 20 s
     states, losses, graphs = [], [], []
     for callbacks in ([], [Compile()]):
         task, data = make(faces)
