@@ -2,6 +2,7 @@
 
 from facelightning.objectives.attributes import Attributes, BalancedAttributes, DecidedAttributes
 from facelightning.objectives.base import Batch, Objective, Output
+from facelightning.objectives.categories import Categories
 from facelightning.objectives.faces import Faces
 from facelightning.objectives.identities import Identities
 from facelightning.objectives.parsing import Parsing
@@ -10,6 +11,7 @@ __all__ = [
     "Attributes",
     "BalancedAttributes",
     "Batch",
+    "Categories",
     "DecidedAttributes",
     "Faces",
     "Identities",
