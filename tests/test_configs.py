@@ -190,10 +190,13 @@ def test_overlay(overlay: str, command: Callable[..., None], faces: Path, tmp_pa
 def test_recipe(
     recipe: Path, prepared: Callable[[str], None], command: Callable[..., None], faces: Path, tmp_path: Path
 ) -> None:
-    """It trains the configuration of its name, with its own settings where the overlay of the test has none."""
+    """It runs the configuration of its name, with its own settings where the overlay of the test has none."""
     config = recipe.name
     prepared(config)
     small = Path(small_overlay(config, faces, tmp_path))
+    if is_assembled(config):
+        command("test", "--config", config, f"--recipe={recipe.parent.name}", "--config", str(small))
+        return
     own = merged(*(content for _, content in chain(recipe)))["model"]["init_args"]
     overlay = yaml.safe_load(small.read_text())
     for key in overlay["model"]["init_args"].keys() & {"head"}:
