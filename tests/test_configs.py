@@ -102,6 +102,10 @@ def small_overlay(config: str, faces: Path, folder: Path) -> str:
     encoder = complete(config)["model"]["init_args"].get("encoder") or {}
     if encoder.get("class_path") == "LNet":
         overlay["model"] = {"init_args": {"encoder": {"init_args": {"width": 3}}, "head": {"init_args": {"width": 5}}}}
+    elif encoder.get("class_path") == "PANDA":
+        overlay["model"] = {
+            "init_args": {"encoder": {"init_args": {"width": 2}}, "image_input": {"init_args": {"size": 16}}}
+        }
     elif encoder.get("init_args", {}).get("weights"):
         overlay["model"] = {"init_args": {"encoder": {"init_args": {"weights": None}}}}  # nothing is downloaded
     if complete(config)["model"]["class_path"] in ("ANet", "IdentityNet"):
@@ -190,10 +194,13 @@ def test_overlay(overlay: str, command: Callable[..., None], faces: Path, tmp_pa
 def test_recipe(
     recipe: Path, prepared: Callable[[str], None], command: Callable[..., None], faces: Path, tmp_path: Path
 ) -> None:
-    """It trains the configuration of its name, with its own settings where the overlay of the test has none."""
+    """It runs the configuration of its name, with its own settings where the overlay of the test has none."""
     config = recipe.name
     prepared(config)
     small = Path(small_overlay(config, faces, tmp_path))
+    if is_assembled(config):
+        command("test", "--config", config, f"--recipe={recipe.parent.name}", "--config", str(small))
+        return
     own = merged(*(content for _, content in chain(recipe)))["model"]["init_args"]
     overlay = yaml.safe_load(small.read_text())
     for key in overlay["model"]["init_args"].keys() & {"head"}:

@@ -8,11 +8,14 @@ from facelightning.models.attributes import AttributeNetwork
 from facelightning.models.detectors import FrontalCascade, TableFinder, YuNet
 from facelightning.models.encoders import MaskedInput, PaperEncoder, TorchvisionEncoder
 from facelightning.models.ensemble import EnsembleNetwork
+from facelightning.models.facetracer import FaceTracer
 from facelightning.models.gating import SemanticGating, SymbioticAugmentation
 from facelightning.models.heads import DenseHead, LinearHead, LocalizationHead
 from facelightning.models.joint import JointNetwork
 from facelightning.models.lnet import LNet
+from facelightning.models.panda import PANDA
 from facelightning.models.parser import ParserRegions
+from facelightning.models.parts import PartCrops
 from facelightning.models.pooling import (
     AveragePooling,
     GridPooling,
@@ -21,12 +24,13 @@ from facelightning.models.pooling import (
     PyramidPooling,
     SemanticPooling,
 )
-from facelightning.models.regions import LandmarkBoxes
+from facelightning.models.regions import FaceParts, LandmarkBoxes
 from facelightning.models.segmentation import SegmentationNetwork
 
 __all__ = [
-    "ANetwork", "AttributeNetwork", "AveragePooling", "DenseHead", "EnsembleNetwork", "FrontalCascade", "GridPooling",
-    "JointNetwork", "LNet", "LandmarkBoxes", "LinearHead", "LocalizationHead", "LogSumExpPooling", "MaskedInput",
-    "MaximumPooling", "PaperEncoder", "ParserRegions", "PyramidPooling", "SegmentationNetwork", "SemanticGating",
-    "SemanticPooling", "SymbioticAugmentation", "TableFinder", "TorchvisionEncoder", "YuNet",
+    "PANDA", "ANetwork", "AttributeNetwork", "AveragePooling", "DenseHead", "EnsembleNetwork", "FaceParts",
+    "FaceTracer", "FrontalCascade", "GridPooling", "JointNetwork", "LNet", "LandmarkBoxes", "LinearHead",
+    "LocalizationHead", "LogSumExpPooling", "MaskedInput", "MaximumPooling", "PaperEncoder", "ParserRegions",
+    "PartCrops", "PyramidPooling", "SegmentationNetwork", "SemanticGating", "SemanticPooling",
+    "SymbioticAugmentation", "TableFinder", "TorchvisionEncoder", "YuNet",
 ]  # fmt: skip

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, max_pool2d
+from torch.nn.functional import avg_pool2d, max_pool2d, one_hot
 
 from facelightning.checkpoint import built_from, describe, restore_part
 from facelightning.facts import DataFacts
@@ -38,6 +38,36 @@ def pool_masks(masks: Tensor, parts: Sequence[int], factor: int) -> Tensor:
     parts = list(parts)
     pooled[:, parts] = max_pool2d(masks[:, parts], factor, ceil_mode=True)
     return pooled
+
+
+def spread_boxes(masks: Tensor) -> Tensor:
+    """The box with a mask's mean and variance along each axis; few stray pixels hardly move it.
+
+    Of a mask that fills a box it is that box; a mask of zeros has an empty one at the origin.
+
+    Shape:
+        - masks: ``(B, N, h, w)``, not negative.
+        - return: ``(B, N, 4)``: x0, y0, x1, y1 in cells; it may leave the map.
+
+    Example:
+        >>> masks = torch.zeros(1, 1, 8, 8)
+        >>> masks[..., 2:5, 1:7] = 1
+        >>> spread_boxes(masks)
+        tensor([[[1., 2., 7., 5.]]])
+    """
+    low, high = [], []
+    for axis in (2, 3):  # what is left: x, then y
+        profile = masks.sum(dim=axis)  # (B, N, cells)
+        mass = profile.sum(dim=2)
+        share = profile / mass.where(mass > 0, 1).unsqueeze(2)
+        places = torch.arange(profile.shape[2], device=masks.device) + 0.5
+        mean = (share * places).sum(dim=2)
+        variance = (share * (places - mean.unsqueeze(2)).square()).sum(dim=2)
+        # a box of side s has the variance s²/12; that of a cell, 1/12, is not in the sum over cells
+        half = (12 * variance + 1).sqrt() / 2 * (mass > 0)
+        low.append(mean - half)
+        high.append(mean + half)
+    return torch.stack(low + high, dim=2)
 
 
 class ParsedRegions:
@@ -78,6 +108,15 @@ class ParsedRegions:
         logits = self._predictions[index]
         masks = logits.to(torch.promote_types(logits.dtype, torch.float32)).softmax(dim=1)
         return masks if source == stride else pool_masks(masks, self._parts, stride // source)
+
+    @torch.no_grad()
+    def boxes(self) -> Tensor:
+        """The box of each class, ``(B, K, 4)``, from the classes at half size; see :func:`spread_boxes`."""
+        masks = self.at(2)
+        classes = one_hot(masks.argmax(dim=1), masks.shape[1]).movedim(-1, 1)
+        height, width = self._image_size
+        limits = masks.new_tensor([width, height, width, height])
+        return (2 * spread_boxes(classes.to(masks.dtype))).clamp(min=0).minimum(limits)
 
 
 class ParserRegions(Frozen, RegionSource):

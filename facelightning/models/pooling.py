@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
+from facelightning.errors import ConfigurationError
 from facelightning.models.regions import Regions, need_regions
 
 
@@ -138,13 +139,13 @@ class SemanticPooling(Pooling):
     """The mean feature within each region (SSP; Kalayeh et al., CVPR 2017, §3.1.2); a region of zero mass is absent.
 
     Raises:
-        ValueError: If features and masks differ in height or width; the message names both sizes.
+        ConfigurationError: If features and masks differ in height or width; the message names both sizes.
 
     Example:
         >>> from facelightning.models.regions import BoxRegions
-        >>> boxes = BoxRegions(torch.full((2, 5, 2), 50.0), (218, 178))
-        >>> SemanticPooling()(torch.rand(2, 8, 14, 12), boxes).vectors.shape
-        torch.Size([2, 16, 8])
+        >>> boxes = BoxRegions(torch.tensor([[[40.0, 40, 90, 60]]]), (218, 178))
+        >>> SemanticPooling()(torch.rand(1, 8, 14, 12), boxes).vectors.shape
+        torch.Size([1, 2, 8])
     """
 
     needs_regions = True
@@ -158,7 +159,9 @@ class SemanticPooling(Pooling):
         masks = regions.at(self.stride)
         if features.shape[-2:] != masks.shape[-2:]:
             sizes = [" × ".join(map(str, x.shape[-2:])) for x in (features, masks)]
-            raise ValueError(f"features ({sizes[0]}) and masks ({sizes[1]}) must have the same height and width")
+            raise ConfigurationError(
+                f"SemanticPooling: features ({sizes[0]}) and masks ({sizes[1]}) must have the same height and width"
+            )
         masks = masks.to(features.dtype)
         mass = masks.sum(dim=(2, 3)).unsqueeze(2)  # (B, N, 1)
         present = mass > 0

@@ -24,9 +24,11 @@ class AttributeNet(LearningTask):
 
     Args:
         width: Filters of the first layer; scales every layer of the paper's encoder.
-        encoder: The paper's if not given, or :class:`~facelightning.models.encoders.TorchvisionEncoder`.
-        image_input: The normalised image if not given, or :class:`~facelightning.models.encoders.MaskedInput`, which
-            adds the regions' masks as channels (the naive approach).
+        encoder: The paper's if not given, or :class:`~facelightning.models.encoders.TorchvisionEncoder`, or
+            :class:`~facelightning.models.panda.PANDA`.
+        image_input: The normalised image if not given; or :class:`~facelightning.models.encoders.MaskedInput`, which
+            adds the regions' masks as channels (the naive approach); or
+            :class:`~facelightning.models.parts.PartCrops`, which cuts the regions out (PANDA's).
         gate: Gate in the encoder: none, :class:`~facelightning.models.gating.SemanticGating` (SSG), or
             :class:`~facelightning.models.gating.SymbioticAugmentation`.
         pooling: Pooling of the last map: :class:`~facelightning.models.pooling.AveragePooling`,
@@ -35,7 +37,8 @@ class AttributeNet(LearningTask):
         head: :class:`~facelightning.models.heads.LinearHead`, or :class:`~facelightning.models.heads.LocalizationHead`;
             the latter with semantic pooling is SSP.
         regions: For the parts that need them: :class:`~facelightning.models.parser.ParserRegions` with the checkpoint
-            of a trained :class:`SegNet`, or :class:`~facelightning.models.regions.LandmarkBoxes`.
+            of a trained :class:`SegNet`, or :class:`~facelightning.models.regions.LandmarkBoxes`, or
+            :class:`~facelightning.models.regions.FaceParts`.
         weights: Checkpoint of an :class:`AttributeNet` with the same parts, to fine-tune. Its weights, including its
             parser's, replace all others.
         objective: What it learns: :class:`~facelightning.objectives.Attributes`, or

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from facelightning.errors import ConfigurationError
 from facelightning.facts import DataFacts
@@ -41,7 +41,8 @@ class CascadeNet(FaceTask):
             of the window. None if not given: they are fitted on boxes, which attribute tags do not give.
 
     Raises:
-        ConfigurationError: If there is neither a stage nor a detector, or both, or more than two stages.
+        ConfigurationError: If there is neither a stage nor a detector, or both, or more than two stages; if a number is
+            out of its range; if a stage needs regions, or the describer landmarks.
         CheckpointError: If a file is missing, broken, or of another task.
 
     Example:
@@ -80,6 +81,12 @@ class CascadeNet(FaceTask):
         found = [trained(stage, (AttributeNet,), "CascadeNet's stage", "lnet_o") for stage in stages]
         kinds = (ANet, AttributeNet, JointNet, SVMNet)
         described = trained(describer, kinds, "CascadeNet's describer", "avg") if describer else None
+        for _, task in found:
+            encoder = cast(AttributeNetwork, task.network).encoder
+            _refuse(encoder, "needs_regions", "CascadeNet's stage: {} needs regions, which a stage does not get")
+        if described:
+            found_faces = "CascadeNet's describer: {} needs landmarks, which a found face does not have"
+            _refuse(described[1].network, "needs_landmarks", found_faces)
         texts = {"stages": [text for text, _ in found], "describer": described and described[0], "detector": detector}
         rules = {"levels": levels, "least": least, "fraction": fraction, "search_size": search_size}
         super().__init__(texts | rules | {"head_margin": head_margin, "face_margin": face_margin, "rescale": rescale})
@@ -131,6 +138,13 @@ class CascadeNet(FaceTask):
 def _facts(task: FaceTask) -> DataFacts:
     assert task.facts is not None
     return task.facts
+
+
+def _refuse(network: nn.Module, need: str, reason: str) -> None:
+    """Refuse a network with a part that has the attribute ``need``; the reason names the part."""
+    for part in network.modules():
+        if getattr(part, need, False):
+            raise ConfigurationError(f"{reason.format(type(part).__name__)}: take a network without it")
 
 
 def _check(name: str, values: Sequence[float], low: float, high: float) -> None:

@@ -10,6 +10,7 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 from facelightning.errors import ConfigurationError, DivergenceError
 from facelightning.facts import DataFacts
 from facelightning.models.encoders import Encoder, Input
+from facelightning.models.regions import RegionSource
 from facelightning.models.svm import SVMNetwork
 from facelightning.objectives import Batch, DecidedAttributes, Objective
 from facelightning.tasks.anet import ANet
@@ -32,10 +33,13 @@ class SVMNet(FaceTask):
         network: Checkpoint of an :class:`ANet`, :class:`AttributeNet` or :class:`JointNet`; or a description from a
             checkpoint, for a network whose weights are loaded later.
         encoder: Takes the place of ``network``: features off the shelf, such as those of
-            :class:`~facelightning.models.encoders.TorchvisionEncoder` with pretrained weights.
+            :class:`~facelightning.models.encoders.TorchvisionEncoder` with pretrained weights, or hand-crafted ones:
+            :class:`~facelightning.models.facetracer.FaceTracer`.
+        image_input: For an encoder; see :class:`AttributeNet`.
+        regions: For an encoder or an image input that needs them.
 
     Raises:
-        ConfigurationError: If there is neither a network nor an encoder, or both.
+        ConfigurationError: If there is neither a network nor an encoder, or both; or parts of an encoder without one.
         CheckpointError: If the file is missing, broken, or of another task.
 
     Example:
@@ -48,20 +52,31 @@ class SVMNet(FaceTask):
     fitted_by_test = True
     network: SVMNetwork
 
-    def __init__(self, network: str | None = None, encoder: Callable[[Input], Encoder] | None = None) -> None:
+    def __init__(
+        self,
+        network: str | None = None,
+        encoder: Callable[[Input], Encoder] | None = None,
+        image_input: Callable[[int], Input] | None = None,
+        regions: Callable[[], RegionSource] | None = None,
+    ) -> None:
         if (network is None) == (encoder is None):
             raise ConfigurationError("SVMNet needs the checkpoint of a `network`, or an `encoder` in its place")
+        if network is not None and (image_input or regions):
+            raise ConfigurationError("SVMNet: image_input and regions belong to an `encoder`; a `network` has its own")
         found = None if network is None else trained(network, (ANet, AttributeNet, JointNet), "SVMNet's network", "avg")
-        super().__init__({"network": found and found[0], "encoder": encoder})
-        self._parts = (found and found[1], encoder)  # in a tuple: of the network alone
-        if found is not None and found[1].facts is not None:
-            self.build(found[1].facts)
+        parts = {"encoder": encoder, "image_input": image_input, "regions": regions}
+        super().__init__({"network": found and found[0], **parts})
+        task = found[1] if found else AttributeNet(encoder=encoder, image_input=image_input, regions=regions)
+        self._parts = (task,)  # in a tuple: of the network alone
+        if task.facts is not None:
+            self.build(task.facts)
 
     def make(self, facts: DataFacts) -> tuple[SVMNetwork, list[Objective]]:
         """The frozen network with an SVM for each attribute, and the attributes."""
-        task, encoder = self._parts
-        if task is None:
-            task = AttributeNet(encoder=encoder).build(facts)
+        (task,) = self._parts
+        if task.facts is None:
+            task.build(facts)
+            self.settings["regions"] = task.settings["regions"]  # a parser's file is not needed again
         assert facts.attributes is not None
         network = SVMNetwork(task.network, task.predict_batch, facts.image_size, len(facts.attributes))
         return network, [DecidedAttributes(facts.attributes)]

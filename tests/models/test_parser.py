@@ -14,7 +14,7 @@ from facelightning.errors import CheckpointError
 from facelightning.facts import DataFacts
 from facelightning.labels import HELEN7, HELEN11, LabelSpace
 from facelightning.models.encoders import TorchvisionEncoder
-from facelightning.models.parser import ParsedRegions, ParserRegions, pool_masks
+from facelightning.models.parser import ParsedRegions, ParserRegions, pool_masks, spread_boxes
 from facelightning.models.segmentation import Decoder, SegmentationNetwork
 from tests.models.conftest import SIZE, make_parser, settle
 
@@ -265,3 +265,54 @@ class TestCheckpoint:
         self.write(path, network, width=3)
         with pytest.raises(CheckpointError, match=r"parser\.ckpt do not fit"):
             ParserRegions(str(path))
+
+
+class TestSpreadBoxes:
+    @pytest.mark.parametrize("box", [(0, 0, 32, 24), (5, 7, 6, 8), (3, 10, 31, 12), (31, 0, 32, 24)])
+    def test_what_fills_a_box_has_that_box(self, box: tuple[int, int, int, int]) -> None:
+        x0, y0, x1, y1 = box
+        masks = torch.zeros(2, 3, 24, 32)
+        masks[1, 2, y0:y1, x0:x1] = 0.3  # whatever the value
+        found = spread_boxes(masks)
+        torch.testing.assert_close(found[1, 2], torch.tensor(box).float(), rtol=0, atol=1e-4)
+        assert found.flatten(0, 1)[:-1].eq(0).all()  # the other masks are empty
+
+    def test_mean_and_variance_are_those_of_the_pixels(self) -> None:
+        """Of any mask: against the list of its points, many in each cell."""
+        weights = torch.randint(3, (5, 6), generator=torch.Generator().manual_seed(0))
+        fine = (torch.arange(50).double() + 0.5) / 50
+        xs = torch.cat([(x + fine).repeat(int(weights[:, x].sum())) for x in range(6)])
+        ys = torch.cat([(y + fine).repeat(int(weights[y].sum())) for y in range(5)])
+        half = [(3 * points.var(correction=0)).sqrt() for points in (xs, ys)]
+        expected = [xs.mean() - half[0], ys.mean() - half[1], xs.mean() + half[0], ys.mean() + half[1]]
+        found = spread_boxes(weights.double()[None, None])[0, 0]
+        torch.testing.assert_close(found, torch.stack(expected), rtol=0, atol=1e-3)
+
+    def test_a_stray_pixel_hardly_moves_it(self) -> None:
+        masks = torch.zeros(1, 1, 100, 100)
+        masks[..., 60:80, 50:90] = 1
+        clean = spread_boxes(masks)
+        masks[..., 0, 0] = 1
+        assert (spread_boxes(masks) - clean).abs().max() < 3
+
+
+def test_boxes_of_parsed_regions_are_those_of_its_classes() -> None:
+    """At half size, in pixels of the image, within it; a class that is nowhere has an empty one."""
+    parser, images = make_parser(), torch.rand(2, 3, *SIZE)
+    regions = parser(images)
+    boxes, classes = regions.boxes(), regions.at(2).argmax(dim=1)
+    assert boxes.shape == (2, 7, 4)
+    for number, image in enumerate(classes):
+        for region in range(7):
+            rows, columns = (image == region).nonzero().unbind(1)
+            if not len(rows):
+                assert boxes[number, region].eq(0).all()
+                continue
+            expected = []
+            for sign in (-1, 1):
+                for places, side in ((columns, SIZE[1]), (rows, SIZE[0])):
+                    points = 2 * places.double() + 1
+                    half = (3 * points.var(correction=0) + 1).sqrt()
+                    expected.append(float((points.mean() + sign * half).clamp(0, side)))
+            assert boxes[number, region].tolist() == pytest.approx(expected, abs=1e-3)
+    assert len(classes.unique()) >= 3  # not all nowhere

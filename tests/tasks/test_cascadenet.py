@@ -19,11 +19,16 @@ from facelightning.errors import CheckpointError, ConfigurationError, DataNotFou
 from facelightning.facts import DataFacts
 from facelightning.labels import ATTRIBUTES
 from facelightning.models.detectors import FrontalCascade, TableFinder
+from facelightning.models.facetracer import FaceTracer
 from facelightning.models.finding import Finder, FoundFaces
 from facelightning.models.heads import LinearHead
 from facelightning.models.lnet import LNet
-from facelightning.models.pooling import LogSumExpPooling
-from facelightning.tasks import AttributeNet, CascadeNet, SegNet, load_model
+from facelightning.models.panda import PANDA
+from facelightning.models.parser import ParserRegions
+from facelightning.models.parts import PartCrops
+from facelightning.models.pooling import LogSumExpPooling, SemanticPooling
+from facelightning.models.regions import FaceParts, LandmarkBoxes
+from facelightning.tasks import AttributeNet, CascadeNet, FaceTask, SegNet, SVMNet, load_model
 from tests.models.conftest import settle
 from tests.tasks.tiny import FACTS, QUIET, assert_equal, save, save_again
 
@@ -148,6 +153,40 @@ def test_what_is_no_cascade_is_refused(parts: dict[str, Path], tmp_path: Path) -
         CascadeNet([str(parser)])
     with pytest.raises(CheckpointError, match=r"CascadeNet's describer: .*; train one with: .*avg\.yaml"):
         CascadeNet([stage], str(parser))
+
+
+CROPS: Any = {"image_input": partial(PartCrops, size=16)}
+
+
+def describer(kind: str, regions: Any) -> FaceTask:
+    if kind == "bbox":
+        return AttributeNet(width=2, pooling=SemanticPooling, regions=regions).build(FACTS)
+    if kind == "panda":
+        return AttributeNet(encoder=partial(PANDA, width=2), regions=regions, **CROPS).build(FACTS)
+    task = SVMNet(encoder=FaceTracer, regions=regions, **CROPS).build(FACTS)
+    task.network.svms.coefficients += 1  # as if fitted
+    return task
+
+
+@pytest.mark.parametrize("kind", ["bbox", "panda", "facetracer"])
+def test_a_describer_that_needs_landmarks_is_refused(kind: str, parts: dict[str, Path], tmp_path: Path) -> None:
+    """When the cascade is made, before any image; with a parser's regions, the same network is taken."""
+    regions = LandmarkBoxes if kind == "bbox" else FaceParts
+    stages, path = [str(parts["lnet_o"])], tmp_path / "describer.ckpt"
+    save_again(describer(kind, regions), path)
+    message = f"CascadeNet's describer: {regions.__name__} needs landmarks, which a found face does not have"
+    with pytest.raises(ConfigurationError, match=message):
+        CascadeNet(stages, str(path))
+    parser = save(SegNet(width=2).build(FACTS), tmp_path / "parser.ckpt")
+    save_again(describer(kind, partial(ParserRegions, str(parser))), path)
+    parser.unlink()
+    assert CascadeNet(stages, str(path))(IMAGES)["attributes"].shape == (3, 40)
+
+
+def test_a_stage_that_needs_regions_is_refused(parts: dict[str, Path], tmp_path: Path) -> None:
+    stage = save_again(describer("panda", FaceParts), tmp_path / "panda.ckpt")
+    with pytest.raises(ConfigurationError, match="CascadeNet's stage: PartCrops needs regions, which a stage does not"):
+        CascadeNet([str(stage)])
 
 
 @pytest.mark.parametrize(

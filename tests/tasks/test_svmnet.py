@@ -16,7 +16,10 @@ from facelightning.errors import CheckpointError, ConfigurationError, Divergence
 from facelightning.facts import DataFacts
 from facelightning.labels import HELEN7
 from facelightning.metrics import average_precision
+from facelightning.models.facetracer import FaceTracer
 from facelightning.models.parser import ParserRegions
+from facelightning.models.parts import PartCrops
+from facelightning.models.regions import FaceParts
 from facelightning.models.segmentation import Decoder
 from facelightning.models.svm_fitting import fit_svms
 from facelightning.objectives import DecidedAttributes
@@ -187,6 +190,24 @@ def test_an_encoder_off_the_shelf(tmp_path: Path) -> None:
     assert (data.read, str(loaded.results)) == (1, str(task.results))
 
 
+@pytest.mark.parametrize("regions", ["landmarks", "parser"])
+def test_hand_crafted_features(regions: str, parser: Path, tmp_path: Path) -> None:
+    """Of parts around landmarks, or in a parser's regions; the parser travels in the file."""
+    source = FaceParts if regions == "landmarks" else partial(ParserRegions, checkpoint=str(parser))
+    facts = DataFacts((HEIGHT, WIDTH), attributes=NAMES)
+    task = SVMNet(encoder=FaceTracer, image_input=partial(PartCrops, size=8), regions=source)
+    make_trainer().test(task, datamodule=Splits(facts), verbose=False)
+    parser.unlink()
+    path = write(task, tmp_path / "svm.ckpt")
+    SVMNet.check_shapes(Checkpoint.read(path))  # without an image
+    assert_equal(predictions(load_model(path)), predictions(task))
+    batch = next(iter(loader(Splits().images(23), 23)))
+    features = task.network.features(batch["image"], batch["landmarks"])
+    assert features.shape == (23, 348 * (11 if regions == "landmarks" else 7))
+    expected = fit_svms(features, batch["attributes"])
+    torch.testing.assert_close(task.network.svms.coefficients, expected.coefficients, rtol=1e-3, atol=1e-5)
+
+
 def test_nothing_but_the_svms_has_changed(network: str) -> None:
     task = SVMNet(network)
     before = {name: value.clone() for name, value in task.network.network.state_dict().items()}
@@ -231,6 +252,12 @@ def test_gradients_pass_through_fitted_svms(fitted: SVMNet) -> None:
 def test_needs_a_network_or_an_encoder(arguments: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match="SVMNet needs the checkpoint of a `network`, or an `encoder`"):
         SVMNet(**arguments)
+
+
+def test_a_network_has_its_own_parts(network: str) -> None:
+    for part in ({"regions": FaceParts}, {"image_input": PartCrops}):
+        with pytest.raises(ConfigurationError, match="image_input and regions belong to an `encoder`"):
+            SVMNet(network, **part)  # type: ignore[arg-type]
 
 
 def test_refuses_other_tasks(parser: Path) -> None:
