@@ -75,8 +75,8 @@ def read_lfwa(root: str | Path | None) -> dict[Split, AttributeDataset]:
         warn(f"LFWA in {root}: {len(absent)} images (such as {quoted(absent[0])}) are not in {folder}; left out")
     _, identities = np.unique(persons, return_inverse=True)
     entries = AttributeDataset(folder, np.array(files), attributes, None, identities.astype(np.int64))
-    there = entries.names != ""
-    return {split: entries.select((splits == split) & there) for split in SPLITS} | {"all": entries.select(there)}
+    everything = entries.select((splits != "") & (entries.names != ""))
+    return {split: entries.select((splits == split) & (entries.names != "")) for split in SPLITS} | {"all": everything}
 
 
 def _find_images(root: Path, names: list[str]) -> tuple[Path, list[str]]:

@@ -152,7 +152,8 @@ def _records(table: Table, runs: Sequence[Run], resamples: int) -> Iterator[dict
             "finished": [run.finished() for run in mine],
             "attribution": [run.attribution() for run in mine],
         }
-        both = [run for run in mine if run.seed in baseline and row.name != table.baseline]
+        others = {} if row.name == table.baseline else baseline
+        both = [run for run in mine if run.seed in others and row.data == others[run.seed].row.data]
         if row.predicts == "attributes" and both:
             test = _test_split(next(iter(baseline.values())).files.config)
             pairs = [(_predictions(run, test), _predictions(baseline[run.seed], test)) for run in both]
