@@ -18,7 +18,7 @@ COMMANDS = {
     "predict": "write attributes and parsing of images",
 }
 OWN = {
-    "reproduce": ("reproduce", "train the rows of the paper's tables and print them beside the published numbers"),
+    "reproduce": ("reproduce", "train the rows of the papers' tables and print them beside the published numbers"),
     "visualize": ("commands.visualize", "draw the paper's Figures 3, 4 and 5 for a checkpoint"),
     "attribution": ("commands.attribution", "measure on drawn faces whether a model looks in the right place"),
 }

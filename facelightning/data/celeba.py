@@ -36,7 +36,7 @@ class CelebA(AttributeDataset):
 
     Args:
         root: The folder of the data set; never written to.
-        split: ``train``, ``val`` or ``test``.
+        split: ``train``, ``val``, ``test`` or ``all``.
         images: The pre-cropped images (``aligned``) or the original ones (``wild``).
 
     Raises:
@@ -56,7 +56,7 @@ class CelebA(AttributeDataset):
 
 
 def read_celeba(root: str | Path | None, images: Crop = "aligned") -> dict[Split, AttributeDataset]:
-    """All splits of :class:`CelebA`, its annotation files joined by the images' names.
+    """The splits of :class:`CelebA`, its annotation files joined by the images' names.
 
     Images missing from the attributes, the partition or the image folder are left out, with one warning.
     """
@@ -101,7 +101,7 @@ def read_celeba(root: str | Path | None, images: Crop = "aligned") -> dict[Split
         crossing = pairs.shape[1] - len(np.unique(pairs[0]))
         if crossing:
             warn(f"{partition_path} puts images of the same identity into several splits, {crossing} times")
-    return {split: everything.select(splits == number) for number, split in enumerate(SPLITS)}
+    return {split: everything.select(splits == number) for number, split in enumerate(SPLITS)} | {"all": everything}
 
 
 def read_attributes(path: Path) -> tuple[list[str], npt.NDArray[np.uint8]]:

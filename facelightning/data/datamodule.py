@@ -80,6 +80,9 @@ def _single_threaded(worker: int) -> None:
 class FaceDataModule(Loading, L.LightningDataModule):
     """Base of the data modules of one data set: a subclass defines how to read a split, and its facts."""
 
+    predicted: Split = "test"
+    """The split that is predicted."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
         L.LightningDataModule.__init__(self)  # super() would call the dataclass constructor, which resets the options
@@ -111,8 +114,8 @@ class FaceDataModule(Loading, L.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Open what the stage needs, so that a missing file is reported before anything runs."""
-        splits: dict[str, tuple[Split, ...]] = {"fit": ("train", "val"), "validate": ("val",)}
-        for split in splits.get(stage, ("test",)):
+        splits: dict[str, tuple[Split, ...]] = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
+        for split in splits.get(stage, (self.predicted,)):
             self.dataset(split)
 
     def train_dataloader(self) -> ResumableLoader:
@@ -134,10 +137,10 @@ class FaceDataModule(Loading, L.LightningDataModule):
         return self._evaluation_loader("test")
 
     def predict_dataloader(self) -> PredictionLoader:
-        """The same, but goes on where an image cannot be read."""
-        dataset = self.dataset("test")
+        """Likewise what is predicted; it goes on where an image cannot be read."""
+        dataset = self.dataset(self.predicted)
         readable = Readable(dataset, dataset.records.names)
-        return PredictionLoader(readable, sampler=self._sampler("test"), collate_fn=apart, **self._loading())
+        return PredictionLoader(readable, sampler=self._sampler(self.predicted), collate_fn=apart, **self._loading())
 
     def _evaluation_loader(self, split: Split) -> DataLoader[Sample]:
         return DataLoader(self.dataset(split), sampler=self._sampler(split), **self._loading())
@@ -173,10 +176,12 @@ class AttributeDataModule(FaceDataModule):
         images_per_identity: More than 1 for losses that compare images of one identity: a training batch then holds so
             many images of each of its identities, and identities with fewer images are left out.
         crop: A cut around each face; the whole images if not given.
+        predicted: The images that are predicted: those of the test split, or ``all``.
     """
 
     images_per_identity: int = 1
     crop: FaceCrop | None = None
+    predicted: Literal["test", "all"] = "test"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -277,6 +282,7 @@ class HelenDataModule(FaceDataModule):
 
     def records(self, split: Split) -> Helen:
         """One split of the data set."""
+        assert split != "all"
         return Helen(self.root, split, self.label_space)
 
     @property

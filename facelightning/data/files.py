@@ -16,7 +16,8 @@ from torch import distributed
 from facelightning.data.decoding import MAX_PIXELS, decode, fault, promised_size
 from facelightning.errors import DataFormatError, DataNotFoundError, ending, quoted, reading
 
-Split = Literal["train", "val", "test"]
+Split = Literal["train", "val", "test", "all"]
+"""A part of a data set; data sets with attributes also have all their images as one."""
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 

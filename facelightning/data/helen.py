@@ -120,7 +120,10 @@ class Helen(Dataset[Record]):
     """
 
     def __init__(
-        self, root: str | Path | None, split: Split = "train", label_space: Literal["helen7", "helen11"] = "helen7"
+        self,
+        root: str | Path | None,
+        split: Literal["train", "val", "test"] = "train",
+        label_space: Literal["helen7", "helen11"] = "helen7",
     ) -> None:
         self.root = existing_root(root, "Helen", "images, labels, exemplars.txt, tuning.txt and testing.txt")
         self.label_space = label_space

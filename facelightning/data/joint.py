@@ -86,6 +86,7 @@ class SyntheticDataModule(Loading, JointDataModule):
         masks: How many other faces with masks to draw for each split.
         drawing_seed: Another seed draws other identities; needs another ``root``.
         mask_batch_size: Faces with masks per step and process; a few suffice, because every pixel has a label.
+        faces_per_identity: How many faces of each identity to draw.
     """
 
     root: str = "data/synthetic"
@@ -94,6 +95,7 @@ class SyntheticDataModule(Loading, JointDataModule):
     masks: tuple[int, int, int] = (400, 100, 100)
     drawing_seed: int = 0
     mask_batch_size: int = 8
+    faces_per_identity: int = 4
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -104,4 +106,5 @@ class SyntheticDataModule(Loading, JointDataModule):
 
     def prepare_data(self) -> None:
         """Draw the faces, unless they exist already."""
-        write_synthetic(Path(self.root).expanduser(), self.faces, self.masks, self.drawing_seed)
+        root = Path(self.root).expanduser()
+        write_synthetic(root, self.faces, self.masks, self.drawing_seed, self.faces_per_identity)

@@ -46,7 +46,7 @@ class LFWA(AttributeDataset):
 
     Args:
         root: The folder of the two files and of the images, or of a folder ``lfw`` with the images; never written to.
-        split: ``train``, ``val`` or ``test``.
+        split: ``train``, ``val``, ``test`` or ``all``.
 
     Raises:
         DataNotFoundError: If an annotation file is missing, or all images are.
@@ -58,7 +58,7 @@ class LFWA(AttributeDataset):
 
 
 def read_lfwa(root: str | Path | None) -> dict[Split, AttributeDataset]:
-    """All splits of :class:`LFWA`; entries without an image are left out, with a warning."""
+    """The splits of :class:`LFWA`; entries without an image are left out, with a warning."""
     root = existing_root(root, "LFWA", f"{LABELS}, {INDICES} and lfw")
     with reading(root):
         names, attributes = _read_labels(root / LABELS)
@@ -74,8 +74,9 @@ def read_lfwa(root: str | Path | None) -> dict[Split, AttributeDataset]:
     if absent:
         warn(f"LFWA in {root}: {len(absent)} images (such as {quoted(absent[0])}) are not in {folder}; left out")
     _, identities = np.unique(persons, return_inverse=True)
-    everything = AttributeDataset(folder, np.array(files), attributes, None, identities.astype(np.int64))
-    return {split: everything.select((splits == split) & (everything.names != "")) for split in SPLITS}
+    entries = AttributeDataset(folder, np.array(files), attributes, None, identities.astype(np.int64))
+    everything = entries.select((splits != "") & (entries.names != ""))
+    return {split: entries.select((splits == split) & (entries.names != "")) for split in SPLITS} | {"all": everything}
 
 
 def _find_images(root: Path, names: list[str]) -> tuple[Path, list[str]]:

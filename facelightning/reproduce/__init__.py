@@ -1,4 +1,4 @@
-"""``facelightning reproduce``: the paper's tables, published numbers beside ours."""
+"""``facelightning reproduce``: the papers' tables, published numbers beside ours."""
 
 from facelightning.reproduce.command import main, reproduce
 

@@ -20,8 +20,7 @@ from facelightning.errors import ConfigurationError, DataNotFoundError, Faceligh
 from facelightning.labels import ATTRIBUTES
 from facelightning.reproduce.plan import Plan, Run, check_settings
 from facelightning.reproduce.scheduler import alone, train_all
-from facelightning.reproduce.tables import Table, duration, read_tables, write_tables
-from facelightning.runs import RunFolder
+from facelightning.reproduce.tables import MOST_COLUMNS, Table, duration, printed, read_tables, write_tables
 from facelightning.statistics import bootstrap_differences
 
 
@@ -29,6 +28,7 @@ def reproduce(
     celeba: str | None = None,
     helen: str | None = None,
     lfwa: str | None = None,
+    wild: str | None = None,
     rows: list[str] | None = None,
     seeds: list[int] | None = None,
     recipe: str | None = None,
@@ -38,7 +38,9 @@ def reproduce(
     attribution: bool = False,
     dry_run: bool = False,
 ) -> None:
-    """Train the missing rows of Kalayeh et al. (CVPR 2017), Tables 2 to 4, and print published and own scores.
+    """Train the missing rows of the papers' tables, and print published and own scores.
+
+    The tables are those of Kalayeh et al. (CVPR 2017), 2 to 4, and of Liu et al. (ICCV 2015), 1.
 
     After an interruption the same command resumes; a run is finished once it is trained, tested and has predicted.
     Several processes on one machine, started with the same arguments, share the runs.
@@ -47,6 +49,7 @@ def reproduce(
         celeba: Folder of CelebA.
         helen: Folder of Helen.
         lfwa: Folder of LFWA.
+        wild: Folder of CelebA with the original images.
         rows: Names of rows; if not given, all that the given data allows. The rows that a row starts from are added.
         seeds: Each row is trained once per seed; seed 0 if not given.
         recipe: Recipe for size, optimiser and length of every training, such as small; the paper's if not given.
@@ -59,7 +62,7 @@ def reproduce(
         dry_run: Only list the rows, what they need, their progress, and the time per run: measured here, or with the
             recipe. Needs no data.
     """
-    given = {"celeba": celeba, "helen": helen, "lfwa": lfwa}
+    given = {"celeba": celeba, "helen": helen, "lfwa": lfwa, "wild": wild}
     roots = {name: str(Path(root).expanduser().resolve()) for name, root in given.items() if root is not None}
     for name, root in roots.items():
         if not Path(root).is_dir():
@@ -130,7 +133,8 @@ def _overview(plan: Plan) -> str:
 
 
 def _numbers(scores: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {value:.2f}" for name, value in scores.items())
+    words = [f"{name} {printed(value)}" for name, value in scores.items()]
+    return ", ".join(words) if len(words) <= MOST_COLUMNS else f"{words[0]} and {len(words) - 1} more"
 
 
 def _records(table: Table, runs: Sequence[Run], resamples: int) -> Iterator[dict[str, Any]]:
@@ -148,7 +152,8 @@ def _records(table: Table, runs: Sequence[Run], resamples: int) -> Iterator[dict
             "finished": [run.finished() for run in mine],
             "attribution": [run.attribution() for run in mine],
         }
-        both = [run for run in mine if run.seed in baseline and row.name != table.baseline]
+        others = {} if row.name == table.baseline else baseline
+        both = [run for run in mine if run.seed in others and row.data == others[run.seed].row.data]
         if row.predicts == "attributes" and both:
             test = _test_split(next(iter(baseline.values())).files.config)
             pairs = [(_predictions(run, test), _predictions(baseline[run.seed], test)) for run in both]
@@ -158,7 +163,11 @@ def _records(table: Table, runs: Sequence[Run], resamples: int) -> Iterator[dict
 
 
 def _score(run: Run, part: str, column: str) -> float | None:
+    """A score of all, the IoU of a class, or the accuracy of an attribute, in percent; ``None`` if there is none."""
     scores = run.results()[part]
+    if "per_attribute" in scores and column not in scores:
+        error: float = scores["error"] if column == "mean_accuracy" else scores["per_attribute"][column]["error"]
+        return 100 - error
     value: float | None = scores[column] if column in scores else scores["iou"].get(column)
     return value
 
@@ -176,7 +185,7 @@ def _test_split(config: Path) -> AttributeDataset:
 
 def _predictions(run: Run, test: AttributeDataset) -> npt.NDArray[np.float64]:
     """The probabilities ``(n, A)`` of the test images."""
-    with (RunFolder(run.folder / "test").predictions / "attributes.csv").open(newline="", encoding="utf-8") as file:
+    with run.predictions.open(newline="", encoding="utf-8") as file:
         rows = {row[0]: row[1:] for row in csv.reader(file)}
     assert rows["name"] == list(ATTRIBUTES)
     return np.array([rows[name] for name in test.names], dtype=np.float64)

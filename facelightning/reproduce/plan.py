@@ -52,6 +52,11 @@ class Run:
         return self.files.path
 
     @property
+    def predictions(self) -> Path:
+        """The table of its predictions."""
+        return RunFolder(self.folder / "test").predictions / f"{self.row.predicts}.csv"
+
+    @property
     def state(self) -> str:
         """Its progress, in words."""
         return "finished" if self.finished() else "to be continued" if self.files.last.is_file() else "to be trained"
@@ -104,6 +109,7 @@ class Plan:
         self._computing = _options("trainer", {key: trainer[key] for key in COMPUTING if key in trainer})
         self._minutes = read_config(recipe_folder(recipe) / "minutes.yaml") if recipe else {}
         self.rows = {row.name: row for table in read_tables() for row in table.rows if row.name}
+        self._in_full = {name for row in self.rows.values() for name in row.data_from.values()}
         self.runs: dict[tuple[str, int], Run] = {}
 
     def obstacle(self, name: str) -> str | None:
@@ -129,7 +135,9 @@ class Plan:
         for key, value in row.starts_from.items():
             paths = [str(parents[parent].files.best) for parent in listed(value)]
             model[key] = paths[0] if isinstance(value, str) else paths
-        data = _options("data", {key: self.roots.get(root, root) for key, root in row.data.items()})
+        given = {key: self.roots.get(root, root) for key, root in row.data.items()}
+        given |= {key: str(parents[parent].predictions) for key, parent in row.data_from.items()}
+        data = _options("data", given)
         logger = {"save_dir": str(self.folder), "name": name, "version": files.path.name}
         configs = [*self._configs(row), *([] if row.assembled else self.overlays)]
         recipe = None if row.assembled else self._recipe(row)
@@ -138,6 +146,7 @@ class Plan:
         command += [*self._seen, *self._computing] if row.assembled else ["--test_after_fit=true"]
         command += [*data, *_options("model", model), *_options("trainer.logger", logger), f"--seed_everything={seed}"]
         prediction = ["predict", f"--ckpt_path={files.best}", *data, *self._computing]
+        prediction += ["--data.predicted=all"] if name in self._in_full else []
         prediction += _options("trainer.logger", {**logger, "version": f"{files.path.name}/test"})
         every = [file for path in (*configs, *filter(None, [recipe])) for file, _ in chain(path)]
         return Run(row, seed, files, [*parents.values()], every, command, prediction, self._minutes.get(name))

@@ -19,6 +19,9 @@ ATTRIBUTION = {
 }
 """Scores of :func:`facelightning.commands.attribution.attribution_scores`, and their column titles."""
 
+MOST_COLUMNS = 10
+"""A table with more columns is printed transposed."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -30,6 +33,7 @@ class Row:
     predicts: str | None
     name: str | None = None
     starts_from: Mapping[str, str | list[str]] = field(default_factory=dict)
+    data_from: Mapping[str, str] = field(default_factory=dict)
     flags: Mapping[str, Any] = field(default_factory=dict)
     assembled: bool = False
     published: Mapping[str, float] = field(default_factory=dict)
@@ -38,7 +42,8 @@ class Row:
     @property
     def parents(self) -> list[str]:
         """The rows that must be trained first."""
-        return [name for value in self.starts_from.values() for name in listed(value)]
+        values = (*self.starts_from.values(), *self.data_from.values())
+        return list(dict.fromkeys(name for value in values for name in listed(value)))
 
 
 @dataclass(frozen=True)
@@ -62,14 +67,22 @@ def listed(value: str | list[str]) -> list[str]:
 
 def read_tables() -> list[Table]:
     """The tables of every paper."""
-    tables = []
-    for path in sorted(Path(__file__).parent.glob("published/*.yaml")):
-        for table in yaml.safe_load(path.read_text("utf-8")):
-            rows = [{"data": table["data"], "predicts": table["part"], **row} for row in table["rows"]]
-            for row in rows:
-                row["config"] = listed(row.get("config", row.get("name", [])))
-            tables.append(Table(**{**table, "rows": [Row(**row) for row in rows]}))
-    return tables
+    paths = sorted(Path(__file__).parent.glob("published/*.yaml"))
+    return [_table(content) for path in paths for content in yaml.safe_load(path.read_text("utf-8"))]
+
+
+def _table(content: Mapping[str, Any]) -> Table:
+    """A table as its file describes it."""
+    columns, rows = content["columns"], []
+    if isinstance(columns, list):
+        columns = {name: name.replace("_", " ") for name in columns}
+    for given in content["rows"]:
+        row = {"data": content["data"], "predicts": content["part"], **given}
+        row["config"] = listed(row.get("config", row.get("name", [])))
+        if isinstance(published := row.get("published"), list):
+            row["published"] = dict(zip(columns, published, strict=True))
+        rows.append(Row(**row))
+    return Table(**{**content, "columns": columns, "rows": rows})
 
 
 def write_tables(folder: Path, records: Sequence[Mapping[str, Any]]) -> str:
@@ -109,21 +122,40 @@ def duration(seconds: float) -> str:
 
 
 def _markdown(table: Table, records: Sequence[Mapping[str, Any]]) -> str:
-    """A table as Markdown: published | ours, with differences where there are any."""
-    titles = table.columns.values()
+    """A table as Markdown: published | ours, with differences where there are any; transposed if it is wide."""
+    titles = list(table.columns.values())
+    published = [[_published(record, column) for column in table.columns] for record in records]
+    ours = [[_spread(record["ours"][column]) for column in table.columns] for record in records]
+    more, *others = _others(records)
+    cells = list(zip([record["row"] for record in records], published, ours, others, strict=True))
+    if len(titles) <= MOST_COLUMNS:
+        lines = [["", *(f"{title}: {whose}" for whose in ("published", "ours") for title in titles), *more]]
+        lines += [[name, *theirs, *mine, *other] for name, theirs, mine, other in cells]
+    else:
+        columns = [["", *titles, *more]]
+        for name, theirs, mine, other in cells:
+            both = {"published": [*theirs, *("" for _ in more)], "ours": [*mine, *other]}
+            columns += [[f"{name}: {whose}", *column] for whose, column in both.items() if any(column)]
+        lines = [list(line) for line in zip(*columns, strict=True)]
+    head, *body = map(_line, lines)
+    text = [f"**{table.title}** (published: {table.source})", "", head, _line(["---"] * len(lines[0])), *body]
+    seeds = sorted({seed for record in records for seed in record["seeds"]})
+    text += ["", f"Ours: mean ± standard deviation over seeds {', '.join(map(str, seeds))}, of finished runs."]
+    if any("difference" in record for record in records):
+        baseline = next(row.title for row in table.rows if row.name == table.baseline)
+        text.append(f"Δ: to {baseline}, with a bootstrap interval over the test's identities, not over trainings.")
+    text.append("Time: from start to end, perhaps beside other runs. Memory: of the main process, without a GPU's.")
+    return "\n".join(text)
+
+
+def _others(records: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """What stands beside the scores: the titles, and the cells of each record."""
     with_differences = any("difference" in record for record in records)
     measured = any(any(record["attribution"]) for record in records)
-    head = ["", *(f"{title}: published" for title in titles), *(f"{title}: ours" for title in titles)]
-    head += ["Δ error [95 %]", "Δ mean AP [95 %]"] if with_differences else []
-    head += [*(ATTRIBUTION.values() if measured else ()), "time", "memory"]
-    lines = [f"**{table.title}** (published: {table.source})", "", _line(head), _line(["---"] * len(head))]
+    titles = ["Δ error [95 %]", "Δ mean AP [95 %]"] if with_differences else []
+    lines = [[*titles, *(ATTRIBUTION.values() if measured else ()), "time", "memory"]]
     for record in records:
-        cells = [record["row"]]
-        for column in table.columns:
-            original = record["original"].get(column)
-            published = _number(record["published"].get(column))
-            cells.append(f"{published} ({original:.2f})".strip() if original is not None else published)
-        cells += [_spread(record["ours"][column]) for column in table.columns]
+        cells = []
         if with_differences:
             cells += [_interval(record.get("difference", {}).get(name)) for name in ("error", "mean_ap")]
         if measured:
@@ -132,27 +164,34 @@ def _markdown(table: Table, records: Sequence[Mapping[str, Any]]) -> str:
         whole = [finished["seconds"] for finished in record["finished"] if finished["attempts"] == 1]
         cells.append(duration(mean(whole)) if whole else "")
         cells.append(f"{max(f['peak_memory_mib'] for f in record['finished']):.0f} MiB" if record["finished"] else "")
-        lines.append(_line(cells))
-    seeds = sorted({seed for record in records for seed in record["seeds"]})
-    lines += ["", f"Ours: mean ± standard deviation over seeds {', '.join(map(str, seeds))}, of finished runs."]
-    if with_differences:
-        lines.append("Δ: to the baseline, with a bootstrap interval over the test's identities, not over trainings.")
-    lines.append("Time: from start to end, perhaps beside other runs. Memory: of the main process, without a GPU's.")
-    return "\n".join(lines)
+        lines.append(cells)
+    return lines
 
 
 def _line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}"
+def _published(record: Mapping[str, Any], column: str) -> str:
+    """As printed in the paper; in parentheses on original images."""
+    known = [printed(record[kind][column]) if column in record[kind] else "" for kind in ("published", "original")]
+    return f"{known[0]} ({known[1]})".strip() if known[1] else known[0]
+
+
+def printed(value: float) -> str:
+    """A number as papers print it: two digits, or whole if it was given so.
+
+    Example:
+        >>> printed(9.1), printed(87)
+        ('9.10', '87')
+    """
+    return str(value) if isinstance(value, int) else f"{value:.2f}"
 
 
 def _spread(values: Sequence[float | None]) -> str:
     known = [value for value in values if value is not None]
     if len(known) < 2:
-        return _number(known[0]) if known else ""
+        return f"{known[0]:.2f}" if known else ""
     return f"{mean(known):.2f} ± {stdev(known):.2f}"
 
 

@@ -179,6 +179,14 @@ data:
         parser.parse_args([file, "--data.parsing.rot=masks"])
 
 
+def test_all_images_are_predicted_if_asked_for(faces: Path) -> None:
+    for predicted, first, count in (("test", 33, 13), ("all", 1, 45)):
+        data = celeba(faces, predicted=predicted)
+        data.setup("predict")
+        names = [name for batch in data.predict_dataloader() for name in batch["name"]]
+        assert names == [f"{number:06d}.jpg" for number in range(first, first + count)]
+
+
 def test_batches_by_identity(faces: Path) -> None:
     data = celeba(faces, images_per_identity=2, seed=5)
     data.setup("fit")

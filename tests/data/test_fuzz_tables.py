@@ -238,13 +238,13 @@ def test_damaged_celeba(data: st.DataObject, name: str, celeba: Path) -> None:
     splits = attempt(lambda: read_celeba(celeba), celeba / name)
     if splits is None:
         return
+    every = splits.pop("all").names.tolist()
     attributes, partition, landmarks, identities = (plain_rows(celeba / file) for file in CELEBA)
     columns = plain_columns(celeba / "list_attr_celeba.txt")
     columns = columns[columns[0] == "image_id" :]
     joined = [name[:-4] for name in NAMES if name[:-4] in attributes and name[:-4] in partition]
-    assert sorted(str(image) for faces in splits.values() for image in faces.names) == [
-        f"{name}.jpg" for name in joined
-    ]
+    assert every == [f"{name}.jpg" for name in joined]
+    assert sorted(str(image) for faces in splits.values() for image in faces.names) == every
     for number, faces in enumerate(splits.values()):
         for index, image in enumerate(faces.names):
             row = dict(zip(columns, attributes[image[:-4]], strict=True))
@@ -315,7 +315,7 @@ def check_lfwa(root: Path, splits: dict[str, AttributeDataset] | None) -> None:
     order = [columns.index(name.lower().replace("_", "")) for name in ATTRIBUTES]
     with h5py.File(root / FILES[1]) as file:
         train, test = (set(file[f"indices_img_{split}"][()].ravel().tolist()) for split in ("train", "test"))
-    expected: dict[str, dict[str, list[float]]] = {"train": {}, "val": {}, "test": {}}
+    expected: dict[str, dict[str, list[float]]] = {"train": {}, "val": {}, "test": {}, "all": {}}
     for number, name in enumerate(names, start=1):
         person, image = name.replace("\\", "/").rpartition("/")[::2]
         if (root / "lfw" / person / f"{image.rpartition('.')[0]}.jpg").is_file():
@@ -323,7 +323,8 @@ def check_lfwa(root: Path, splits: dict[str, AttributeDataset] | None) -> None:
             split = "test" if number in test else ("val" if held_out else "train") if number in train else None
             if split is not None:
                 row = [float(label[number - 1, column] > 0) for column in order]
-                expected[split][f"{person}/{image.rpartition('.')[0]}.jpg"] = row
+                for part in (split, "all"):
+                    expected[part][f"{person}/{image.rpartition('.')[0]}.jpg"] = row
     found = {
         split: dict(zip(faces.names.tolist(), faces.attributes.tolist(), strict=True))
         for split, faces in splits.items()

@@ -26,6 +26,7 @@ def test_reads_what_was_written(tmp_path: Path) -> None:
     splits = read_lfwa(tmp_path)
     read = {split: {str(name) for name in faces.names} for split, faces in splits.items()}
     assert all(LFWA(tmp_path, split).names.tolist() == faces.names.tolist() for split, faces in splits.items())
+    assert read["all"] == set(names)
     assert read["test"] == set(names[20:])
     assert read["train"] | read["val"] == set(names[:20])
     assert read["train"]
@@ -35,6 +36,7 @@ def test_reads_what_was_written(tmp_path: Path) -> None:
             record = faces[index]
             np.testing.assert_array_equal(record["attributes"], truth[str(name)])
             assert record["image"].shape == (50, 40, 3)
+    del splits["all"]
     shown = [{int(identity) for identity in faces.identities} for faces in splits.values()]  # type: ignore[union-attr]
     assert sum(map(len, shown)) == len(set.union(*shown)) == 15
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from facelightning.data.synthetic import CartoonFace, dataset, draw_face, sample_attributes, write_synthetic
 from facelightning.data.synthetic.canvas import HEIGHT, WIDTH, Canvas, ellipse
-from facelightning.errors import DataFormatError
+from facelightning.errors import ConfigurationError, DataFormatError
 from facelightning.labels import ATTRIBUTE_REGIONS, ATTRIBUTES, HELEN11, HELEN11_TO_7
 
 LOCAL = [name for name in ATTRIBUTES if ATTRIBUTE_REGIONS[name]]
@@ -266,6 +266,17 @@ def test_celeba_layout(written: Path) -> None:
     assert list(identity) == names
     splits = [{identity[name] for name in names if partition[name] == split} for split in "012"]
     assert sum(map(len, splits)) == len(set.union(*splits)) == 7  # four images an identity, none in two splits
+
+
+def test_as_many_images_of_an_identity_as_asked_for(tmp_path: Path) -> None:
+    """The last one of a split has what is left; other numbers are other data sets."""
+    write_synthetic(tmp_path / "faces", attributes=(5, 3, 0), parsing=(0, 0, 0), seed=7, images_per_identity=3)
+    lines = (tmp_path / "faces/celeba/Anno/identity_CelebA.txt").read_text().split()
+    assert lines[1::2] == ["1", "1", "1", "2", "2", "3", "3", "3"]
+    with pytest.raises(DataFormatError, match='"images_per_identity": 3'):
+        write_synthetic(tmp_path / "faces", attributes=(5, 3, 0), parsing=(0, 0, 0), seed=7)
+    with pytest.raises(ConfigurationError, match="an identity must have at least one image, not 0"):
+        write_synthetic(tmp_path / "other", attributes=(1, 1, 1), parsing=(1, 1, 1), seed=0, images_per_identity=0)
 
 
 def test_helen_layout(written: Path) -> None:

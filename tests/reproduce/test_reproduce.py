@@ -16,6 +16,7 @@ from facelightning.__main__ import main
 from facelightning.checkpoint import FORMAT
 from facelightning.configs import config_folder
 from facelightning.errors import ConfigurationError, DataNotFoundError
+from facelightning.labels import ATTRIBUTES
 from facelightning.reproduce import scheduler, tables
 from facelightning.reproduce.command import reproduce
 from facelightning.reproduce.plan import Plan, Run, check_settings, write_settings
@@ -55,8 +56,8 @@ class TestRows:
         assert len(plan.rows) == sum(row.name is not None for row in titles)  # no name is used twice
         for name in plan.rows:
             run = plan.add(name, 0)  # finds its configurations and what they extend
-            assert set(run.row.data.values()) <= {"celeba", "helen", "lfwa"}
-            assert run.row.predicts in ("attributes", "parsing", None)
+            assert set(run.row.data.values()) <= {"celeba", "helen", "lfwa", "wild"}
+            assert run.row.predicts in ("attributes", "parsing", "faces", None)
             assert run.row.assembled == (run.command[0] == "test")
         assert all(table.baseline in plan.rows for table in read_tables())
 
@@ -67,6 +68,40 @@ class TestRows:
         for path in Path(tables.__file__).parent.glob("*.py"):
             text = re.sub(r'""".*?"""', "", path.read_text(), flags=re.DOTALL)  # an example may name one
             assert not names & set(re.findall(r"\w+", text)), path
+
+    def test_a_row_is_given_what_another_predicts_of_all_images(self, tmp_path: Path) -> None:
+        plan = Plan({"wild": "/wild"}, None, [], tmp_path)
+        cut = plan.add("lnet_s", 1)
+        assert [name for name, _ in plan.runs] == ["lnet_o", "faces", "lnet_s"]
+        predictions = tmp_path / "faces/seed_1/test/predictions/faces.csv"
+        assert {f"--data.crop.boxes={predictions}", "--data.root=/wild"} <= set(cut.command) & set(cut.prediction)
+        assert [name for name, _ in plan.runs if "--data.predicted=all" in plan.runs[name, 1].prediction] == ["faces"]
+        assert plan.obstacle("lnet_anet") == "row anet needs celeba: give --celeba"
+        assert (
+            Plan({"celeba": "/celeba"}, None, [], tmp_path).obstacle("lnet_s") == "row lnet_s needs wild: give --wild"
+        )
+
+    def test_numbers_are_those_of_liu(self) -> None:
+        """Liu et al., Table 1, as printed: some cells, the sum of each line, and its average after it."""
+        rows = {(table.name, row.title): row.published for table in read_tables() for row in table.rows}
+        for table, title, cells, total, average in (
+            ("table1", "FaceTracer", {"5_o_Clock_Shadow": 85, "Male": 91, "Young": 80}, 3245, 81),
+            ("table1", "PANDA-w", {"Bald": 92, "Mouth_Slightly_Open": 82, "Wearing_Hat": 91}, 3194, 79),
+            ("table1", "PANDA-l", {"Attractive": 81, "Eyeglasses": 98, "Wavy_Hair": 77}, 3417, 85),
+            ("table1", "LNets+ANet", {"Big_Lips": 68, "Narrow_Eyes": 81, "Wearing_Necklace": 71}, 3498, 87),
+            ("table1_lfwa", "FaceTracer", {"Bangs": 72, "Male": 84, "Rosy_Cheeks": 70}, 2957, 74),
+            ("table1_lfwa", "PANDA-w", {"Blond_Hair": 87, "Mouth_Slightly_Open": 74, "Young": 76}, 2871, 71),
+            ("table1_lfwa", "PANDA-l", {"Chubby": 69, "Smiling": 89, "Straight_Hair": 73}, 3241, 81),
+            ("table1_lfwa", "LNets+ANet", {"Arched_Eyebrows": 82, "Goatee": 78, "No_Beard": 79}, 3354, 84),
+        ):
+            numbers = dict(rows[table, title])
+            assert cells.items() <= numbers.items()
+            assert numbers.pop("mean_accuracy") == average
+            assert tuple(numbers) == ATTRIBUTES
+            assert sum(numbers.values()) == total
+            assert (abs(total / 40 - average) <= 0.5) == (title != "PANDA-w")  # its averages are rounded down
+        assert rows["table1", "ANet without pre-training"] == {"mean_accuracy": 83}
+        assert rows["table1_lfwa", "ANet without pre-training"] == {"mean_accuracy": 79}
 
     def test_numbers_are_the_papers(self) -> None:
         """Kalayeh et al., Table 2 (pre-cropped) and Table 4, as printed."""
@@ -127,7 +162,11 @@ class TestCommand:
         every = capsys.readouterr().out
         assert set(re.findall(r"^(\w+): .*published", every, re.MULTILINE)) == Plan({}, None, [], tmp_path).rows.keys()
         assert "give --" not in every
-        assert every.splitlines()[-1] == "to do: 21 runs; 21 of them not measured"
+        assert (
+            "lnet_anet: LNets+ANet; published: mean_accuracy 87 and 40 more\n  data: wild; starts from: lnet_o,"
+            in every
+        )
+        assert every.splitlines()[-1] == "to do: 34 runs; 34 of them not measured"
         assert main([*arguments, f"--helen={tmp_path}", "--recipe=quickstart"]) == 0
         found = capsys.readouterr().out
         assert "  seed 0 to be trained\n" in found

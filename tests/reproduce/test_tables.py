@@ -11,9 +11,12 @@ import pytest
 import yaml
 
 from facelightning.__main__ import main
+from facelightning.labels import ATTRIBUTES
+from facelightning.reproduce import scheduler
 from facelightning.reproduce.plan import Plan, Run
+from facelightning.reproduce.tables import read_tables, write_tables
 from tests.processes import Command
-from tests.reproduce.conftest import words
+from tests.reproduce.conftest import small, words
 
 ROWS = {"Avg. Pooling": "avg", "SPPNet*": "spp"}
 SCORES = ("error", "mean_ap", "balanced_accuracy")
@@ -119,6 +122,64 @@ def check_csv(path: Path, records: list[dict[str, Any]]) -> None:
         }
 
 
+def test_a_wide_table_is_printed_transposed(tmp_path: Path) -> None:
+    """A line for each attribute; a column for what is published of a row, and for ours, if there is any."""
+    (table,) = (table for table in read_tables() if table.name == "table1")
+    records: list[dict[str, Any]] = []
+    for row in table.rows:
+        mine: list[int] = {"anet_scratch": [0, 1], "anet": [1]}.get(row.name or "", [])
+        ours = {key: [60 + n + seed for seed in mine] for n, key in enumerate(table.columns)}
+        record = {"table": "table1", "row": row.title, "seeds": mine, "published": row.published, "original": {}}
+        finished = [{"seconds": 600, "attempts": 1, "peak_memory_mib": 900}] * len(mine)
+        records.append(record | {"ours": ours, "finished": finished, "attribution": [None] * len(mine)})
+    records[-2]["difference"] = {"error": [-1.0, -2.0, 0.5], "mean_ap": [3.0, 1.0, 4.0]}  # of anet
+    text = write_tables(tmp_path, records)
+    head, rule, *lines = [
+        [cell.strip() for cell in line[1:-1].split(" | ")] for line in text.splitlines() if "|" in line
+    ]
+    assert head == [
+        *("", "FaceTracer: published", "PANDA-w: published", "PANDA-l: published", "LNets+ANet: published"),
+        *("ANet without pre-training: published", "ANet without pre-training: ours", "ANet: ours"),
+    ]
+    assert {len(line) for line in lines} == {len(head)}
+    assert rule == ["---"] * 8
+    titles = [name.replace("_", " ") for name in ("mean_accuracy", *ATTRIBUTES)]
+    assert [line[0] for line in lines] == [*titles, "Δ error [95 %]", "Δ mean AP [95 %]", "time", "memory"]
+    assert lines[0][1:] == ["81", "79", "85", "87", "83", "60.50 ± 0.71", "61.00"]
+    assert lines[40][1:] == ["80", "77", "84", "87", "", "100.50 ± 0.71", "101.00"]
+    assert lines[41][1:] == [*[""] * 6, "-1.00 [-2.00, +0.50]"]
+    assert lines[43][5:] == ["", "10 min", "10 min"]
+    assert "Δ: to ANet without pre-training, with" in text
+    with (tmp_path / "tables.csv").open(newline="") as file:
+        row = list(csv.DictReader(file))[4]
+    assert (row["published_mean_accuracy"], row["Young_seed_0"], row["Young_seed_1"]) == ("83", "100", "101")
+
+
+def test_accuracy_of_anet_with_and_without_identities(
+    faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through the command, whose trainings run here, in one process: three beginnings would take most of the time."""
+    monkeypatch.setattr(scheduler, "_call", lambda command: None if main(command) else 1.0)
+    overlay = yaml.safe_load(Path(small(tmp_path)).read_text())
+    overlay["data"]["init_args"]["image_size"] = [129, 129]
+    overlay["trainer"] |= {"max_epochs": 1, "limit_train_batches": 2}
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(overlay))
+    command = ["reproduce", f"--celeba={faces / 'celeba'}", "--recipe=small", f"--overlay=[{tmp_path / 'tiny.yaml'}]"]
+    assert main([*command, f"--output={tmp_path}", "--rows=[anet,anet_scratch]", "--resamples=20"]) == 0
+    every = json.loads((tmp_path / "tables.json").read_text())
+    records = {record["row"]: record for record in every if record["table"] == "table1"}
+    for title, row in {"ANet": "anet", "ANet without pre-training": "anet_scratch"}.items():
+        scores = json.loads((tmp_path / row / "seed_0/test_results.json").read_text())["attributes"]
+        ours = {name: 100 - each["error"] for name, each in scores["per_attribute"].items()}
+        assert records[title]["ours"] == {key: [value] for key, value in ours.items()} | {
+            "mean_accuracy": [100 - scores["error"]]
+        }
+    assert records["ANet"]["ours"] != records["ANet without pre-training"]["ours"]
+    assert "difference" in records["ANet"]
+    weights = yaml.safe_load((tmp_path / "anet/seed_0/config.yaml").read_text())["model"]["init_args"]["weights"]
+    assert weights == str(tmp_path / "anet_identity/seed_0/checkpoints/best.ckpt")
+
+
 def printed(run: Run, capsys: pytest.CaptureFixture[str]) -> Any:
     """The configuration that a run's command stands for."""
     with pytest.raises(SystemExit) as stop:
@@ -152,6 +213,7 @@ def test_balanced_rows_are_of_the_networks_that_they_start_from(
     [
         ("lfwa_ssp_ssg", ["segnet", "lfwa_ssp", "lfwa_ssg"], {"members": ["lfwa_ssp", "lfwa_ssg"]}),
         ("lfwa_ssp_tuned", ["segnet", "ssp"], {"regions": "segnet", "weights": "ssp"}),
+        ("lfwa_anet_svm", ["anet_identity", "anet"], {"network": "anet"}),
     ],
 )
 def test_rows_of_lfwa_learn_from_lfwa(
@@ -196,4 +258,4 @@ def test_dry_run_of_lfwa(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
     assert listed("--lfwa=lfwa", "--celeba=celeba", "--rows=[lfwa_avg_tuned]") == ["avg", "lfwa_avg_tuned"]
     assert not (tmp_path / "runs").exists()
     plan = Plan({"lfwa": "/lfwa"}, None, [], tmp_path)
-    assert [name for name in plan.rows if plan.obstacle(name) is None] == ["lfwa_avg"]
+    assert [name for name in plan.rows if plan.obstacle(name) is None] == ["lfwa_avg", "lfwa_anet_scratch"]

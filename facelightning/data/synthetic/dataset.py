@@ -23,7 +23,7 @@ STAMP = "synthetic.json"
 """The file that records a data set's parameters and the version of its drawing."""
 
 IMAGES_PER_IDENTITY = 4
-"""Consecutive images show the same identity."""
+"""So many consecutive images show one identity, if nothing else is said."""
 
 OF_THE_MOMENT = np.isin(
     ATTRIBUTES, "Bags_Under_Eyes Blurry High_Cheekbones Mouth_Slightly_Open Narrow_Eyes Smiling".split()
@@ -31,7 +31,13 @@ OF_THE_MOMENT = np.isin(
 """Which attributes vary between images of one identity."""
 
 
-def write_synthetic(root: Path, attributes: tuple[int, int, int], parsing: tuple[int, int, int], seed: int) -> None:
+def write_synthetic(
+    root: Path,
+    attributes: tuple[int, int, int],
+    parsing: tuple[int, int, int],
+    seed: int,
+    images_per_identity: int = IMAGES_PER_IDENTITY,
+) -> None:
     """Write cartoon faces as ``root/celeba`` and ``root/helen`` in the layouts of CelebA and Helen.
 
     If ``root`` already holds the same data set, nothing is written. The files are written beside ``root`` and moved
@@ -42,10 +48,11 @@ def write_synthetic(root: Path, attributes: tuple[int, int, int], parsing: tuple
         attributes: How many faces with attributes, identity and landmarks to write for train, val and test.
         parsing: How many faces with masks. No identity is in two splits or in both data sets.
         seed: The same seed gives the same files. Not negative.
+        images_per_identity: How many faces of each identity to write; the last one of a split may have fewer.
 
     Raises:
         DataFormatError: If ``root`` exists, but is no such data set or has other parameters; nothing is changed.
-        ConfigurationError: If a count or the seed is negative.
+        ConfigurationError: If a count or the seed is negative, or an identity has no image.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -56,12 +63,16 @@ def write_synthetic(root: Path, attributes: tuple[int, int, int], parsing: tuple
     """
     if min(*attributes, *parsing, seed) < 0:
         raise ConfigurationError(f"counts {attributes} and {parsing} and seed {seed} must not be negative")
+    if images_per_identity < 1:
+        raise ConfigurationError(f"an identity must have at least one image, not {images_per_identity}")
     stamp = {"attributes": list(attributes), "parsing": list(parsing), "seed": seed, "version": DRAWING_VERSION}
+    if images_per_identity != IMAGES_PER_IDENTITY:  # data sets of before there was a choice have no such entry
+        stamp["images_per_identity"] = images_per_identity
     with written_once(root, stamp) as made:
         if made is not None:
             with tqdm(total=sum(attributes) + sum(parsing), desc="drawing faces", unit="face") as progress:
-                _write_celeba(made / "celeba", attributes, seed, progress)
-                _write_helen(made / "helen", parsing, seed, progress)
+                _write_celeba(made / "celeba", attributes, seed, images_per_identity, progress)
+                _write_helen(made / "helen", parsing, seed, images_per_identity, progress)
 
 
 @contextmanager
@@ -113,13 +124,13 @@ def _is_complete(root: Path, stamp: dict[str, object]) -> bool:
 
 
 def _draw_faces(
-    counts: tuple[int, int, int], stream: int, seed: int, progress: "tqdm[NoReturn]"
+    counts: tuple[int, int, int], stream: int, seed: int, images_per_identity: int, progress: "tqdm[NoReturn]"
 ) -> Iterator[tuple[int, int, int, NDArray[np.bool_], CartoonFace]]:
     """Number, split, identity, attributes and drawing of each face, first train, then val, then test."""
     number = identity = 0
     for split, count in enumerate(counts):
         for face in range(count):
-            if face % IMAGES_PER_IDENTITY == 0:
+            if face % images_per_identity == 0:
                 identity += 1
                 rng = np.random.default_rng([seed, stream, identity])
                 lasting = sample_attributes(rng)
@@ -131,7 +142,9 @@ def _draw_faces(
             progress.update()
 
 
-def _write_celeba(folder: Path, counts: tuple[int, int, int], seed: int, progress: "tqdm[NoReturn]") -> None:
+def _write_celeba(
+    folder: Path, counts: tuple[int, int, int], seed: int, images_per_identity: int, progress: "tqdm[NoReturn]"
+) -> None:
     for name in ("Anno", "Eval", "Img/img_align_celeba"):
         (folder / name).mkdir(parents=True)
     count = str(sum(counts))
@@ -141,7 +154,7 @@ def _write_celeba(folder: Path, counts: tuple[int, int, int], seed: int, progres
         "Anno/identity_CelebA.txt": [],
         "Eval/list_eval_partition.txt": [],
     }
-    for number, split, identity, attributes, face in _draw_faces(counts, 0, seed, progress):
+    for number, split, identity, attributes, face in _draw_faces(counts, 0, seed, images_per_identity, progress):
         name = f"{number:06d}.jpg"
         write_image(folder / "Img" / "img_align_celeba" / name, face.image)
         labels = " ".join(f"{1 if value else -1:2d}" for value in attributes)
@@ -152,10 +165,12 @@ def _write_celeba(folder: Path, counts: tuple[int, int, int], seed: int, progres
         write_lines(folder / table, rows)
 
 
-def _write_helen(folder: Path, counts: tuple[int, int, int], seed: int, progress: "tqdm[NoReturn]") -> None:
+def _write_helen(
+    folder: Path, counts: tuple[int, int, int], seed: int, images_per_identity: int, progress: "tqdm[NoReturn]"
+) -> None:
     (folder / "images").mkdir(parents=True)
     lists: tuple[list[str], ...] = ([], [], [])
-    for number, split, _, _, face in _draw_faces(counts, 1, seed, progress):
+    for number, split, _, _, face in _draw_faces(counts, 1, seed, images_per_identity, progress):
         name = f"{number:09d}_1"
         write_image(folder / "images" / f"{name}.jpg", face.image)
         (folder / "labels" / name).mkdir(parents=True)
