@@ -19,7 +19,8 @@ COMMANDS = {
 }
 OWN = {
     "reproduce": ("reproduce", "train the rows of the papers' tables and print them beside the published numbers"),
-    "visualize": ("commands.visualize", "draw the paper's Figures 3, 4 and 5 for a checkpoint"),
+    "visualize": ("commands.visualize", "draw the papers' figures of what a checkpoint sees and has learned"),
+    "compare": ("commands.compare", "print scores of finished runs side by side, and draw accuracy by training size"),
     "attribution": ("commands.attribution", "measure on drawn faces whether a model looks in the right place"),
 }
 """Commands with their own options: name → module and description."""

@@ -166,10 +166,25 @@ def _evidence(task: FaceTask, batch: dict[str, Tensor], attribute: int) -> tuple
     """The logits ``(B,)`` of one attribute, and where in the images they come from, ``(B, H, W)``, summing to 1."""
     images = batch["image"].requires_grad_()
     logits = task.predict_batch(batch)[0]["attributes"][:, attribute]
-    (gradient,) = torch.autograd.grad(logits.sum(), images)  # in evaluation mode no image influences another's logit
+    return logits.detach(), evidence_in(images, logits)
+
+
+def evidence_in(images: Tensor, logits: Tensor) -> Tensor:
+    """Where in each image its logit comes from, ``(B, H, W)``, summing to 1: the magnitude of the gradient.
+
+    Args:
+        images: ``(B, 3, H, W)``, which need a gradient.
+        logits: ``(B,)``, each of one image alone, as of a network in evaluation mode.
+
+    Example:
+        >>> images = torch.zeros(1, 3, 1, 2, requires_grad=True)
+        >>> evidence_in(images, images[:, 0, 0, 0] + 3 * images[:, 1, 0, 1])
+        tensor([[[0.2500, 0.7500]]])
+    """
+    (gradient,) = torch.autograd.grad(logits.sum(), images, retain_graph=True)  # others of the graph may follow
     magnitude = gradient.abs().sum(dim=1)
     total = magnitude.sum(dim=(1, 2), keepdim=True)
-    return logits.detach(), magnitude / total.clamp(min=torch.finfo(total.dtype).tiny)  # all 0 without a gradient
+    return magnitude / total.clamp(min=torch.finfo(total.dtype).tiny)  # all 0 without a gradient
 
 
 def _pair_scores(task: FaceTask, name: str, identities: range, transform: FaceTransform) -> dict[str, float | None]:

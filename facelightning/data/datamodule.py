@@ -1,7 +1,7 @@
 """From data sets to batches: sizes, augmentation, order, loaders, and what a task must know about its data."""
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -118,11 +118,14 @@ class FaceDataModule(Loading, L.LightningDataModule):
         for split in splits.get(stage, (self.predicted,)):
             self.dataset(split)
 
+    @property
+    def own_seed(self) -> int:
+        """The seed of order, augmentation and choice: its own or the run's."""
+        return int(os.environ.get("PL_GLOBAL_SEED", 0)) if self.seed is None else self.seed
+
     def train_dataloader(self) -> ResumableLoader:
         """Shuffled, augmented, resumable."""
-        dataset = self.dataset("train")
-        seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if self.seed is None else self.seed
-        return ResumableLoader(dataset, sampler=self.train_sampler(seed), **self._loading())
+        return ResumableLoader(self.dataset("train"), sampler=self.train_sampler(self.own_seed), **self._loading())
 
     def train_sampler(self, seed: int) -> TrainSampler:
         """The order of this process's training samples."""
@@ -177,11 +180,17 @@ class AttributeDataModule(FaceDataModule):
             many images of each of its identities, and identities with fewer images are left out.
         crop: A cut around each face; the whole images if not given.
         predicted: The images that are predicted: those of the test split, or ``all``.
+        train_images: So many of the training images, to see what a smaller set teaches: all images of one identity
+            after another, in an order that ``seed`` decides; of the last one perhaps not all. A larger number adds to
+            what a smaller one takes. All images if not given.
+        leave_out: Attributes that the data is read without, in every split: networks learn and predict the others.
     """
 
     images_per_identity: int = 1
     crop: FaceCrop | None = None
     predicted: Literal["test", "all"] = "test"
+    train_images: int | None = None
+    leave_out: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -211,7 +220,9 @@ class AttributeDataModule(FaceDataModule):
 
     def records(self, split: Split) -> AttributeDataset:
         """One split of the data set."""
-        return self.splits[split]
+        records = self.splits[split].without(self.leave_out)
+        count = self.train_images if split == "train" else None
+        return records if count is None else records.some(count, self.own_seed)
 
     def seen(self, records: Records) -> Records:
         """The cuts around the faces, or the whole images."""
@@ -220,7 +231,8 @@ class AttributeDataModule(FaceDataModule):
     @property
     def facts(self) -> DataFacts:
         """Image size and attributes; once the training split is open, also positive rates and identities."""
-        facts = DataFacts(self.image_size, attributes=ATTRIBUTES)
+        names = tuple(name for name in ATTRIBUTES if name not in self.leave_out)
+        facts = DataFacts(self.image_size, attributes=names)
         if "train" not in self._datasets:
             return facts
         train = self.records("train")

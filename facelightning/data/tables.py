@@ -3,16 +3,18 @@
 import csv
 from array import array
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from torch.utils.data import Dataset
 
+from facelightning.configs import suggestion
 from facelightning.data.files import SUFFIXES, Record, is_file_name, read_image, read_lines, stem
-from facelightning.errors import DataFormatError, quoted
+from facelightning.errors import ConfigurationError, DataFormatError, quoted
+from facelightning.labels import ATTRIBUTES
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ class AttributeDataset(Dataset[Record]):
     Args:
         folder: Where the images are.
         names: File names of the N images.
-        attributes: ``(N, 40)`` in {0,1}.
+        attributes: ``(N, A)`` in {0,1}, in the order of ``ATTRIBUTES``: all 40, or those that are not left out.
         landmarks: ``(N, 5, 2)`` x,y in pixels of the file: left and right eye, nose, left and right mouth corner.
         identities: ``(N,)``, the identity of each image, as a number.
         boxes: ``(N, 4)`` x0,y0,x1,y1 of each face in pixels of the file, right and bottom excluded; NaN if unknown.
@@ -146,7 +148,7 @@ class AttributeDataset(Dataset[Record]):
         return record
 
     def positive_rates(self) -> npt.NDArray[np.float32]:
-        """How often each attribute occurs, ``(40,)``."""
+        """How often each attribute occurs, ``(A,)``."""
         rates: npt.NDArray[np.float32] = self.attributes.mean(axis=0, dtype=np.float32)
         return rates
 
@@ -154,3 +156,33 @@ class AttributeDataset(Dataset[Record]):
         """The images marked in ``chosen``, ``(N,)``."""
         columns = {name: column[chosen] for name, column in vars(self).items() if isinstance(column, np.ndarray)}
         return AttributeDataset(**{**vars(self), **columns})
+
+    def some(self, count: int, seed: int) -> "AttributeDataset":
+        """So many images, in their order: those of whole identities in an order by ``seed``, but for the last one.
+
+        More images include the fewer. If identities are unknown, each image is one.
+
+        Raises:
+            ConfigurationError: If there are not so many, or it is none.
+        """
+        if not 0 < count <= len(self):
+            raise ConfigurationError(f"train_images must lie in 1...{len(self)}, the images of the split, not {count}")
+        identities = np.arange(len(self)) if self.identities is None else self.identities
+        _, inverse = np.unique(identities, return_inverse=True)
+        places = np.random.default_rng(seed).permutation(int(inverse.max()) + 1)[inverse]
+        chosen = np.zeros(len(self), bool)
+        chosen[np.argsort(places, kind="stable")[:count]] = True
+        return self.select(chosen)
+
+    def without(self, names: Sequence[str]) -> "AttributeDataset":
+        """The same images without some of the 40 attributes.
+
+        Raises:
+            ConfigurationError: If there is no such attribute, or none would be left.
+        """
+        for unknown in (name for name in names if name not in ATTRIBUTES):
+            hint = suggestion(unknown, ATTRIBUTES)
+            raise ConfigurationError(f"leave_out: no attribute is named {quoted(unknown)}; {hint}")
+        if len(set(names)) == len(ATTRIBUTES):
+            raise ConfigurationError("leave_out names all attributes; leave some to learn")
+        return replace(self, attributes=self.attributes[:, ~np.isin(ATTRIBUTES, names)]) if names else self

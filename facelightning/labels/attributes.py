@@ -28,6 +28,16 @@ ATTRIBUTE_GROUPS = {
 }
 """Nine groups that partition the attributes (Wang, Su, Zhao, Table I, in CelebA's spelling)."""
 
+IDENTITY_ATTRIBUTES = tuple(
+    "Arched_Eyebrows Big_Lips Big_Nose Bushy_Eyebrows Chubby Double_Chin High_Cheekbones Male Narrow_Eyes Oval_Face "
+    "Pointy_Nose Young".split()
+)
+"""The attributes that are related to identity: gender, age, and the shapes of the face and its components.
+
+Liu et al. (ICCV 2015, §5.1) name these kinds, and race, which no attribute is; which of the 40 they are is our reading.
+Expressions, colours, textures, hair and what is worn are not among them.
+"""
+
 _VISIBLE_IN = {
     (): "Attractive Blurry Chubby Male Young",
     ("hair",): "Bald Bangs Black_Hair Blond_Hair Brown_Hair Gray_Hair Receding_Hairline Straight_Hair Wavy_Hair",

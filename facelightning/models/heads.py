@@ -1,6 +1,7 @@
 """From pooled features to logits: of attributes, of categories, of identities."""
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,11 @@ class Head(nn.Module):
     def __init__(self, channels: int, num_places: int, num_outputs: int) -> None:
         super().__init__()
 
+    @property
+    def attribute_vectors(self) -> Tensor:
+        """The weights of each attribute, ``(A, D)``: the normal of the plane that parts faces with it from others."""
+        raise NotImplementedError
+
     def forward(self, pooled: Pooled) -> dict[str, Tensor]:
         raise NotImplementedError
 
@@ -43,6 +49,10 @@ class LinearHead(Head):
     def __init__(self, channels: int, num_places: int, num_outputs: int) -> None:
         super().__init__(channels, num_places, num_outputs)
         self.classifier = nn.Linear(num_places * channels, num_outputs)
+
+    @property
+    def attribute_vectors(self) -> Tensor:
+        return self.classifier.weight
 
     def forward(self, pooled: Pooled) -> dict[str, Tensor]:
         return {"logits": self.classifier(pooled.vectors.flatten(1))}
@@ -74,6 +84,10 @@ class DenseHead(Head):
             nn.Linear(width, num_outputs),
         )  # fmt: skip
 
+    @property
+    def attribute_vectors(self) -> Tensor:
+        return cast(Tensor, self.layers[-1].weight)
+
     def forward(self, pooled: Pooled) -> dict[str, Tensor]:
         return {"logits": self.layers(pooled.vectors.flatten(1))}
 
@@ -95,6 +109,10 @@ class LocalizationHead(Head):
         self.recognition = nn.Linear(channels, num_outputs)
         # no bias: a constant for all places would cancel in the softmax
         self.localization = nn.Linear(channels, num_outputs, bias=False)
+
+    @property
+    def attribute_vectors(self) -> Tensor:
+        return self.recognition.weight
 
     def forward(self, pooled: Pooled) -> dict[str, Tensor]:
         evidence = self.localization(pooled.vectors)  # (B, N, A)

@@ -1,7 +1,7 @@
 """Linear SVMs on the features of a trained network."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -77,6 +77,20 @@ class LinearSVMs(nn.Module):
         return decisions * self.coefficients[:, -2] + self.coefficients[:, -1]
 
 
+def as_vectors(features: Tensor) -> Tensor:
+    """The features of each image as a vector, ``(B, D)``, float32 or float64; a map is averaged over its cells.
+
+    Args:
+        features: ``(B, D, h, w)`` or ``(B, D)``.
+
+    Example:
+        >>> as_vectors(torch.tensor([[[[1.0, 3.0]], [[4.0, 4.0]]]]))
+        tensor([[2., 4.]])
+    """
+    features = features.to(torch.promote_types(features.dtype, torch.float32))
+    return features.mean(dim=(2, 3)) if features.ndim == 4 else features
+
+
 class SVMNetwork(Frozen):
     """SVMs on the features of a trained network, which is frozen and always in evaluation mode.
 
@@ -111,9 +125,7 @@ class SVMNetwork(Frozen):
         """The features ``(B, D)`` of images ``(B, 3, H, W)``."""
         # with the key "attributes", a network that also parses does not
         output, _ = self.describe({"image": images, "landmarks": landmarks, "attributes": None})
-        features = cast(Tensor, output["features"])
-        features = features.to(torch.promote_types(features.dtype, torch.float32))
-        return features.mean(dim=(2, 3)) if features.ndim == 4 else features
+        return as_vectors(output["features"])
 
     def forward(self, images: Tensor, landmarks: Tensor | None = None) -> dict[str, Any]:
         decisions: Tensor = self.svms(self.features(images, landmarks))

@@ -1,6 +1,8 @@
 """Linear SVMs on the features of a trained network, or of a backbone as it is."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Self
 
 import torch
 from lightning.pytorch.utilities import CombinedLoader, rank_zero_info
@@ -16,6 +18,7 @@ from facelightning.objectives import Batch, DecidedAttributes, Objective
 from facelightning.tasks.anet import ANet
 from facelightning.tasks.attributenet import AttributeNet
 from facelightning.tasks.base import FaceTask, trained
+from facelightning.tasks.identitynet import IdentityNet
 from facelightning.tasks.jointnet import JointNet
 
 
@@ -30,8 +33,9 @@ class SVMNet(FaceTask):
     decisions. Predictions are calibrated probabilities, and the loss is theirs.
 
     Args:
-        network: Checkpoint of an :class:`ANet`, :class:`AttributeNet` or :class:`JointNet`; or a description from a
-            checkpoint, for a network whose weights are loaded later.
+        network: Checkpoint of an :class:`ANet`, :class:`AttributeNet`, :class:`IdentityNet` or :class:`JointNet`,
+            whatever it has learned: the SVMs are of the data's attributes. Or a description from a checkpoint, for a
+            network whose weights are loaded later.
         encoder: Takes the place of ``network``: features off the shelf, such as those of
             :class:`~facelightning.models.encoders.TorchvisionEncoder` with pretrained weights, or hand-crafted ones:
             :class:`~facelightning.models.facetracer.FaceTracer`.
@@ -63,21 +67,30 @@ class SVMNet(FaceTask):
             raise ConfigurationError("SVMNet needs the checkpoint of a `network`, or an `encoder` in its place")
         if network is not None and (image_input or regions):
             raise ConfigurationError("SVMNet: image_input and regions belong to an `encoder`; a `network` has its own")
-        found = None if network is None else trained(network, (ANet, AttributeNet, JointNet), "SVMNet's network", "avg")
+        kinds = (ANet, AttributeNet, IdentityNet, JointNet)
+        found = None if network is None else trained(network, kinds, "SVMNet's network", "avg")
         parts = {"encoder": encoder, "image_input": image_input, "regions": regions}
         super().__init__({"network": found and found[0], **parts})
         task = found[1] if found else AttributeNet(encoder=encoder, image_input=image_input, regions=regions)
         self._parts = (task,)  # in a tuple: of the network alone
+
+    def build(self, facts: DataFacts) -> Self:
+        """Build it for the data's attributes; all else is as the network knows it."""
+        (task,) = self._parts
         if task.facts is not None:
-            self.build(task.facts)
+            task.any_size = self.any_size
+            task.check(replace(facts, attributes=None, identities=None), "the data")
+            facts = replace(task.facts, attributes=facts.attributes, identities=None)
+        return super().build(facts)
 
     def make(self, facts: DataFacts) -> tuple[SVMNetwork, list[Objective]]:
         """The frozen network with an SVM for each attribute, and the attributes."""
         (task,) = self._parts
+        if facts.attributes is None:
+            raise ConfigurationError("SVMNet cannot be fitted: the data has no attributes; use CelebADataModule")
         if task.facts is None:
             task.build(facts)
             self.settings["regions"] = task.settings["regions"]  # a parser's file is not needed again
-        assert facts.attributes is not None
         network = SVMNetwork(task.network, task.predict_batch, facts.image_size, len(facts.attributes))
         return network, [DecidedAttributes(facts.attributes)]
 

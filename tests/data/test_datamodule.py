@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from facelightning.data import (
     SyntheticDataModule,
     SyntheticScenesDataModule,
 )
+from facelightning.data.files import Split
 from facelightning.errors import ConfigurationError
 from facelightning.facts import DataFacts
 from facelightning.labels import ATTRIBUTES, HELEN7, HELEN11
@@ -220,3 +222,69 @@ def test_batches_by_identity_need_identities(faces: Path, tmp_path: Path) -> Non
     data.setup("fit")
     with pytest.raises(ConfigurationError, match="the identities are unknown, but images_per_identity is 2"):
         data.train_dataloader()
+
+
+def test_fewer_training_images_are_those_of_whole_identities(faces: Path) -> None:
+    """A function of the seed; more images include the fewer; the other splits keep theirs."""
+    everything = celeba(faces).records("train")
+    chosen = {}
+    for count in (1, 4, 6, 9, 21):
+        data = celeba(faces, train_images=count, seed=3)
+        data.setup("fit")
+        records = data.records("train")
+        chosen[count] = set(records.names.tolist())
+        assert len(chosen[count]) == len(data.dataset("train")) == count
+        assert list(records.names) == [name for name in everything.names if name in chosen[count]]
+        assert records.identities is not None and everything.identities is not None
+        partly = [
+            identity
+            for identity in np.unique(records.identities)
+            if (records.identities == identity).sum() < (everything.identities == identity).sum()
+        ]
+        assert len(partly) <= 1
+        assert data.facts.identities == tuple(np.unique(records.identities).tolist())
+        assert data.facts.positive_rates == pytest.approx(records.attributes.mean(axis=0), abs=1e-6)
+        assert len(data.dataset("val")) == 11
+        again = celeba(faces, train_images=count, seed=3).records("train")
+        assert np.array_equal(again.names, records.names)
+    assert chosen[1] < chosen[4] < chosen[6] < chosen[9] < chosen[21]
+    others = [set(celeba(faces, train_images=6, seed=seed).records("train").names.tolist()) for seed in range(4)]
+    assert len({frozenset(each) for each in others}) > 1
+
+
+def test_images_of_unknown_identities_are_chosen_singly(faces: Path) -> None:
+    records = celeba(faces).records("train")
+    unknown = replace(records, identities=None).some(10, seed=0)
+    assert len(set(unknown.names.tolist())) == 10
+    assert unknown.identities is None
+
+
+def test_left_out_attributes_are_nowhere(faces: Path) -> None:
+    data = celeba(faces, leave_out=["Young", "Bald"])
+    data.setup("fit")
+    names = tuple(name for name in ATTRIBUTES if name not in ("Bald", "Young"))
+    assert data.facts.attributes == names
+    assert data.facts.positive_rates is not None and len(data.facts.positive_rates) == 38
+    columns = [ATTRIBUTES.index(name) for name in names]
+    loaders: list[tuple[Any, Split]] = [(data.train_dataloader(), "train"), (data.val_dataloader(), "val")]
+    for loader, split in loaders:
+        batch = next(iter(loader))
+        truth = dict(
+            zip(CelebA(faces / "celeba", split).names, CelebA(faces / "celeba", split).attributes, strict=True)
+        )
+        for name, row in zip(batch["name"], batch["attributes"], strict=True):
+            assert row.tolist() == truth[name][columns].tolist()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"train_images": 0}, r"train_images must lie in 1\.\.\.21, the images of the split, not 0"),
+        ({"train_images": 22}, "not 22"),
+        ({"leave_out": ["Balt"]}, "no attribute is named Balt; did you mean Bald"),
+        ({"leave_out": list(ATTRIBUTES)}, "leave some to learn"),
+    ],
+)
+def test_fewer_than_there_can_be(options: dict[str, Any], message: str, faces: Path) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        celeba(faces, **options).setup("fit")

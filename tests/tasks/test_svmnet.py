@@ -142,7 +142,7 @@ def test_any_networks_features(kind: tuple[str, str], parser: Path, tmp_path: Pa
     if kind[0] == "avg" and kind[1] in PARSED:
         settings["regions"] = partial(ParserRegions, checkpoint=str(parser))
     source = write(make(width=2, **settings).build(FACTS), tmp_path / "network.ckpt")
-    task = SVMNet(source)
+    task = SVMNet(source).build(FACTS)
     batch = next(iter(loader(samples())))
     found = task.network.features(batch["image"], batch["landmarks"])
     expected = predictions(load_model(source))["features"].mean(dim=(2, 3))
@@ -157,7 +157,7 @@ def test_a_vector_of_features_is_taken_as_it_is(tmp_path: Path) -> None:
     torch.manual_seed(0)
     facts = DataFacts((129, 129), None, NAMES)
     path = write(ANet(width=2, cell=3, views=5).build(facts), tmp_path / "anet.ckpt")
-    task, images = SVMNet(path), torch.rand(2, 3, 129, 129)
+    task, images = SVMNet(path).build(facts), torch.rand(2, 3, 129, 129)
     with torch.no_grad():
         assert torch.equal(task.network.features(images), load_model(path).eval()(images)["features"])
     assert task.network.svms.coefficients.shape == (3, 5 * 16 + 3)
@@ -209,7 +209,7 @@ def test_hand_crafted_features(regions: str, parser: Path, tmp_path: Path) -> No
 
 
 def test_nothing_but_the_svms_has_changed(network: str) -> None:
-    task = SVMNet(network)
+    task = SVMNet(network).build(FACTS)
     before = {name: value.clone() for name, value in task.network.network.state_dict().items()}
     make_trainer().test(task, datamodule=Splits(), verbose=False)
     assert_equal(dict(task.network.network.state_dict()), before)
@@ -269,15 +269,15 @@ def test_what_is_not_fitted_neither_validates_nor_predicts(network: str) -> None
     trainer, images = make_trainer(), loader(samples("attributes", attributes=3))
     for run in (trainer.validate, trainer.predict):
         with pytest.raises(ConfigurationError, match="the SVMs are not fitted yet: `facelightning test` fits them"):
-            run(SVMNet(network), images)  # type: ignore[operator]  # of two signatures
+            run(SVMNet(network).build(FACTS), images)  # type: ignore[operator]  # of two signatures
 
 
 def test_needs_the_validation_split(network: str) -> None:
     with pytest.raises(ConfigurationError, match="fitted on the validation split: test it with a data module"):
-        make_trainer().test(SVMNet(network), Splits().test_dataloader())
-    with pytest.raises(ConfigurationError, match="SVMNet: the validation data has no attributes"):
+        make_trainer().test(SVMNet(network).build(FACTS), Splits().test_dataloader())
+    with pytest.raises(ConfigurationError, match="SVMNet cannot be fitted: the data has no attributes"):
         make_trainer().test(SVMNet(network), datamodule=Splits(DataFacts((HEIGHT, WIDTH), HELEN7), "mask"))
-    with pytest.raises(ConfigurationError, match="SVMNet is built for image size 36×28, but the data has 20×18"):
+    with pytest.raises(ConfigurationError, match="AttributeNet is built for image size 36×28, but the data has 20×18"):
         make_trainer().test(SVMNet(network), datamodule=Splits(DataFacts((20, 18), None, NAMES)))
 
 
@@ -290,7 +290,7 @@ def test_needs_scikit_learn_to_fit_alone(fitted: SVMNet, network: str, monkeypat
 
 
 def test_features_that_are_not_finite_are_refused(network: str) -> None:
-    task = SVMNet(network)
+    task = SVMNet(network).build(FACTS)
     next(task.network.parameters()).fill_(torch.inf)
     with pytest.raises(DivergenceError, match="features of the validation data are not finite"):
         make_trainer().test(task, datamodule=Splits())

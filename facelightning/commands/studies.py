@@ -1,0 +1,178 @@
+"""What a network has learned, seen in many faces: what its neurons respond to, and where it looks."""
+
+from collections.abc import Iterator
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from lightning.fabric.utilities import move_data_to_device
+from torch import Tensor
+from tqdm import tqdm
+
+from facelightning.commands.attribution import evidence_in
+from facelightning.data import FaceDataModule
+from facelightning.errors import ConfigurationError
+from facelightning.figures import Floats, Image, attribute_regions_figure, mean_faces_figure
+from facelightning.models.blocks import as_floats
+from facelightning.models.svm import as_vectors
+from facelightning.tasks import FaceTask
+
+FEWEST = 20
+"""A mean of fewer faces could show a person."""
+
+Evaluated = Literal["val", "test"]
+
+
+class Neuron(NamedTuple):
+    """A feature and the attribute that it responds to most."""
+
+    number: int
+    attribute: int
+    correlation: float
+    """Of its response with the attribute, in [-1, 1]."""
+
+
+def batches_of(task: FaceTask, module: FaceDataModule, split: Evaluated, faces: int) -> Iterator[dict[str, Any]]:
+    """The first faces of a split, in batches on the task's device."""
+    loader = module.val_dataloader() if split == "val" else module.test_dataloader()
+    left = min(faces, len(module.dataset(split)))
+    with tqdm(total=left, desc="looking at faces", unit="face") as progress:
+        for batch in loader:
+            batch = {key: value[:left] for key, value in batch.items()}
+            yield move_data_to_device(batch, task.device)
+            left -= len(batch["image"])
+            progress.update(len(batch["image"]))
+            if left == 0:
+                return
+
+
+def correlations(responses: Floats, attributes: Floats) -> npt.NDArray[np.float64]:
+    """The correlation of each neuron with each attribute, over the faces where that is known; 0 where undefined.
+
+    Shape:
+        - responses: ``(n, D)``.
+        - attributes: ``(n, A)``: 0, 1, or NaN where unknown.
+        - return: ``(D, A)``, in [-1, 1].
+
+    Example:
+        >>> correlations(np.array([[0.0], [1.0], [5.0]]), np.array([[1.0, 1.0], [0.0, 1.0], [np.nan, 1.0]])).tolist()
+        [[-1.0, 0.0]]
+    """
+    result = np.zeros((responses.shape[1], attributes.shape[1]))
+    for column, truth in enumerate(attributes.T):
+        known = ~np.isnan(truth)
+        if known.any():
+            x, y = (each - each.mean(axis=0) for each in (responses[known].astype(np.float64), truth[known]))
+            scale = np.sqrt((x**2).sum(axis=0) * (y**2).sum())
+            result[:, column] = np.divide(y @ x, scale, out=np.zeros(len(scale)), where=scale > 1e-12)
+    return result
+
+
+def telling_neurons(responses: Floats, attributes: Floats, count: int = 8) -> list[Neuron]:
+    """The neurons that tell most of an attribute, each of another one: that with the largest correlation first.
+
+    Shape:
+        - responses: ``(n, D)``.
+        - attributes: ``(n, A)``: 0, 1, or NaN where unknown.
+
+    Example:
+        >>> responses = np.array([[0.0, 2.0, 0.0], [1.0, 0.0, 0.1], [0.0, 1.0, 0.0]])
+        >>> telling_neurons(responses, np.array([[0.0], [1.0], [0.0]]))
+        [Neuron(number=0, attribute=0, correlation=1.0)]
+    """
+    found, table = list[Neuron](), correlations(responses, attributes)
+    order = np.argsort(-np.abs(table), axis=None, kind="stable")
+    for neuron, attribute in zip(*np.unravel_index(order, table.shape), strict=True):
+        taken = any(neuron == one.number or attribute == one.attribute for one in found)
+        if not taken and len(found) < count:
+            found.append(Neuron(int(neuron), int(attribute), round(float(table[neuron, attribute]), 12)))
+    return found
+
+
+def mean_faces(images: Image, responses: Floats) -> Floats:
+    """The mean of the faces with a neuron's highest, medium and lowest responses: a tenth of them each, or ``FEWEST``.
+
+    Faces of one response keep their order.
+
+    Shape:
+        - images: ``(n, 3, H, W)``, uint8, each of another person.
+        - responses: ``(n,)``.
+        - return: ``(3, 3, H, W)``, in 0...255.
+
+    Raises:
+        ConfigurationError: If there are fewer than three times ``FEWEST``.
+
+    Example:
+        >>> images = np.arange(60, dtype=np.uint8).repeat(3).reshape(60, 3, 1, 1)
+        >>> mean_faces(images, -np.arange(60.0))[:, 0, 0, 0].tolist()
+        [9.5, 29.5, 49.5]
+    """
+    count = len(images)
+    if count < 3 * FEWEST:
+        raise ConfigurationError(
+            f"a mean face needs {FEWEST} persons, three of them {3 * FEWEST}, but there are {count}: raise --faces, or "
+            "take a larger split"
+        )
+    size = max(FEWEST, count // 10)
+    order = np.argsort(-responses, kind="stable")
+    starts = (0, (count - size) // 2, count - size)
+    return np.stack([images[order[start : start + size]].mean(axis=0, dtype=np.float64) for start in starts])
+
+
+@torch.no_grad()
+def draw_neurons(task: FaceTask, module: FaceDataModule, split: Evaluated, faces: int = 256) -> Image:
+    """Draw mean faces of neurons (Liu et al., ICCV 2015, Fig. 8a); a neuron is a feature before the classifier.
+
+    The eight that are correlated most with an attribute, each with another one. One image of each person counts.
+
+    Args:
+        task: Gives ``"features"``.
+        module: Its images have attributes, and should have identities.
+        split: The split to look at.
+        faces: The number of images to look at, the first.
+    """
+    parts: dict[str, list[Tensor]] = {"image": [], "features": [], "attributes": [], "identity": []}
+    for batch in batches_of(task, module, split, faces):
+        batch["features"] = as_vectors(task.predict_batch(batch)[0]["features"])
+        for key in parts.keys() & batch.keys():
+            parts[key].append(batch[key].cpu())
+    whole = {key: torch.cat(part).numpy() for key, part in parts.items() if part}
+    identities = whole.get("identity", np.arange(len(whole["image"])))
+    first = np.sort(np.unique(identities, return_index=True)[1])
+    images, responses, attributes = (whole[key][first] for key in ("image", "features", "attributes"))
+    neurons = telling_neurons(responses, attributes)
+    means = np.stack([mean_faces(images, responses[:, neuron.number]) for neuron in neurons])
+    names = [name.replace("_", " ") for name in module.facts.attributes or ()]
+    titles = [f"neuron {each.number}: {names[each.attribute]}, r = {each.correlation:+.2f}" for each in neurons]
+    print("\n".join(titles))
+    return mean_faces_figure(means, titles)
+
+
+def draw_attribute_regions(task: FaceTask, module: FaceDataModule, split: Evaluated, faces: int = 256) -> Image:
+    """Draw where the evidence for each attribute lies, over the mean face (Liu et al., ICCV 2015, Fig. 11).
+
+    A network's evidence is the magnitude of the gradient of its logit, as in
+    :func:`~facelightning.commands.attribution.attribution_scores`; it is averaged over the faces, with the attribute or
+    without. Sensible where faces lie in one place, as in CelebA's pre-cropped images.
+
+    Args:
+        task: Predicts attributes.
+        module: Its images.
+        split: The split to look at.
+        faces: The number of images to look at, the first.
+
+    Raises:
+        ConfigurationError: If there are too few for a mean face.
+    """
+    assert task.facts is not None
+    names, total, face, count = task.facts.attributes or (), torch.zeros(()), torch.zeros(()), 0
+    for batch in batches_of(task, module, split, faces):
+        batch["image"] = as_floats(batch["image"], torch.float32).requires_grad_()
+        face = face + 255 * batch["image"].detach().double().sum(dim=0).cpu()
+        logits = task.predict_batch(batch)[0]["attributes"]
+        evidence = torch.stack([evidence_in(batch["image"], column) for column in logits.unbind(dim=1)])
+        total, count = total + evidence.sum(dim=1).cpu().double(), count + len(logits)
+    if count < FEWEST:
+        raise ConfigurationError(f"a mean face needs {FEWEST} images, but there are {count}: raise --faces")
+    return attribute_regions_figure((face / count).numpy().clip(0, 255), (total / count).numpy(), names)
