@@ -1,24 +1,40 @@
-"""The benchmark runs, and is fair: both learn one network, and what is printed are a time for each and their ratio."""
+"""The benchmarks run, and are fair: both loops learn one network; no edge gives a photographed face away."""
 
-import importlib.util
 import re
 import subprocess
 import sys
+from collections.abc import Callable
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
+import numpy as np
+import pytest
 import torch
 
+from facelightning.data import CelebA
+from facelightning.data.files import SPLITS
+from facelightning.data.synthetic import write_synthetic
 from facelightning.facts import DataFacts
-from facelightning.labels import ATTRIBUTES
-from facelightning.tasks import AttributeNet
+from facelightning.labels import ATTRIBUTES, HELEN7
+from facelightning.tasks import AttributeNet, SegNet
 from tests.conftest import SIZE
 
-SCRIPT = Path(__file__).parent.parent / "benchmarks" / "plain_loop.py"
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+
+
+def script(name: str) -> ModuleType:
+    spec = spec_from_file_location(name, BENCHMARKS / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def test_plain_loop(faces: Path, tmp_path: Path) -> None:
-    command = [sys.executable, str(SCRIPT), f"--celeba={faces / 'celeba'}", "--width=2", "--size", "40", "32"]
-    command += ["--steps=2", "--rounds=1", "--threads=1"]
+    command = [sys.executable, str(BENCHMARKS / "plain_loop.py"), f"--celeba={faces / 'celeba'}", "--width=2"]
+    command += ["--size", "40", "32", "--steps=2", "--rounds=1", "--threads=1"]
     process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert process.returncode == 0, process.stderr
     head, measured, median, ratio = process.stdout.splitlines()
@@ -34,15 +50,11 @@ def test_plain_loop(faces: Path, tmp_path: Path) -> None:
 
 
 def test_both_are_one_network() -> None:
-    spec = importlib.util.spec_from_file_location("plain_loop", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
     torch.manual_seed(0)
     task = AttributeNet(width=3).build(DataFacts(SIZE, attributes=ATTRIBUTES)).train()
     images = torch.randint(256, (4, 3, *SIZE), dtype=torch.uint8)
     task.network(images)  # moves the statistics of BatchNorm
-    plain = script.plain_network(3)
+    plain = script("plain_loop").plain_network(3)
     # the layers come in one order; the normalisation of images is no layer of the plain loop's
     weights = [value for name, value in task.network.state_dict().items() if not name.startswith("encoder.input.")]
     plain.load_state_dict(dict(zip(plain.state_dict(), weights, strict=True)))
@@ -50,3 +62,119 @@ def test_both_are_one_network() -> None:
     with torch.no_grad():
         found = plain.eval()((images / 255 - mean) / std)
         torch.testing.assert_close(found, task.eval().network(images)["attributes"], rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def made() -> ModuleType:
+    return script("photo_scenes")
+
+
+@pytest.fixture
+def write(made: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, bytes]]:
+    """Make scenes of eight drawn faces, with a parser that has learned nothing; returns the files."""
+    write_synthetic(tmp_path / "faces", attributes=(4, 1, 3), parsing=(0, 0, 0), seed=0)
+    torch.manual_seed(0)
+    parser = SegNet(width=2).build(DataFacts(SIZE, HELEN7))
+    content: dict[str, Any] = {"state_dict": parser.state_dict()}
+    parser.on_save_checkpoint(content)
+    torch.save(content, tmp_path / "segnet.ckpt")
+
+    def run(output: str, *options: str, celeba: str = "faces/celeba") -> dict[str, bytes]:
+        paths = [
+            f"--celeba={tmp_path / celeba}",
+            f"--parser={tmp_path / 'segnet.ckpt'}",
+            f"--output={tmp_path / output}",
+        ]
+        monkeypatch.setattr(sys, "argv", ["photo_scenes.py", *paths, "--size", "64", "96", *options])
+        made.main()
+        root = tmp_path / output
+        return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+    return run
+
+
+def test_photo_scenes(write: Callable[..., dict[str, bytes]], tmp_path: Path) -> None:
+    first = write("scenes")
+    assert write("again") == first
+    other = write("other", "--seed=1")
+    same = {"Anno/list_attr_celeba.txt", "Anno/identity_CelebA.txt", "Eval/list_eval_partition.txt"}
+    assert {path for path in first if first[path] == other[path]} == same
+    for split, count in zip(SPLITS, (4, 1, 3), strict=True):
+        found, photographs = CelebA(tmp_path / "scenes", split, "wild"), CelebA(tmp_path / "faces/celeba", split)
+        assert len(found) == count and found[0]["image"].shape == (64, 96, 3)
+        for column in ("names", "attributes", "identities"):
+            np.testing.assert_array_equal(getattr(found, column), getattr(photographs, column))
+        assert found.landmarks is None and found.boxes is not None
+        assert (found.boxes >= 0).all() and (found.boxes <= (96, 64, 96, 64)).all()
+
+
+def test_photo_scenes_are_refused_in_one_sentence(write: Callable[..., dict[str, bytes]], tmp_path: Path) -> None:
+    write("scenes")
+    (tmp_path / "empty").mkdir()
+    for output, options, celeba, reason in (
+        ("refused", ["--size", "64", "32"], "faces/celeba", "a scene's sides must be 64 pixels"),
+        ("refused", ["--seed=-1"], "faces/celeba", "the seed not negative"),
+        ("refused", [], "nowhere", "does not exist"),
+        ("refused", [], "empty", "no list_attr_celeba"),
+        ("refused", ["--parser=nothing.ckpt"], "faces/celeba", "nothing.ckpt does not exist"),
+        ("scenes", ["--seed=1"], "faces/celeba", "choose another folder"),
+    ):
+        with pytest.raises(SystemExit, match=f"^photo_scenes: [^\n]*{reason}[^\n]*$"):
+            write(output, *options, celeba=celeba)
+    assert not (tmp_path / "refused").exists()
+
+
+def ellipse(made: ModuleType, grey: int, alpha: float = 1) -> Any:
+    """A head of one colour."""
+    y, x = np.mgrid[:109, :89]
+    inside = ((x - 40) / 25) ** 2 + ((y - 60) / 40) ** 2 < 1
+    return made.Head(np.full((109, 89, 3), grey, np.uint8), np.float32(alpha * inside))
+
+
+def test_the_box_is_that_of_the_head(made: ModuleType) -> None:
+    sides = []
+    for seed in range(30):
+        (dark, box), (light, again) = (
+            made.make_scene(ellipse(made, grey), [ellipse(made, 100)], (96, 128), np.random.default_rng(seed))
+            for grey in (60, 160)  # noise reaches neither end
+        )
+        y, x = np.nonzero((light.astype(float) - dark).mean(axis=2) > 50)
+        np.testing.assert_allclose(box, [x.min(), y.min(), x.max() + 1, y.max() + 1], atol=1)
+        np.testing.assert_array_equal(box, again)
+        sides.append(box[2:] - box[:2])
+        assert box.min() >= 0 and box[2] <= 128 and box[3] <= 96
+    tall = np.array(sides)[:, 1]
+    assert 22 <= tall.min() < 30 and 55 < tall.max() < 0.7 * 96 * 1.05  # a tilted ellipse is less tall than its frame
+
+
+def test_non_faces_are_cut_alike(made: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    pasted = []
+    monkeypatch.setattr(made, "paste", lambda *arguments: pasted.append(arguments) or (0, 0, 1, 1))
+    face, others = ellipse(made, 60), [ellipse(made, 200, alpha=0.9)] * 40
+    made.make_scene(face, others, (96, 128), np.random.default_rng(0))
+    *filled, (_, photograph, alpha, *_) = pasted
+    assert photograph is face.photograph and alpha is face.alpha
+    assert all(each[2] is others[0].alpha and each[1].shape == (109, 89, 3) for each in filled)
+    scrambled = [each for each in filled if each[1].std() == 0]  # of one colour, as the photograph
+    assert 10 < len(scrambled) < 30
+
+
+def test_scrambled_phases_keep_colours_and_frequencies(made: ModuleType) -> None:
+    rng = np.random.default_rng(0)
+    photograph = np.uint8(110 + 3 * np.sin(np.arange(40) / 2)[:, None, None] + rng.integers(0, 20, (40, 31, 3)))
+    texture = made.phase_scrambled(photograph, rng)
+    before, after = (np.abs(np.fft.rfft2(each, axes=(0, 1))) for each in (photograph, texture))
+    np.testing.assert_allclose(after[0, 0] / 1240, before[0, 0] / 1240, atol=1)
+    assert np.corrcoef(before[1:].ravel(), after[1:].ravel())[0, 1] > 0.95
+    assert abs(np.corrcoef(photograph.ravel(), texture.ravel())[0, 1]) < 0.5
+
+
+def test_a_cut_is_one_piece_with_soft_edges(made: ModuleType) -> None:
+    inside = np.zeros((100, 80), np.float32)
+    inside[30:, 20:60], inside[5:10, 5:10] = 1, 1
+    soft = made.feathered(inside)
+    assert soft[:20].max() == 0 and soft[60, 40] == pytest.approx(1)
+    edge = soft[60, 15:25]
+    assert (np.diff(edge) >= 0).all() and edge[0] == 0 and 0.3 < edge[4:6].mean() < 0.7 and edge[-1] > 0.99
+    assert soft[-1].max() == 0 and (np.diff(soft[94:, 40]) < 0).all()
+    assert made.feathered(np.zeros((100, 80), np.float32)).max() == 0

@@ -1,7 +1,7 @@
 """A data set of cartoon faces, written to disk exactly as CelebA and Helen are."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from facelightning.data.celeba import POINTS
+from facelightning.data.celeba import BOX, IMAGE_FOLDERS, LANDMARK_FILES, POINTS, Crop
+from facelightning.data.files import Record
 from facelightning.data.helen import LISTS, mask_name
 from facelightning.data.synthetic.attributes import sample_attributes
 from facelightning.data.synthetic.drawing import DRAWING_VERSION, CartoonFace, draw_face
@@ -71,7 +72,9 @@ def write_synthetic(
     with written_once(root, stamp) as made:
         if made is not None:
             with tqdm(total=sum(attributes) + sum(parsing), desc="drawing faces", unit="face") as progress:
-                _write_celeba(made / "celeba", attributes, seed, images_per_identity, progress)
+                write_celeba(
+                    made / "celeba", "aligned", _celeba_records(attributes, seed, images_per_identity, progress)
+                )
                 _write_helen(made / "helen", parsing, seed, images_per_identity, progress)
 
 
@@ -142,27 +145,16 @@ def _draw_faces(
             progress.update()
 
 
-def _write_celeba(
-    folder: Path, counts: tuple[int, int, int], seed: int, images_per_identity: int, progress: "tqdm[NoReturn]"
-) -> None:
-    for name in ("Anno", "Eval", "Img/img_align_celeba"):
-        (folder / name).mkdir(parents=True)
-    count = str(sum(counts))
-    tables: dict[str, list[str]] = {
-        "Anno/list_attr_celeba.txt": [count, " ".join(ATTRIBUTES) + " "],
-        "Anno/list_landmarks_align_celeba.txt": [count, " ".join(POINTS)],
-        "Anno/identity_CelebA.txt": [],
-        "Eval/list_eval_partition.txt": [],
-    }
+def _celeba_records(
+    counts: tuple[int, int, int], seed: int, images_per_identity: int, progress: "tqdm[NoReturn]"
+) -> Iterator[tuple[int, Record]]:
+    """Split and record of each face with attributes."""
     for number, split, identity, attributes, face in _draw_faces(counts, 0, seed, images_per_identity, progress):
-        name = f"{number:06d}.jpg"
-        write_image(folder / "Img" / "img_align_celeba" / name, face.image)
-        labels = " ".join(f"{1 if value else -1:2d}" for value in attributes)
-        points = " ".join(f"{value:4d}" for value in face.landmarks.round().astype(int).ravel())
-        for rows, cells in zip(tables.values(), (labels, points, identity, split), strict=True):
-            rows.append(f"{name} {cells}")
-    for table, rows in tables.items():
-        write_lines(folder / table, rows)
+        name, known = f"{number:06d}.jpg", attributes.astype(np.float32)
+        yield (
+            split,
+            Record(name=name, image=face.image, attributes=known, landmarks=face.landmarks, identity=identity),
+        )
 
 
 def _write_helen(
@@ -179,6 +171,43 @@ def _write_helen(
         lists[split].append(f"{number} , {name}")
     for file, lines in zip(LISTS.values(), lists, strict=True):
         write_lines(folder / file, lines)
+
+
+def write_celeba(folder: Path, images: Crop, records: Iterable[tuple[int, Record]]) -> None:
+    """Write records in CelebA's official layout, which :func:`~facelightning.data.celeba.read_celeba` reads.
+
+    Args:
+        folder: Where to create ``Anno``, ``Eval`` and ``Img``.
+        images: What the images are.
+        records: Of each image the index of its split, and ``name``, ``image`` and ``attributes``; if all have them,
+            also ``identity``, and ``landmarks`` and ``box``, which are rounded to whole pixels.
+    """
+    pictures = folder / "Img" / IMAGE_FOLDERS[images][0]
+    for place in (pictures, folder / "Anno", folder / "Eval"):
+        place.mkdir(parents=True)
+    landmarks = f"Anno/{LANDMARK_FILES[images]}.txt"
+    heads = {"Anno/list_attr_celeba.txt": " ".join(ATTRIBUTES) + " ", landmarks: " ".join(POINTS)}
+    heads["Anno/list_bbox_celeba.txt"] = " ".join(("image_id", *BOX))
+    tables: dict[str, list[str]] = {}
+    for split, record in records:
+        write_image(pictures / record["name"], record["image"])
+        rows = {"Eval/list_eval_partition.txt": str(split)}
+        rows["Anno/list_attr_celeba.txt"] = " ".join(f"{1 if value else -1:2d}" for value in record["attributes"])
+        if "identity" in record:
+            rows["Anno/identity_CelebA.txt"] = str(record["identity"])
+        if "landmarks" in record:
+            rows[landmarks] = _pixels(record["landmarks"])
+        if "box" in record:
+            corner, end = record["box"].reshape(2, 2)
+            rows["Anno/list_bbox_celeba.txt"] = _pixels(np.concatenate([corner, end - corner]))
+        for table, row in rows.items():
+            tables.setdefault(table, []).append(f"{record['name']} {row}")
+    for table, lines in tables.items():
+        write_lines(folder / table, [str(len(lines)), heads[table], *lines] if table in heads else lines)
+
+
+def _pixels(values: NDArray[np.float32]) -> str:
+    return " ".join(f"{value:4d}" for value in values.round().astype(int).ravel())
 
 
 def write_image(path: Path, image: NDArray[np.uint8]) -> None:

@@ -1,6 +1,6 @@
 """Scenes with cartoon faces anywhere in them, written to disk exactly as CelebA's original images are."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -10,21 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from facelightning.data.celeba import BOX, POINTS
-from facelightning.data.files import SPLITS
+from facelightning.data.files import SPLITS, Record
 from facelightning.data.synthetic.attributes import sample_attributes
 from facelightning.data.synthetic.canvas import HEIGHT, WIDTH, Colour
 from facelightning.data.synthetic.clutter import Picture, Pose, draw_body, draw_clutter
 from facelightning.data.synthetic.dataset import (
     IMAGES_PER_IDENTITY,
     OF_THE_MOMENT,
+    write_celeba,
     write_image,
     write_lines,
     written_once,
 )
 from facelightning.data.synthetic.drawing import DRAWING_VERSION, CartoonFace, draw_face
 from facelightning.errors import ConfigurationError
-from facelightning.labels import ATTRIBUTES
 
 SCENES_VERSION = 1
 """Incremented whenever the same arguments give other scenes than before."""
@@ -139,14 +138,21 @@ def write_scenes(
     with written_once(root, stamp) as made:
         if made is not None:
             with tqdm(total=sum(scenes) + sum(faceless), desc="drawing scenes", unit="scene") as progress:
-                _write_scenes(made, sum(scenes), _draw_scenes(scenes, faces, size, seed), progress)
+                all_boxes = ["image_id,x0,y0,x1,y1"]
+                write_celeba(made, "wild", _draw_scenes(scenes, faces, size, seed, all_boxes, progress))
+                write_lines(made / "Anno" / "all_boxes.csv", all_boxes)
                 _write_faceless(made / "Img" / "faceless", faceless, size, seed, progress)
 
 
 def _draw_scenes(
-    counts: tuple[int, int, int], faces: tuple[int, int], size: tuple[int, int], seed: int
-) -> Iterator[tuple[int, int, NDArray[np.bool_], Scene]]:
-    """Split, identity and attributes of the largest face, and picture of each scene."""
+    counts: tuple[int, int, int],
+    faces: tuple[int, int],
+    size: tuple[int, int],
+    seed: int,
+    all_boxes: list[str],
+    progress: "tqdm[NoReturn]",
+) -> Iterator[tuple[int, Record]]:
+    """Split and record of each scene, its largest face described; the boxes of all faces are added to a list."""
     number = group = 0
     for split, count in enumerate(counts):
         for index in range(count):
@@ -159,35 +165,12 @@ def _draw_scenes(
             first = 2 * 10**15 + seed * 10**7  # beyond the identities of write_synthetic and of the attribution command
             drawn = [draw_face(attributes[place], first + person, number) for place, person in enumerate(persons)]
             scene = draw_scene(drawn, size, rng)
-            yield split, persons[scene.faces[0]], attributes[scene.faces[0]], scene
-
-
-def _write_scenes(
-    folder: Path, count: int, scenes: Iterable[tuple[int, int, NDArray[np.bool_], Scene]], progress: "tqdm[NoReturn]"
-) -> None:
-    for name in ("Anno", "Eval", "Img/img_celeba"):
-        (folder / name).mkdir(parents=True)
-    tables: dict[str, list[str]] = {
-        "Anno/list_attr_celeba.txt": [str(count), " ".join(ATTRIBUTES) + " "],
-        "Anno/list_bbox_celeba.txt": [str(count), " ".join(("image_id", *BOX))],
-        "Anno/list_landmarks_celeba.txt": [str(count), " ".join(POINTS)],
-        "Anno/identity_CelebA.txt": [],
-        "Eval/list_eval_partition.txt": [],
-    }
-    all_boxes = ["image_id,x0,y0,x1,y1"]
-    for number, (split, person, attributes, scene) in enumerate(scenes, start=1):
-        name = f"{number:06d}.jpg"
-        write_image(folder / "Img" / "img_celeba" / name, scene.image)
-        labels = " ".join(f"{1 if value else -1:2d}" for value in attributes)
-        x0, y0, x1, y1 = scene.boxes[0].tolist()
-        box = " ".join(f"{value:4d}" for value in (x0, y0, x1 - x0, y1 - y0))
-        points = " ".join(f"{value:4d}" for value in scene.landmarks[0].round().astype(int).ravel())
-        for rows, cells in zip(tables.values(), (labels, box, points, person, split), strict=True):
-            rows.append(f"{name} {cells}")
-        all_boxes += [",".join(map(str, (name, *sides))) for sides in scene.boxes.tolist()]
-        progress.update()
-    for table, rows in {**tables, "Anno/all_boxes.csv": all_boxes}.items():
-        write_lines(folder / table, rows)
+            name, largest = f"{number:06d}.jpg", scene.faces[0]
+            all_boxes += [",".join(map(str, (name, *sides))) for sides in scene.boxes.tolist()]
+            record = Record(name=name, image=scene.image, attributes=attributes[largest].astype(np.float32))
+            record |= Record(landmarks=scene.landmarks[0], box=scene.boxes[0].astype(np.float32))
+            yield split, record | Record(identity=persons[largest])
+            progress.update()
 
 
 def _write_faceless(
@@ -233,18 +216,35 @@ def _paste(picture: Picture, face: CartoonFace, pose: Pose) -> tuple[int, int, i
     """Lay a face over the picture; returns the box of hair and face."""
     # the outer half of the soft edge has the colours of the drawing's own background
     alpha = np.clip(face.person * np.float32(2 / 255) - 1, 0, 1) * _BUST.astype(np.float32)
-    layers = np.dstack([face.image * alpha[..., None], alpha]).astype(np.float32)
-    head = 1 - face.masks[0] * np.float32(1 / 255)
+    return paste(picture, face.image, alpha, 1 - face.masks[0] * np.float32(1 / 255), pose)
 
+
+def paste(
+    picture: Picture, image: Picture, alpha: NDArray[np.float32], head: NDArray[np.float32], pose: Pose
+) -> tuple[int, int, int, int]:
+    """Lay what is cut out of an image over a picture, blended at its soft edge.
+
+    Args:
+        picture: What to draw on, ``(H, W, 3)``.
+        image: What to draw, ``(h, w, 3)``.
+        alpha: How much of each of its pixels covers the picture, ``(h, w)`` in [0, 1].
+        head: How much of each belongs to hair and face, ``(h, w)`` in [0, 1].
+        pose: The affine map from pixels of the image to those of the picture, ``(2, 3)``.
+
+    Returns:
+        The box of hair and face: x0, y0, x1, y1 in pixels of the picture, right and bottom excluded.
+    """
+    sides = np.array(alpha.shape[::-1])
     shrink = min(1.0, float(np.hypot(*pose[:, 0])))
-    small = round(WIDTH * shrink), round(HEIGHT * shrink)
-    factor = np.array([WIDTH, HEIGHT]) / small
+    small = np.maximum(1, np.round(sides * shrink)).astype(int).tolist()
+    factor = sides / small
     from_small = np.column_stack([pose[:, :2] * factor, pose[:, :2] @ (factor / 2 - 0.5) + pose[:, 2]])
     height, width = picture.shape[:2]
-    corners = np.array([(0, 0), (WIDTH, 0), (0, HEIGHT), (WIDTH, HEIGHT)]) @ pose[:, :2].T + pose[:, 2]
+    corners = np.array([(0, 0), (sides[0], 0), (0, sides[1]), sides]) @ pose[:, :2].T + pose[:, 2]
     x, y = np.clip(np.floor(corners.min(axis=0)).astype(int), 0, None).tolist()
     right, bottom = np.minimum(np.ceil(corners.max(axis=0)).astype(int) + 1, (width, height)).tolist()
     from_small[:, 2] -= x, y
+    layers = np.dstack([image * alpha[..., None], alpha]).astype(np.float32)
     ink, inside = (
         cv2.warpAffine(cv2.resize(part, small, interpolation=cv2.INTER_AREA), from_small, (right - x, bottom - y))
         for part in (layers, head)
