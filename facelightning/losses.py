@@ -170,6 +170,30 @@ def domain_weights(source: Tensor, target: Tensor) -> Tensor:
     return torch.stack([odds, 1 / odds]).clamp(max=1)
 
 
+def relation_losses(probabilities: Tensor, attract: Tensor, repel: Tensor) -> Tensor:
+    """The Online Batch Relation Loss of each image (Wang, Su, Zhao, equation (2), without its mean over the batch).
+
+    Attributes that attract each other should have equal probabilities; those that repel each other, opposite ones:
+    the loss of an image is Σ_ij [attract_ij d² + repel_ij (1 - d²)²] / 2A², where d = p_i - p_j.
+
+    Args:
+        probabilities: ``(B, A)``, in float32 at least.
+        attract: Which pairs should be equal, ``(A, A)``, bool or weights.
+        repel: Which pairs should be opposite, ``(A, A)``, bool or weights.
+
+    Returns:
+        ``(B,)``.
+
+    Example:
+        >>> pairs = torch.tensor([[0, 1], [1, 0]])
+        >>> relation_losses(torch.tensor([[0.5, 0.25]]), pairs, 0 * pairs)  # 2 (1/4)² / (2 · 2²)
+        tensor([0.0156])
+    """
+    squares = (probabilities.unsqueeze(2) - probabilities.unsqueeze(1)).square()  # (B, A, A)
+    pairs = attract * squares + repel * (1 - squares).square()
+    return pairs.sum(dim=(1, 2)) / (2 * probabilities.shape[1] ** 2)
+
+
 def identity_loss(logits: Tensor, classes: Tensor) -> Tensor:
     """Softmax cross-entropy, the mean over the images of known identity (Liu et al., ICCV 2015, §4).
 

@@ -26,7 +26,7 @@ FLOORS = (
     {"callbacks"},
     {"tasks"},
     {"objectives"},
-    {"data", "models", "losses", "metrics", "relations", "retrieval", "statistics", "figures"},
+    {"data", "models", "losses", "metrics", "retrieval", "statistics", "figures"},
     {"labels", "facts", "boxes", "configs", "checkpoint", "runs", "errors"},
 )
 """From the roof to the ground. A part imports from the floors below its own; only the ground's own parts may meet."""

@@ -126,10 +126,11 @@ class FocalAttributes(Attributes):
         margin: float = 0.0,
     ) -> None:
         super().__init__(names, weight)
-        if not (all(focus == 0 or 1 <= focus <= 100 for focus in (positive_focus, negative_focus)) and 0 <= margin < 1):
+        focuses = (positive_focus, negative_focus)
+        if not (all(focus == 0 or 1 <= focus <= 100 for focus in focuses) and 0 <= margin < 1):
             raise ConfigurationError(
-                f"FocalAttributes: positive_focus {positive_focus} and negative_focus {negative_focus} must be 0, or in "
-                f"1...100, and margin {margin} in [0, 1)"
+                f"FocalAttributes: positive_focus and negative_focus {focuses} must be 0, or lie in 1...100, and margin "
+                f"{margin} in [0, 1)"
             )
         self.focus = (positive_focus, negative_focus, margin)
 

@@ -5,16 +5,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from facelightning.errors import ConfigurationError
-from facelightning.losses import attribute_loss, attribute_sample_losses
+from facelightning.losses import attribute_loss, attribute_sample_losses, relation_losses
 from facelightning.metrics import AttributeScores
 from facelightning.objectives.attributes import Attributes
 from facelightning.objectives.base import Batch, Output, check_weight
-from facelightning.relations import all_processes, correlations, pair_sums, relation_losses
 
 
 class RelatedAttributes(Attributes):
@@ -88,7 +87,7 @@ class RelatedAttributes(Attributes):
         return self.sums / self.counts
 
     def _learn(self, targets: Tensor) -> None:
-        found = correlations(all_processes(pair_sums(targets)))
+        found = correlations(_all_processes(pair_sums(targets)))
         if self.relation == "shifted":
             found = (1 + found) / 2
         defined = ~found.isnan()
@@ -111,7 +110,7 @@ class RelatedAttributes(Attributes):
         with torch.no_grad():
             self._learn(targets)
             images = torch.tensor(float(len(logits)), device=logits.device)
-            whole = all_processes(torch.stack([images, torch.ones_like(images)]))
+            whole = _all_processes(torch.stack([images, torch.ones_like(images)]))
         # this process's share of the whole batch's mean, times the processes, over which DDP averages
         relation = self._relation_losses(logits).sum() * whole[1] / whole[0]
         return len(self.names) * attribute_loss(logits, targets) + relation
@@ -167,3 +166,49 @@ class RelatedScores(AttributeScores):
         # exact sums do not depend on the order of the images
         cross_entropy, relation = (math.sqrt(math.fsum(column)) for column in dim_zero_cat(self.squares).T.tolist())
         return {**super().compute(), "relation_share": 100 * relation / cross_entropy if cross_entropy else 0.0}
+
+
+def pair_sums(targets: Tensor) -> Tensor:
+    """What the correlations of attributes follow from; the sums of several batches may be added.
+
+    Args:
+        targets: ``(B, A)``: 0, 1, or NaN where unknown. An unknown entry leaves out the pairs that it is in.
+
+    Returns:
+        ``(4, A, A)``, float32: for each pair (i, j) over the images that know both, their number, the sum of i, that of
+        i², and that of i·j. Exact for up to 2²⁴ images.
+    """
+    known = (~targets.isnan()).float()
+    values = targets.float().nan_to_num()
+    return torch.stack([known.T @ known, values.T @ known, values.square().T @ known, values.T @ values])
+
+
+def correlations(sums: Tensor) -> Tensor:
+    """Pearson's correlation of each pair of attributes.
+
+    Args:
+        sums: Of :func:`pair_sums`, ``(4, A, A)``.
+
+    Returns:
+        ``(A, A)``, in [-1, 1]; NaN where one of both is constant, or too few images know both.
+
+    Example:
+        >>> targets = torch.tensor([[0.0, 1.0, 1.0], [1.0, 0.0, 1.0], [1.0, 0.0, 1.0]])
+        >>> correlations(pair_sums(targets))
+        tensor([[ 1., -1., nan],
+                [-1.,  1., nan],
+                [nan, nan, nan]])
+    """
+    number, first, squares, products = sums
+    variance = number * squares - first.square()
+    scale = (variance * variance.T).sqrt()
+    covariance = number * products - first * first.T
+    return torch.where(scale > 0, covariance / scale, torch.nan).clamp(-1, 1)
+
+
+def _all_processes(values: Tensor) -> Tensor:
+    """The sum over all processes; the values themselves if there is only one."""
+    if distributed.is_available() and distributed.is_initialized():
+        values = values.clone()
+        distributed.all_reduce(values)
+    return values

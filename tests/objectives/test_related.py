@@ -11,7 +11,7 @@ from torch import Tensor, distributed
 from facelightning.errors import ConfigurationError
 from facelightning.objectives import Attributes, RelatedAttributes
 from tests.processes import FORKS
-from tests.test_relations import labels, pearson
+from tests.objectives.test_relations import labels, pearson
 
 NAMES = tuple("abcdef")
 WIDE = {"relation_weight": 2.0, "decay": 0.9, "attract": 0.6, "repel": 0.4}

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from facelightning.relations import correlations, pair_sums, relation_losses
+from facelightning.losses import relation_losses
+from facelightning.objectives.related import correlations, pair_sums
 
 
 def pearson(first: list[float], second: list[float]) -> float:
