@@ -129,7 +129,7 @@ class FocalAttributes(Attributes):
         focuses = (positive_focus, negative_focus)
         if not (all(focus == 0 or 1 <= focus <= 100 for focus in focuses) and 0 <= margin < 1):
             raise ConfigurationError(
-                f"FocalAttributes: positive_focus and negative_focus {focuses} must be 0, or lie in 1...100, and margin "
+                f"FocalAttributes: positive_focus, negative_focus {focuses} must be 0 or lie in 1...100, and margin "
                 f"{margin} in [0, 1)"
             )
         self.focus = (positive_focus, negative_focus, margin)

@@ -10,8 +10,8 @@ from torch import Tensor, distributed
 
 from facelightning.errors import ConfigurationError
 from facelightning.objectives import Attributes, RelatedAttributes
-from tests.processes import FORKS
 from tests.objectives.test_relations import labels, pearson
+from tests.processes import FORKS
 
 NAMES = tuple("abcdef")
 WIDE = {"relation_weight": 2.0, "decay": 0.9, "attract": 0.6, "repel": 0.4}
