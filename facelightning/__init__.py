@@ -18,9 +18,12 @@ if TYPE_CHECKING:
         FolderDataModule,
         Helen,
         HelenDataModule,
+        ImageFolder,
+        ImageFolderDataModule,
         JointDataModule,
         LFWADataModule,
         SyntheticDataModule,
+        SyntheticObjectsDataModule,
         SyntheticScenesDataModule,
     )
     from facelightning.facts import DataFacts
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
         ANet,
         AttributeNet,
         CascadeNet,
+        CategoryNet,
         EnsembleNet,
         IdentityNet,
         JointNet,
@@ -48,10 +52,11 @@ _HOMES = {
 }  # what ends in Net is in tasks, and all others in data
 
 __all__ = [
-    "ATTRIBUTES", "HELEN7", "HELEN11", "LFWA", "ANet", "AttributeNet", "CascadeNet", "CelebA", "CelebADataModule",
-    "DataFacts", "EnsembleNet", "FolderDataModule", "Helen", "HelenDataModule", "IdentityNet", "JointDataModule",
-    "JointNet", "LFWADataModule", "LabelSpace", "SVMNet", "SegNet", "SyntheticDataModule",
-    "SyntheticScenesDataModule", "__version__", "load_model",
+    "ATTRIBUTES", "HELEN7", "HELEN11", "LFWA", "ANet", "AttributeNet", "CascadeNet", "CategoryNet", "CelebA",
+    "CelebADataModule", "DataFacts", "EnsembleNet", "FolderDataModule", "Helen", "HelenDataModule", "IdentityNet",
+    "ImageFolder", "ImageFolderDataModule", "JointDataModule", "JointNet", "LFWADataModule", "LabelSpace", "SVMNet",
+    "SegNet", "SyntheticDataModule", "SyntheticObjectsDataModule", "SyntheticScenesDataModule", "__version__",
+    "load_model",
 ]  # fmt: skip
 
 

@@ -17,11 +17,12 @@ class DataFacts:
         attributes: Attribute names in the order of a batch's columns; ``None`` for data without attributes.
         positive_rates: How often each attribute occurs in the training split, in [0, 1]; known after setup.
         identities: Numbers of the identities in the training split, ascending; known after setup.
+        categories: Names of the categories in the order of their numbers; known after setup.
 
     Example:
         >>> facts = DataFacts((109, 89), LABEL_SPACES["helen7"])
         >>> facts.plain()
-        {'image_size': [109, 89], 'label_space': 'helen7', 'attributes': None, 'identities': None}
+        {'image_size': [109, 89], 'label_space': 'helen7', 'attributes': None, 'identities': None, 'categories': None}
         >>> DataFacts.of(facts.plain()) == facts
         True
     """
@@ -31,6 +32,7 @@ class DataFacts:
     attributes: tuple[str, ...] | None = None
     positive_rates: tuple[float, ...] | None = None
     identities: tuple[int, ...] | None = None
+    categories: tuple[str, ...] | None = None
 
     def plain(self) -> dict[str, Any]:
         """Plain numbers and names, as a checkpoint stores them."""
@@ -39,6 +41,7 @@ class DataFacts:
             "label_space": None if self.label_space is None else self.label_space.name,
             "attributes": None if self.attributes is None else list(self.attributes),
             "identities": None if self.identities is None else list(self.identities),
+            "categories": None if self.categories is None else list(self.categories),
         }
 
     @classmethod
@@ -46,12 +49,14 @@ class DataFacts:
         """The inverse of :meth:`plain`."""
         height, width = plain["image_size"]
         space, names = plain["label_space"], plain["attributes"]
-        numbers = plain.get("identities")  # a checkpoint from before they were kept has none
+        # a checkpoint from before these were kept has neither
+        numbers, categories = plain.get("identities"), plain.get("categories")
         return cls(
             (height, width),
             space and LABEL_SPACES[space],
             names and tuple(names),
             identities=numbers and tuple(numbers),
+            categories=categories and tuple(categories),
         )
 
 

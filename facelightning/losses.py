@@ -1,7 +1,7 @@
-"""What training minimises: cross-entropy of face parsing at every scale, of attributes and identities; distances.
+"""What training minimises: cross-entropy of face parsing at every scale, of attributes and classes; distances.
 
 Parsing and attributes are those of Kalayeh, Gong, Shah, "Improving Facial Attribute Prediction using Semantic
-Segmentation", CVPR 2017; identities and distances those of Liu et al., ICCV 2015. Each has two versions: one loss per
+Segmentation", CVPR 2017; classes and distances those of Liu et al., ICCV 2015. Each has two versions: one loss per
 batch, for training; and one loss per sample, whose mean over a data set does not depend on how samples were put into
 batches. Distances are between the images of a batch, so a sample alone has none.
 """
@@ -194,28 +194,28 @@ def relation_losses(probabilities: Tensor, attract: Tensor, repel: Tensor) -> Te
     return pairs.sum(dim=(1, 2)) / (2 * probabilities.shape[1] ** 2)
 
 
-def identity_loss(logits: Tensor, classes: Tensor) -> Tensor:
-    """Softmax cross-entropy, the mean over the images of known identity (Liu et al., ICCV 2015, §4).
+def softmax_loss(logits: Tensor, classes: Tensor) -> Tensor:
+    """Softmax cross-entropy, the mean over the images of known class (Liu et al., ICCV 2015, §4).
 
     Args:
-        logits: Scores of the I identities.
-        classes: The identity of each image, below I; a negative number where unknown, which adds neither loss nor
+        logits: Scores of the K classes, which are object categories or identities.
+        classes: The class of each image, below K; a negative number where unknown, which adds neither loss nor
             gradient.
 
     Shape:
-        - logits: ``(B, I)``, of any floating type; the arithmetic is in float32 at least.
+        - logits: ``(B, K)``, of any floating type; the arithmetic is in float32 at least.
         - classes: ``(B,)``, int64.
         - return: ``()``; 0 with a zero gradient where none is known.
 
     Example:
-        >>> identity_loss(torch.zeros(2, 5), torch.tensor([3, -1]))  # log 5
+        >>> softmax_loss(torch.zeros(2, 5), torch.tensor([3, -1]))  # log 5
         tensor(1.6094)
     """
-    return identity_sample_losses(logits, classes).sum() / (classes >= 0).sum().clamp(min=1)
+    return softmax_sample_losses(logits, classes).sum() / (classes >= 0).sum().clamp(min=1)
 
 
-def identity_sample_losses(logits: Tensor, classes: Tensor) -> Tensor:
-    """:func:`identity_loss` of each sample alone, ``(B,)``."""
+def softmax_sample_losses(logits: Tensor, classes: Tensor) -> Tensor:
+    """:func:`softmax_loss` of each sample alone, ``(B,)``."""
     return F.cross_entropy(_at_least_float32(logits), classes.clamp(min=-1), ignore_index=-1, reduction="none")
 
 

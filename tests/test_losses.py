@@ -11,11 +11,11 @@ from facelightning.labels import IGNORE_INDEX
 from facelightning.losses import (
     attribute_loss,
     attribute_sample_losses,
-    identity_loss,
-    identity_sample_losses,
     parsing_loss,
     parsing_sample_losses,
     similarity_loss,
+    softmax_loss,
+    softmax_sample_losses,
 )
 
 NAN = float("nan")
@@ -223,7 +223,7 @@ class TestIdentityLoss:
             math.log(sum(map(math.exp, row))) - row[person] if person >= 0 else 0.0
             for row, person in zip(logits.double().tolist(), self.CLASSES.tolist(), strict=True)
         ]
-        loss, losses = identity_loss(logits, self.CLASSES), identity_sample_losses(logits, self.CLASSES)
+        loss, losses = softmax_loss(logits, self.CLASSES), softmax_sample_losses(logits, self.CLASSES)
         assert loss.dtype == losses.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
         rounding = 1e-12 if dtype == torch.float64 else 1e-5
         assert losses.tolist() == pytest.approx(expected, rel=rounding)
@@ -231,10 +231,10 @@ class TestIdentityLoss:
 
     def test_an_unknown_identity_teaches_nothing(self) -> None:
         logits = torch.randn(6, 4, requires_grad=True)
-        identity_loss(logits, self.CLASSES).backward()  # type: ignore[no-untyped-call]
+        softmax_loss(logits, self.CLASSES).backward()  # type: ignore[no-untyped-call]
         assert logits.grad is not None
         assert logits.grad.any(dim=1).tolist() == (self.CLASSES >= 0).tolist()
-        none = identity_loss(logits, torch.full((6,), -1))
+        none = softmax_loss(logits, torch.full((6,), -1))
         assert none.item() == 0
         assert not torch.autograd.grad(none, logits)[0].any()
 

@@ -41,7 +41,8 @@ class Report(Callback):
 
     The file holds, each if it was scored, the results of :class:`~facelightning.metrics.AttributeScores` as
     ``"attributes"``, of :class:`~facelightning.metrics.ParsingScores` as ``"parsing"``, of
-    :class:`~facelightning.metrics.LocalizationScores` as ``"faces"``, and of
+    :class:`~facelightning.metrics.LocalizationScores` as ``"faces"``, of
+    :class:`~facelightning.metrics.CategoryScores` as ``"category"``, and of
     :class:`~facelightning.retrieval.RetrievalScores` as ``"identity"``: in percent, ``null`` where undefined. Without a
     logger nothing is written.
     """

@@ -13,6 +13,7 @@ from jsonargparse import Path as ConfigPath  # type: ignore[attr-defined]
 from lightning.pytorch.cli import LightningArgumentParser
 
 import facelightning.data.joint  # imported so that configurations can name data modules without a path
+import facelightning.data.objects
 import facelightning.data.scenes
 import facelightning.models  # and parts of networks
 import facelightning.objectives  # and of losses

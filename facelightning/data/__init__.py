@@ -9,6 +9,7 @@ from facelightning.data.helen import Helen
 from facelightning.data.lfwa import LFWA
 
 if TYPE_CHECKING:
+    from facelightning.data.categories import ImageFolder, ImageFolderDataModule
     from facelightning.data.datamodule import (
         CelebADataModule,
         FaceDataModule,
@@ -17,12 +18,13 @@ if TYPE_CHECKING:
         LFWADataModule,
     )
     from facelightning.data.joint import JointDataModule, SyntheticDataModule
+    from facelightning.data.objects import SyntheticObjectsDataModule
     from facelightning.data.scenes import SyntheticScenesDataModule
 
 __all__ = [
     "LFWA", "CelebA", "CelebADataModule", "FaceDataModule", "Folder", "FolderDataModule",
-    "Helen", "HelenDataModule", "JointDataModule", "LFWADataModule", "SyntheticDataModule",
-    "SyntheticScenesDataModule",
+    "Helen", "HelenDataModule", "ImageFolder", "ImageFolderDataModule", "JointDataModule", "LFWADataModule",
+    "SyntheticDataModule", "SyntheticObjectsDataModule", "SyntheticScenesDataModule",
 ]  # fmt: skip
 
 
@@ -30,5 +32,7 @@ def __getattr__(name: str) -> object:
     # imported on first use: a data set needs no Lightning
     if name not in __all__:
         raise AttributeError(f"module 'facelightning.data' has no attribute {name!r}")
-    homes = {"JointDataModule": "joint", "SyntheticDataModule": "joint", "SyntheticScenesDataModule": "scenes"}
+    homes = {"SyntheticObjectsDataModule": "objects", "SyntheticScenesDataModule": "scenes"}
+    homes |= dict.fromkeys(("JointDataModule", "SyntheticDataModule"), "joint")
+    homes |= dict.fromkeys(("ImageFolder", "ImageFolderDataModule"), "categories")
     return getattr(import_module(f"facelightning.data.{homes.get(name, 'datamodule')}"), name)

@@ -25,8 +25,8 @@ class Record(TypedDict, total=False):
 
     ``image`` (H,W,3) RGB · ``mask`` (H,W), 255 = ignore · ``attributes`` (A,) in {0,1}, NaN = unknown ·
     ``landmarks`` (5,2) x,y in pixels: left and right eye, nose, left and right mouth corner ·
-    ``box`` (4,) of the face: x0,y0,x1,y1 in pixels, right and bottom excluded, NaN = unknown · ``is_cut`` if ``image``
-    is not the file's whole one.
+    ``box`` (4,) of the face: x0,y0,x1,y1 in pixels, right and bottom excluded, NaN = unknown · ``category`` the
+    index of its name in the data set's list · ``is_cut`` if ``image`` is not the file's whole one.
     """
 
     image: npt.NDArray[np.uint8]
@@ -35,6 +35,7 @@ class Record(TypedDict, total=False):
     landmarks: npt.NDArray[np.float32]
     box: npt.NDArray[np.float32]
     identity: int
+    category: int
     name: str
     is_cut: bool
 

@@ -22,9 +22,9 @@ class Sample(TypedDict, total=False):
 
     ``image`` uint8 (3,H,W) RGB · ``mask`` int64 (H,W), 255 = ignore · ``attributes`` float32 (A,) in {0,1},
     NaN = unknown · ``landmarks`` float32 (5,2) x,y in pixels · ``box`` float32 (4,) x0,y0,x1,y1 in pixels, right and
-    bottom excluded, NaN = unknown · ``identity`` int64 · ``name`` str · ``size`` int64 (2,) height and width of the
-    file's image · ``frame`` float32 (4,) the box that it fills in ``image``, before augmentation; around it is
-    padding · ``is_cut`` bool, in place of both if ``image`` is a cut.
+    bottom excluded, NaN = unknown · ``identity`` int64 · ``category`` int64 · ``name`` str · ``size`` int64 (2,) height
+    and width of the file's image · ``frame`` float32 (4,) the box that it fills in ``image``, before augmentation;
+    around it is padding · ``is_cut`` bool, in place of both if ``image`` is a cut.
     """
 
     image: Tensor
@@ -33,6 +33,7 @@ class Sample(TypedDict, total=False):
     landmarks: Tensor
     box: Tensor
     identity: Tensor
+    category: Tensor
     name: str
     size: Tensor
     frame: Tensor
@@ -136,6 +137,8 @@ class FaceTransform:
             sample["attributes"] = torch.from_numpy(record["attributes"])
         if "identity" in record:
             sample["identity"] = torch.tensor(record["identity"])
+        if "category" in record:
+            sample["category"] = torch.tensor(record["category"])
         if "name" in record:
             sample["name"] = record["name"]
         return sample

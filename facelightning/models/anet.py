@@ -153,13 +153,14 @@ class ANetwork(nn.Module):
         width: Filters of the first layer; scales every layer.
         cell: n, at least 3; the face is 32 n + 33 pixels wide and high: 161 by default.
         views: V, 1 or 5.
-        head: Makes the classifier of the views' features: one of attributes, or
-            :class:`~facelightning.models.heads.IdentityHead`.
+        head: Makes the classifier of the views' features.
+        key: The key of its logits in the output.
 
     Shape:
         - images: ``(B, 3, H, W)``, uint8, or float in [0, 1]; RGB.
-        - return: the head's output, such as ``"attributes"``: logits ``(B, A)``; ``"features"``: ``(B, V D)``,
-          D = 8 width, not negative; ``"placement"``: row and column of the best placement in pixels, ``(B, 2)``, int64.
+        - return: ``key``: logits ``(B, A)``; ``"features"``: ``(B, V D)``, D = 8 width, not negative; ``"placement"``:
+          row and column of the best placement in pixels, ``(B, 2)``, int64; ``"region_weights"``: ``(B, V, A)``, if the
+          head weighs views.
 
     Raises:
         ConfigurationError: If views or cell do not fit, or images are smaller than ``image_size``.
@@ -177,14 +178,20 @@ class ANetwork(nn.Module):
     """Pixels between neighbouring placements."""
 
     def __init__(
-        self, num_outputs: int, width: int = 64, cell: int = 4, views: int = 1, head: HeadFactory = LinearHead
+        self,
+        num_outputs: int,
+        width: int = 64,
+        cell: int = 4,
+        views: int = 1,
+        head: HeadFactory = LinearHead,
+        key: str = "attributes",
     ) -> None:
         super().__init__()
         if views not in VIEWS:
             raise ConfigurationError(f"ANet: views must be 1 or 5, not {views}")
         if cell < 3:  # a map that five views of at least 2×2 fit into
             raise ConfigurationError(f"ANet: cell must be at least 3, not {cell}")
-        self.image_size = (32 * cell + 33, 32 * cell + 33)
+        self.key, self.image_size = key, (32 * cell + 33, 32 * cell + 33)
         self.views, self.places = VIEWS[views], tuple(VIEWS[views])
         self.window, self.num_features = 2 * (cell - 1) - (0 if views == 1 else 2), views * 8 * width
         self.normalize = Normalize()
@@ -220,4 +227,5 @@ class ANetwork(nn.Module):
         vectors = self.fc(views.flatten(0, 1)).unflatten(0, views.shape[:2])  # (B, V, D)
         placement = self.stride * torch.stack([best // columns, best % columns], dim=1)
         pooled = Pooled(vectors, torch.ones_like(vectors[..., :1], dtype=torch.bool))
-        return {"features": vectors.flatten(1), "placement": placement, **self.head(pooled)}
+        said = self.head(pooled)
+        return {"features": vectors.flatten(1), "placement": placement, self.key: said.pop("logits"), **said}

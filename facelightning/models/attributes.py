@@ -18,7 +18,7 @@ class AttributeNetwork(nn.Module):
     """The basic attribute network of Kalayeh et al. (CVPR 2017), §3.1.1, and its variants with other parts.
 
     Args:
-        num_attributes: A.
+        num_outputs: What the head predicts: A attributes, or as many categories.
         width: Filters of the first layer, 64 in the paper; scales every layer of the paper's encoder.
         encoder: Makes the encoder; the paper's if not given.
         image_input: Makes the input of the first layer; the normalised image if not given.
@@ -26,12 +26,13 @@ class AttributeNetwork(nn.Module):
         pooling: Makes the pooling of the last map.
         head: Makes the classifier.
         regions: Makes the source of regions, for the parts that need them.
+        key: The key of the logits in the output.
 
     Shape:
         - images: ``(B, 3, H, W)``, uint8, or float in [0, 1]; 218×178 in the paper.
         - landmarks: ``(B, 5, 2)``, x, y in pixels; for boxes only.
-        - return: ``"attributes"``: logits ``(B, A)``; ``"features"``: the last map before pooling, ``(B, C, h, w)``,
-          which may be negative after PReLU; ``"region_weights"``: ``(B, N, A)``, if the head weighs places.
+        - return: ``key``: logits ``(B, A)``; ``"features"``: the last map before pooling, ``(B, C, h, w)``, which may
+          be negative after PReLU; ``"region_weights"``: ``(B, N, A)``, if the head weighs places.
 
     Raises:
         ConfigurationError: If a part needs regions and there are none, or no part needs the given ones.
@@ -43,7 +44,7 @@ class AttributeNetwork(nn.Module):
 
     def __init__(
         self,
-        num_attributes: int,
+        num_outputs: int,
         width: int = 64,
         encoder: EncoderFactory | None = None,
         image_input: Callable[[int], Input] | None = None,
@@ -51,8 +52,10 @@ class AttributeNetwork(nn.Module):
         pooling: Callable[[int], Pooling] = AveragePooling,
         head: HeadFactory = LinearHead,
         regions: Callable[[], RegionSource] | None = None,
+        key: str = "attributes",
     ) -> None:
         super().__init__()
+        self.key = key
         self.regions = None if regions is None else regions()
         names = () if self.regions is None else self.regions.names
         self.encoder = make_encoder(encoder, width, None if image_input is None else image_input(len(names)))
@@ -61,7 +64,7 @@ class AttributeNetwork(nn.Module):
         self.tail = self.encoder.tail()
         self.pooling = pooling(self.tail.stride)
         self.places = self.pooling.places(names)
-        self.head = head(self.tail.channels, len(self.places), num_attributes)
+        self.head = head(self.tail.channels, len(self.places), num_outputs)
         if self.regions is not None and not any(getattr(part, "needs_regions", False) for part in self.modules()):
             raise ConfigurationError(
                 f"no part of this network needs regions, but `regions` is {type(self.regions).__name__}"
@@ -71,4 +74,5 @@ class AttributeNetwork(nn.Module):
     def forward(self, images: Tensor, landmarks: Tensor | None = None) -> dict[str, Any]:
         regions = None if self.regions is None else self.regions(images, landmarks)
         features = self.tail(self.encoder(images, regions)[-1])
-        return {"features": features, **self.head(self.pooling(features, regions))}
+        said = self.head(self.pooling(features, regions))
+        return {"features": features, self.key: said.pop("logits"), **said}

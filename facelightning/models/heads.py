@@ -1,4 +1,4 @@
-"""From pooled features to the logits of the attributes."""
+"""From pooled features to logits: of attributes, of categories, of identities."""
 
 from collections.abc import Callable
 
@@ -11,19 +11,19 @@ from facelightning.models.pooling import Pooled
 
 
 class Head(nn.Module):
-    """A classifier of attributes.
+    """A classifier; a network gives its logits the name of what they predict.
 
     Args:
         channels: C.
         num_places: N, the places of the pooling before it.
-        num_attributes: A.
+        num_outputs: A attributes, or as many categories or identities.
 
     Shape:
         - pooled: vectors ``(B, N, C)``.
-        - return: ``"attributes"``: logits ``(B, A)``; and ``"region_weights"``: ``(B, N, A)``, if it weighs places.
+        - return: ``"logits"``: ``(B, A)``; and ``"region_weights"``: ``(B, N, A)``, if it weighs places.
     """
 
-    def __init__(self, channels: int, num_places: int, num_attributes: int) -> None:
+    def __init__(self, channels: int, num_places: int, num_outputs: int) -> None:
         super().__init__()
 
     def forward(self, pooled: Pooled) -> dict[str, Tensor]:
@@ -38,34 +38,16 @@ class LinearHead(Head):
 
     Example:
         >>> pooled = Pooled(torch.rand(2, 5, 8), torch.ones(2, 5, 1, dtype=torch.bool))
-        >>> LinearHead(8, 5, 40)(pooled)["attributes"].shape
+        >>> LinearHead(8, 5, 40)(pooled)["logits"].shape
         torch.Size([2, 40])
     """
 
-    def __init__(self, channels: int, num_places: int, num_attributes: int) -> None:
-        super().__init__(channels, num_places, num_attributes)
-        self.classifier = nn.Linear(num_places * channels, num_attributes)
+    def __init__(self, channels: int, num_places: int, num_outputs: int) -> None:
+        super().__init__(channels, num_places, num_outputs)
+        self.classifier = nn.Linear(num_places * channels, num_outputs)
 
     def forward(self, pooled: Pooled) -> dict[str, Tensor]:
-        return {"attributes": self.classifier(pooled.vectors.flatten(1))}
-
-
-class IdentityHead(LinearHead):
-    """The same for identities in place of attributes, to pre-train a network (Liu et al., ICCV 2015, §4).
-
-    Args:
-        channels: C.
-        num_places: N.
-        num_attributes: I, the number of identities.
-
-    Example:
-        >>> pooled = Pooled(torch.rand(2, 5, 8), torch.ones(2, 5, 1, dtype=torch.bool))
-        >>> IdentityHead(8, 5, 8192)(pooled)["identity"].shape
-        torch.Size([2, 8192])
-    """
-
-    def forward(self, pooled: Pooled) -> dict[str, Tensor]:
-        return {"identity": super().forward(pooled)["attributes"]}
+        return {"logits": self.classifier(pooled.vectors.flatten(1))}
 
 
 class DenseHead(Head):
@@ -74,28 +56,28 @@ class DenseHead(Head):
     Args:
         channels: C.
         num_places: N; :class:`~facelightning.models.pooling.GridPooling` gives the cells of a map.
-        num_attributes: A.
+        num_outputs: A.
         width: Units of each hidden layer.
         dropout: Probability of a unit to be left out in training (AlexNet's).
 
     Example:
         >>> pooled = Pooled(torch.rand(2, 36, 8), torch.ones(2, 36, 1, dtype=torch.bool))
-        >>> DenseHead(8, 36, 40, width=16)(pooled)["attributes"].shape
+        >>> DenseHead(8, 36, 40, width=16)(pooled)["logits"].shape
         torch.Size([2, 40])
     """
 
     def __init__(
-        self, channels: int, num_places: int, num_attributes: int, width: int = 4096, dropout: float = 0.5
+        self, channels: int, num_places: int, num_outputs: int, width: int = 4096, dropout: float = 0.5
     ) -> None:
-        super().__init__(channels, num_places, num_attributes)
+        super().__init__(channels, num_places, num_outputs)
         self.layers = nn.Sequential(
             nn.Linear(num_places * channels, width), nn.ReLU(), nn.Dropout(dropout),
             nn.Linear(width, width), nn.ReLU(), nn.Dropout(dropout),
-            nn.Linear(width, num_attributes),
+            nn.Linear(width, num_outputs),
         )  # fmt: skip
 
     def forward(self, pooled: Pooled) -> dict[str, Tensor]:
-        return {"attributes": self.layers(pooled.vectors.flatten(1))}
+        return {"logits": self.layers(pooled.vectors.flatten(1))}
 
 
 class GroupHead(Head):
@@ -107,7 +89,7 @@ class GroupHead(Head):
     Args:
         channels: C.
         num_places: N.
-        num_attributes: 40, in the order of :data:`~facelightning.labels.ATTRIBUTES`.
+        num_outputs: 40, in the order of :data:`~facelightning.labels.ATTRIBUTES`.
         filters: Of each group's convolution.
         width: Units of each group's hidden layer.
 
@@ -116,18 +98,16 @@ class GroupHead(Head):
 
     Example:
         >>> pooled = Pooled(torch.rand(2, 36, 8), torch.ones(2, 36, 1, dtype=torch.bool))
-        >>> GroupHead(8, 36, 40, filters=4, width=16)(pooled)["attributes"].shape
+        >>> GroupHead(8, 36, 40, filters=4, width=16)(pooled)["logits"].shape
         torch.Size([2, 40])
     """
 
     columns: Tensor
 
-    def __init__(
-        self, channels: int, num_places: int, num_attributes: int, filters: int = 32, width: int = 128
-    ) -> None:
-        super().__init__(channels, num_places, num_attributes)
-        if num_attributes != len(ATTRIBUTES):
-            raise ConfigurationError(f"GroupHead: its groups are of the 40 attributes, not of {num_attributes}")
+    def __init__(self, channels: int, num_places: int, num_outputs: int, filters: int = 32, width: int = 128) -> None:
+        super().__init__(channels, num_places, num_outputs)
+        if num_outputs != len(ATTRIBUTES):
+            raise ConfigurationError(f"GroupHead: its groups are of the 40 attributes, not of {num_outputs}")
         groups = list(ATTRIBUTE_GROUPS.values())
         self.convolution = nn.Linear(channels, len(groups) * filters)
         largest = max(map(len, groups))
@@ -141,7 +121,7 @@ class GroupHead(Head):
         maps = self.convolution(pooled.vectors).relu()  # (B, N, G·F)
         grouped = maps.unflatten(2, (len(self.hidden.weight), -1)).permute(2, 0, 1, 3).flatten(2)  # (G, B, N·F)
         logits = self.classifier(self.hidden(grouped).relu())  # (G, B, the largest group's attributes)
-        return {"attributes": logits.transpose(0, 1).flatten(1)[:, self.columns]}
+        return {"logits": logits.transpose(0, 1).flatten(1)[:, self.columns]}
 
 
 class _Dense(nn.Module):
@@ -169,11 +149,11 @@ class LocalizationHead(Head):
         torch.Size([2, 7, 40])
     """
 
-    def __init__(self, channels: int, num_places: int, num_attributes: int) -> None:
-        super().__init__(channels, num_places, num_attributes)
-        self.recognition = nn.Linear(channels, num_attributes)
+    def __init__(self, channels: int, num_places: int, num_outputs: int) -> None:
+        super().__init__(channels, num_places, num_outputs)
+        self.recognition = nn.Linear(channels, num_outputs)
         # no bias: a constant for all places would cancel in the softmax
-        self.localization = nn.Linear(channels, num_attributes, bias=False)
+        self.localization = nn.Linear(channels, num_outputs, bias=False)
 
     def forward(self, pooled: Pooled) -> dict[str, Tensor]:
         evidence = self.localization(pooled.vectors)  # (B, N, A)
@@ -181,4 +161,4 @@ class LocalizationHead(Head):
         evidence = evidence.masked_fill(~pooled.present, torch.finfo(evidence.dtype).min)
         # the product matters if no place is present: the softmax alone would be uniform
         weights = evidence.softmax(dim=1) * pooled.present
-        return {"attributes": (self.recognition(pooled.vectors) * weights).sum(dim=1), "region_weights": weights}
+        return {"logits": (self.recognition(pooled.vectors) * weights).sum(dim=1), "region_weights": weights}

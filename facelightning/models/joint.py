@@ -99,5 +99,6 @@ class JointNetwork(nn.Module):
             known = output.get("parsing", ()) if attribute_images is None else ()
             regions = ParsedRegions(self.decoder, to_describe, size, self.label_space, known)
             output["features"] = self.tail(to_describe)
-            output |= self.head(self.pooling(output["features"], regions))
+            said = self.head(self.pooling(output["features"], regions))
+            output |= {"attributes": said.pop("logits"), **said}
         return output

@@ -70,19 +70,19 @@ class SeparateHead(Head):
 
     Example:
         >>> pooled = Pooled(torch.rand(2, 1, 12), torch.ones(2, 1, 1, dtype=torch.bool))
-        >>> SeparateHead(12, 1, 3)(pooled)["attributes"].shape
+        >>> SeparateHead(12, 1, 3)(pooled)["logits"].shape
         torch.Size([2, 3])
     """
 
-    def __init__(self, channels: int, num_places: int, num_attributes: int) -> None:
-        super().__init__(channels, num_places, num_attributes)
-        if channels % num_attributes:
+    def __init__(self, channels: int, num_places: int, num_outputs: int) -> None:
+        super().__init__(channels, num_places, num_outputs)
+        if channels % num_outputs:
             raise ConfigurationError(
-                f"SeparateHead: {channels} channels cannot be shared among {num_attributes} attributes; take as many "
+                f"SeparateHead: {channels} channels cannot be shared among {num_outputs} attributes; take as many "
                 "`networks` in SeparateEncoder as there are attributes"
             )
-        inputs = num_places * channels // num_attributes
-        layers = [nn.Linear(inputs, 1) for _ in range(num_attributes)]
+        inputs = num_places * channels // num_outputs
+        layers = [nn.Linear(inputs, 1) for _ in range(num_outputs)]
         self.weight = nn.Parameter(torch.cat([layer.weight.detach() for layer in layers]))
         self.bias = nn.Parameter(torch.cat([layer.bias.detach() for layer in layers]))
 
@@ -90,7 +90,7 @@ class SeparateHead(Head):
         images, places, _ = pooled.vectors.shape
         own = pooled.vectors.reshape(images, places, len(self.bias), -1)  # (B, N, A, C / A)
         weight = self.weight.reshape(len(self.bias), places, -1)
-        return {"attributes": torch.einsum("bnac,anc->ba", own, weight) + self.bias}
+        return {"logits": torch.einsum("bnac,anc->ba", own, weight) + self.bias}
 
 
 def _stage(in_channels: int, out_channels: int, groups: int) -> nn.Sequential:

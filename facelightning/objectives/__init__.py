@@ -8,6 +8,7 @@ from facelightning.objectives.attributes import (
     FocalAttributes,
 )
 from facelightning.objectives.base import Batch, Objective, Output
+from facelightning.objectives.categories import Categories
 from facelightning.objectives.faces import Faces
 from facelightning.objectives.identities import Identities
 from facelightning.objectives.parsing import Parsing
@@ -18,6 +19,7 @@ __all__ = [
     "Attributes",
     "BalancedAttributes",
     "Batch",
+    "Categories",
     "DecidedAttributes",
     "Faces",
     "FocalAttributes",

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from facelightning.losses import identity_loss, identity_sample_losses, similarity_loss
+from facelightning.losses import similarity_loss, softmax_loss, softmax_sample_losses
 from facelightning.objectives.base import Batch, Objective, Output, check_weight
 from facelightning.retrieval import RetrievalScores
 
@@ -52,11 +52,11 @@ class Identities(Objective):
     def loss(self, output: Output, batch: Batch) -> Tensor:
         classes = self.classes(batch["identity"])
         similarity = similarity_loss(output["features"], classes)
-        return identity_loss(output["identity"], classes) + self.similarity_weight * similarity
+        return softmax_loss(output["identity"], classes) + self.similarity_weight * similarity
 
     def sample_loss(self, output: Output, batch: Batch) -> Tensor:
         """Of the softmax alone: a sample has no other to be compared with."""
-        return identity_sample_losses(output["identity"], self.classes(batch["identity"]))
+        return softmax_sample_losses(output["identity"], self.classes(batch["identity"]))
 
     def set_loss(self, mean: float, scores: Mapping[str, Any]) -> float:
         """Also the similarity loss, of all pairs of the set."""

@@ -8,6 +8,7 @@ from facelightning.tasks.anet import ANet
 from facelightning.tasks.attributenet import AttributeNet
 from facelightning.tasks.base import FaceTask
 from facelightning.tasks.cascadenet import CascadeNet
+from facelightning.tasks.categorynet import CategoryNet
 from facelightning.tasks.ensemblenet import EnsembleNet
 from facelightning.tasks.identitynet import IdentityNet
 from facelightning.tasks.jointnet import JointNet
@@ -18,6 +19,7 @@ __all__ = [
     "ANet",
     "AttributeNet",
     "CascadeNet",
+    "CategoryNet",
     "EnsembleNet",
     "FaceTask",
     "IdentityNet",
@@ -28,7 +30,8 @@ __all__ = [
 ]
 
 TASKS: dict[str, type[FaceTask]] = {
-    task.__name__: task for task in (ANet, AttributeNet, CascadeNet, EnsembleNet, IdentityNet, JointNet, SVMNet, SegNet)
+    task.__name__: task
+    for task in (ANet, AttributeNet, CascadeNet, CategoryNet, EnsembleNet, IdentityNet, JointNet, SVMNet, SegNet)
 }
 
 

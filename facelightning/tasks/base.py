@@ -229,12 +229,13 @@ class FaceTask(L.LightningModule):
         """Refuse facts that contradict those that the network was built for."""
         assert self.facts is not None
         ours, theirs = self.facts.plain(), facts.plain()
-        for key, name in (("image_size", "image size"), ("label_space", "label space"), ("attributes", "attributes")):
+        for key in ("image_size", "label_space", "attributes", "categories"):
             if None in (ours[key], theirs[key]) or ours[key] == theirs[key] or (key == "image_size" and self.any_size):
                 continue
             our, their = shown_apart(ours[key], theirs[key])
             raise ConfigurationError(
-                f"{type(self).__name__} is built for {name} {our}, but {whose} has {their}; give both one"
+                f"{type(self).__name__} is built for {key.replace('_', ' ')} {our}, but {whose} has {their}; give both "
+                "one"
             )
 
     def _log_results(self, name: str, scoring: Scoring) -> None:

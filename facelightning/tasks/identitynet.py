@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from facelightning.errors import ConfigurationError
 from facelightning.facts import DataFacts
 from facelightning.models.anet import ANetwork
-from facelightning.models.heads import IdentityHead
 from facelightning.objectives import Batch, Identities, Objective, Output
 from facelightning.tasks.learning import LearningTask
 
@@ -43,7 +42,7 @@ class IdentityNet(LearningTask):
                 "IdentityNet cannot learn identities: the data has none; use CelebADataModule with the file "
                 "identity_CelebA.txt, or LFWADataModule"
             )
-        network = ANetwork(len(facts.identities), self.width, self.cell, self.views, IdentityHead)
+        network = ANetwork(len(facts.identities), self.width, self.cell, self.views, key="identity")
         return network, [Identities(facts.identities, network.num_features, self.similarity_weight)]
 
     def predict_batch(self, batch: Batch) -> tuple[Output, Batch]:

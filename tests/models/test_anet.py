@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from facelightning.errors import ConfigurationError, DataFormatError
-from facelightning.losses import attribute_loss, identity_loss, similarity_loss
+from facelightning.losses import attribute_loss, similarity_loss, softmax_loss
 from facelightning.models.anet import ANetwork, LocalBlock, LocallyShared, VectorNorm
 from facelightning.models.heads import Head, IdentityHead, LinearHead, LocalizationHead
 from tests.models.conftest import settle
@@ -327,7 +327,7 @@ class TestANet:
             loss = attribute_loss(output["attributes"], torch.randint(2, (batch, 40)).float())
         else:
             identities = torch.arange(batch) // 2
-            loss = identity_loss(output["identity"], identities) + similarity_loss(output["features"], identities)
+            loss = softmax_loss(output["identity"], identities) + similarity_loss(output["features"], identities)
         loss.backward()  # type: ignore[no-untyped-call]
         assert [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()] == []
 

@@ -21,7 +21,7 @@ def test_group_head_is_nine_heads() -> None:
     torch.manual_seed(0)
     head = GroupHead(8, 4, 40, filters=3, width=5).double()
     vectors = torch.rand(6, 4, 8, dtype=torch.float64)
-    logits = head(Pooled(vectors, torch.ones(6, 4, 1, dtype=torch.bool)))["attributes"]
+    logits = head(Pooled(vectors, torch.ones(6, 4, 1, dtype=torch.bool)))["logits"]
     for number, names in enumerate(ATTRIBUTE_GROUPS.values()):
         convolution = nn.Conv2d(8, 3, kernel_size=1).double()
         hidden, classifier = nn.Linear(12, 5).double(), nn.Linear(5, len(names)).double()
