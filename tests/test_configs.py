@@ -102,6 +102,8 @@ def small_overlay(config: str, faces: Path, folder: Path) -> str:
     encoder = complete(config)["model"]["init_args"].get("encoder") or {}
     if encoder.get("class_path") == "LNet":
         overlay["model"] = {"init_args": {"encoder": {"init_args": {"width": 3}}, "head": {"init_args": {"width": 5}}}}
+    elif encoder.get("class_path") == "SeparateEncoder":
+        overlay["model"]["init_args"]["encoder"] = {"init_args": {"width": 1}}
     elif encoder.get("init_args", {}).get("weights"):
         overlay["model"] = {"init_args": {"encoder": {"init_args": {"weights": None}}}}  # nothing is downloaded
     if complete(config)["model"]["class_path"] in ("ANet", "IdentityNet"):

@@ -9,7 +9,7 @@ from facelightning.models.detectors import FrontalCascade, TableFinder, YuNet
 from facelightning.models.encoders import MaskedInput, PaperEncoder, TorchvisionEncoder
 from facelightning.models.ensemble import EnsembleNetwork
 from facelightning.models.gating import SemanticGating, SymbioticAugmentation
-from facelightning.models.heads import DenseHead, LinearHead, LocalizationHead
+from facelightning.models.heads import DenseHead, GroupHead, LinearHead, LocalizationHead
 from facelightning.models.joint import JointNetwork
 from facelightning.models.lnet import LNet
 from facelightning.models.parser import ParserRegions
@@ -23,10 +23,13 @@ from facelightning.models.pooling import (
 )
 from facelightning.models.regions import LandmarkBoxes
 from facelightning.models.segmentation import SegmentationNetwork
+from facelightning.models.separate import SeparateEncoder, SeparateHead
+from facelightning.models.transformer import SpatialTransformer
 
 __all__ = [
     "ANetwork", "AttributeNetwork", "AveragePooling", "DenseHead", "EnsembleNetwork", "FrontalCascade", "GridPooling",
-    "JointNetwork", "LNet", "LandmarkBoxes", "LinearHead", "LocalizationHead", "LogSumExpPooling", "MaskedInput",
-    "MaximumPooling", "PaperEncoder", "ParserRegions", "PyramidPooling", "SegmentationNetwork", "SemanticGating",
-    "SemanticPooling", "SymbioticAugmentation", "TableFinder", "TorchvisionEncoder", "YuNet",
+    "GroupHead", "JointNetwork", "LNet", "LandmarkBoxes", "LinearHead", "LocalizationHead", "LogSumExpPooling",
+    "MaskedInput", "MaximumPooling", "PaperEncoder", "ParserRegions", "PyramidPooling", "SegmentationNetwork",
+    "SemanticGating", "SemanticPooling", "SeparateEncoder", "SeparateHead", "SpatialTransformer",
+    "SymbioticAugmentation", "TableFinder", "TorchvisionEncoder", "YuNet",
 ]  # fmt: skip

@@ -122,9 +122,9 @@ class RelatedAttributes(Attributes):
 
     def gradient_share(self, logits: Tensor, targets: Tensor) -> Tensor:
         """The squared norm of each loss's gradient at an image's logits, ``(B, 2)``: cross-entropy's and relations'."""
-        with torch.enable_grad():
-            leaf = logits.detach().float().requires_grad_()
-            parts = (len(self.names) * attribute_sample_losses(leaf, targets), self._relation_losses(leaf))
+        with torch.inference_mode(False), torch.enable_grad():
+            leaf, truth = logits.detach().clone().float().requires_grad_(), targets.clone()  # no longer of inference
+            parts = (len(self.names) * attribute_sample_losses(leaf, truth), self._relation_losses(leaf))
             gradients = [torch.autograd.grad(part.sum(), leaf)[0] for part in parts]
         return torch.stack([gradient.square().sum(dim=1) for gradient in gradients], dim=1)
 

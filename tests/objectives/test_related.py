@@ -111,7 +111,8 @@ def test_the_share_of_the_gradient() -> None:
     norms = torch.zeros(2, dtype=torch.float64)
     plain = Attributes(NAMES)
     for logits, targets in made:
-        objective.count(scores, {"attributes": logits}, {"attributes": targets})
+        with torch.inference_mode():  # as Lightning validates; its tensors are of inference, too
+            objective.count(scores, {"attributes": logits + 0}, {"attributes": targets + 0})
         leaf = logits.clone().requires_grad_()
         both = {"attributes": leaf}, {"attributes": targets}
         (whole,) = torch.autograd.grad(objective.sample_loss(*both).sum(), leaf)
