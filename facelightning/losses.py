@@ -82,6 +82,118 @@ def attribute_sample_losses(logits: Tensor, targets: Tensor, positive_rates: Ten
     return losses.sum(dim=1) / known.sum(dim=1).clamp(min=1)
 
 
+def focal_sample_losses(
+    logits: Tensor, targets: Tensor, positive_focus: float, negative_focus: float, margin: float = 0.0
+) -> Tensor:
+    """Cross-entropy that looks away from what is already right, the mean over each image's known entries.
+
+    With p the probability of an attribute and p' = max(p - margin, 0), a positive loses -(1 - p)^γ₊ log p, a negative
+    -p'^γ₋ log(1 - p'). Equal focuses and no margin are the focal loss (Lin et al., "Focal Loss for Dense Object
+    Detection", ICCV 2017, without its α); a larger focus on negatives and a margin the asymmetric loss (Ridnik et al.,
+    "Asymmetric Loss for Multi-Label Classification", ICCV 2021); no focus is cross-entropy.
+
+    Args:
+        logits: Scores of the attributes.
+        targets: 0, 1, or NaN where the label is unknown; such an entry adds neither loss nor gradient.
+        positive_focus: γ₊: 0, or from 1 on; between both its gradient has no bound.
+        negative_focus: γ₋: likewise.
+        margin: In [0, 1); a negative of this probability or less loses nothing.
+
+    Shape:
+        - logits: ``(B, A)``, of any floating type; the arithmetic is in float32 at least.
+        - targets: ``(B, A)``.
+        - return: ``(B,)``.
+
+    Example:
+        >>> focal_sample_losses(torch.zeros(1, 2), torch.tensor([[1.0, 0.0]]), 2, 2)  # log 2 / 4
+        tensor([0.1733])
+    """
+    losses, known = _entry_losses(logits, targets, None)
+    likely = _at_least_float32(logits).where(known, 0).sigmoid()
+    shifted = (likely - margin).clamp(min=0)
+    if margin:
+        losses = torch.where(targets == 0, -torch.log1p(-shifted), losses)
+    focus = torch.where(targets == 1, (1 - likely) ** positive_focus, shifted**negative_focus)
+    return (focus * losses).sum(dim=1) / known.sum(dim=1).clamp(min=1)
+
+
+def adapted_sample_losses(outputs: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    """Squared distances to 1 for a positive and -1 for a negative, weighted; the mean over each image's known entries.
+
+    Rudd, Günther, Boult, "MOON: A Mixed Objective Optimization Network for the Recognition of Facial Attributes", ECCV
+    2016.
+
+    Args:
+        outputs: Scores of the attributes.
+        targets: 0, 1, or NaN where the label is unknown; such an entry adds neither loss nor gradient.
+        weights: Of a negative and of a positive of each attribute; see :func:`domain_weights`.
+
+    Shape:
+        - outputs: ``(B, A)``, of any floating type; the arithmetic is in float32 at least.
+        - targets: ``(B, A)``.
+        - weights: ``(2, A)``.
+        - return: ``(B,)``.
+
+    Example:
+        >>> adapted_sample_losses(torch.zeros(1, 2), torch.tensor([[1.0, 0.0]]), torch.tensor([[0.5, 0.5], [1.0, 1.0]]))
+        tensor([0.7500])
+    """
+    known = ~targets.isnan()
+    truth = targets.where(known, 0)
+    outputs = _at_least_float32(outputs).where(known, 0)
+    weight = torch.where(truth > 0.5, weights[1], weights[0]).to(outputs.dtype) * known
+    return (weight * (outputs - (2 * truth - 1)).square()).sum(dim=1) / known.sum(dim=1).clamp(min=1)
+
+
+def domain_weights(source: Tensor, target: Tensor) -> Tensor:
+    """Weights that make training data of one balance act as data of another (MOON, §3).
+
+    The class that the source has too many of weighs less than 1, so that both weigh as in the target; the other weighs
+    1: for a rate s of positives in the source and t in the target, a positive weighs (1 - s) t / s (1 - t) if t < s,
+    and a negative s (1 - t) / (1 - s) t if t > s.
+
+    Args:
+        source: How often each attribute occurs in the training data, ``(A,)``, in [0, 1].
+        target: How often it occurs where the network will be used, ``(A,)``, in (0, 1).
+
+    Returns:
+        Of a negative and of a positive of each attribute, ``(2, A)``. An attribute that always or never occurs in the
+        source keeps weights of 1.
+
+    Example:
+        >>> domain_weights(torch.tensor([0.8, 0.2, 0.5]), torch.tensor([0.5, 0.5, 0.5]))
+        tensor([[1.0000, 0.2500, 1.0000],
+                [0.2500, 1.0000, 1.0000]])
+    """
+    odds = source * (1 - target) / ((1 - source) * target)  # of a positive, in the source against the target
+    odds = odds.where((source > 0) & (source < 1), 1)
+    return torch.stack([odds, 1 / odds]).clamp(max=1)
+
+
+def relation_losses(probabilities: Tensor, attract: Tensor, repel: Tensor) -> Tensor:
+    """The Online Batch Relation Loss of each image (Wang, Su, Zhao, equation (2), without its mean over the batch).
+
+    Attributes that attract each other should have equal probabilities; those that repel each other, opposite ones:
+    the loss of an image is Σ_ij [attract_ij d² + repel_ij (1 - d²)²] / 2A², where d = p_i - p_j.
+
+    Args:
+        probabilities: ``(B, A)``, in float32 at least.
+        attract: Which pairs should be equal, ``(A, A)``, bool or weights.
+        repel: Which pairs should be opposite, ``(A, A)``, bool or weights.
+
+    Returns:
+        ``(B,)``.
+
+    Example:
+        >>> pairs = torch.tensor([[0, 1], [1, 0]])
+        >>> relation_losses(torch.tensor([[0.5, 0.25]]), pairs, 0 * pairs)  # 2 (1/4)² / (2 · 2²)
+        tensor([0.0156])
+    """
+    squares = (probabilities.unsqueeze(2) - probabilities.unsqueeze(1)).square()  # (B, A, A)
+    pairs = attract * squares + repel * (1 - squares).square()
+    return pairs.sum(dim=(1, 2)) / (2 * probabilities.shape[1] ** 2)
+
+
 def softmax_loss(logits: Tensor, classes: Tensor) -> Tensor:
     """Softmax cross-entropy, the mean over the images of known class (Liu et al., ICCV 2015, §4).
 

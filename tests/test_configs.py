@@ -106,6 +106,8 @@ def small_overlay(config: str, faces: Path, folder: Path) -> str:
         overlay["model"] = {
             "init_args": {"encoder": {"init_args": {"width": 2}}, "image_input": {"init_args": {"size": 16}}}
         }
+    elif encoder.get("class_path") == "SeparateEncoder":
+        overlay["model"]["init_args"]["encoder"] = {"init_args": {"width": 1}}
     elif encoder.get("init_args", {}).get("weights"):
         overlay["model"] = {"init_args": {"encoder": {"init_args": {"weights": None}}}}  # nothing is downloaded
     if complete(config)["model"]["class_path"] in ("ANet", "IdentityNet"):

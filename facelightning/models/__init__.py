@@ -10,7 +10,7 @@ from facelightning.models.encoders import MaskedInput, PaperEncoder, Torchvision
 from facelightning.models.ensemble import EnsembleNetwork
 from facelightning.models.facetracer import FaceTracer
 from facelightning.models.gating import SemanticGating, SymbioticAugmentation
-from facelightning.models.heads import DenseHead, LinearHead, LocalizationHead
+from facelightning.models.heads import DenseHead, GroupHead, LinearHead, LocalizationHead
 from facelightning.models.joint import JointNetwork
 from facelightning.models.lnet import LNet
 from facelightning.models.panda import PANDA
@@ -26,11 +26,41 @@ from facelightning.models.pooling import (
 )
 from facelightning.models.regions import FaceParts, LandmarkBoxes
 from facelightning.models.segmentation import SegmentationNetwork
+from facelightning.models.separate import SeparateEncoder, SeparateHead
+from facelightning.models.transformer import SpatialTransformer
 
 __all__ = [
-    "PANDA", "ANetwork", "AttributeNetwork", "AveragePooling", "DenseHead", "EnsembleNetwork", "FaceParts",
-    "FaceTracer", "FrontalCascade", "GridPooling", "JointNetwork", "LNet", "LandmarkBoxes", "LinearHead",
-    "LocalizationHead", "LogSumExpPooling", "MaskedInput", "MaximumPooling", "PaperEncoder", "ParserRegions",
-    "PartCrops", "PyramidPooling", "SegmentationNetwork", "SemanticGating", "SemanticPooling",
-    "SymbioticAugmentation", "TableFinder", "TorchvisionEncoder", "YuNet",
+    "PANDA",
+    "ANetwork",
+    "AttributeNetwork",
+    "AveragePooling",
+    "DenseHead",
+    "EnsembleNetwork",
+    "FaceParts",
+    "FaceTracer",
+    "FrontalCascade",
+    "GridPooling",
+    "GroupHead",
+    "JointNetwork",
+    "LNet",
+    "LandmarkBoxes",
+    "LinearHead",
+    "LocalizationHead",
+    "LogSumExpPooling",
+    "MaskedInput",
+    "MaximumPooling",
+    "PaperEncoder",
+    "ParserRegions",
+    "PartCrops",
+    "PyramidPooling",
+    "SegmentationNetwork",
+    "SemanticGating",
+    "SemanticPooling",
+    "SeparateEncoder",
+    "SeparateHead",
+    "SpatialTransformer",
+    "SymbioticAugmentation",
+    "TableFinder",
+    "TorchvisionEncoder",
+    "YuNet",
 ]  # fmt: skip

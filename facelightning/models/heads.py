@@ -6,6 +6,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from facelightning.errors import ConfigurationError
+from facelightning.labels import ATTRIBUTE_GROUPS, ATTRIBUTES
 from facelightning.models.pooling import Pooled
 
 
@@ -90,6 +92,63 @@ class DenseHead(Head):
 
     def forward(self, pooled: Pooled) -> dict[str, Tensor]:
         return {"logits": self.layers(pooled.vectors.flatten(1))}
+
+
+class GroupHead(Head):
+    """One convolution and two dense layers for each of nine groups of attributes (Wang, Su, Zhao, §II-B, Table I).
+
+    All groups are one computation. The paper gives no sizes: the convolution is 1×1, so that the places may be cells of
+    a map (:class:`~facelightning.models.pooling.GridPooling`), semantic regions, or one place; widths are ours.
+
+    Args:
+        channels: C.
+        num_places: N.
+        num_outputs: 40, in the order of :data:`~facelightning.labels.ATTRIBUTES`.
+        filters: Of each group's convolution.
+        width: Units of each group's hidden layer.
+
+    Raises:
+        ConfigurationError: For another number of attributes.
+
+    Example:
+        >>> pooled = Pooled(torch.rand(2, 36, 8), torch.ones(2, 36, 1, dtype=torch.bool))
+        >>> GroupHead(8, 36, 40, filters=4, width=16)(pooled)["logits"].shape
+        torch.Size([2, 40])
+    """
+
+    columns: Tensor
+
+    def __init__(self, channels: int, num_places: int, num_outputs: int, filters: int = 32, width: int = 128) -> None:
+        super().__init__(channels, num_places, num_outputs)
+        if num_outputs != len(ATTRIBUTES):
+            raise ConfigurationError(f"GroupHead: its groups are of the 40 attributes, not of {num_outputs}")
+        groups = list(ATTRIBUTE_GROUPS.values())
+        self.convolution = nn.Linear(channels, len(groups) * filters)
+        largest = max(map(len, groups))
+        self.hidden = _Dense(len(groups), num_places * filters, width)
+        self.classifier = _Dense(len(groups), width, largest)
+        places = {name: (number, row) for number, group in enumerate(groups) for row, name in enumerate(group)}
+        order = [places[name][0] * largest + places[name][1] for name in ATTRIBUTES]
+        self.register_buffer("columns", torch.tensor(order), persistent=False)
+
+    def forward(self, pooled: Pooled) -> dict[str, Tensor]:
+        maps = self.convolution(pooled.vectors).relu()  # (B, N, G·F)
+        grouped = maps.unflatten(2, (len(self.hidden.weight), -1)).permute(2, 0, 1, 3).flatten(2)  # (G, B, N·F)
+        logits = self.classifier(self.hidden(grouped).relu())  # (G, B, the largest group's attributes)
+        return {"logits": logits.transpose(0, 1).flatten(1)[:, self.columns]}
+
+
+class _Dense(nn.Module):
+    """A dense layer for each of G groups: ``(G, B, inputs)`` to ``(G, B, outputs)``; initialised as ``nn.Linear``."""
+
+    def __init__(self, groups: int, inputs: int, outputs: int) -> None:
+        super().__init__()
+        layers = [nn.Linear(inputs, outputs) for _ in range(groups)]
+        self.weight = nn.Parameter(torch.stack([layer.weight.detach().T for layer in layers]))
+        self.bias = nn.Parameter(torch.stack([layer.bias.detach() for layer in layers]).unsqueeze(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.baddbmm(self.bias, x, self.weight)
 
 
 class LocalizationHead(Head):

@@ -10,7 +10,13 @@ from torchmetrics import Metric
 
 from facelightning.errors import ConfigurationError
 from facelightning.facts import DataFacts
-from facelightning.losses import attribute_loss, attribute_sample_losses
+from facelightning.losses import (
+    adapted_sample_losses,
+    attribute_loss,
+    attribute_sample_losses,
+    domain_weights,
+    focal_sample_losses,
+)
 from facelightning.metrics import AttributeScores
 from facelightning.objectives.base import Batch, Objective, Output
 
@@ -91,6 +97,93 @@ class BalancedAttributes(Attributes):
 
     def prepare(self, facts: DataFacts) -> None:
         """Take the attributes' positive rates; raises :class:`ConfigurationError` if the facts lack them."""
-        if facts.positive_rates is None:
-            raise ConfigurationError("a balanced loss needs data that counts its attributes, such as CelebADataModule")
-        self.positive_rates.copy_(torch.tensor(facts.positive_rates))
+        self.positive_rates.copy_(positive_rates(facts))
+
+
+class FocalAttributes(Attributes):
+    """Attributes whose loss looks away from what is already right: :func:`~facelightning.losses.focal_sample_losses`.
+
+    The defaults are the focal loss. The asymmetric loss has ``positive_focus`` 0, ``negative_focus`` 4 and ``margin``
+    0.05 in its paper.
+
+    Args:
+        names: The attributes, in the order of the columns.
+        weight: Weight of its loss in the total loss.
+        positive_focus: γ₊: 0, or from 1 on; between both its gradient has no bound.
+        negative_focus: γ₋: likewise.
+        margin: In [0, 1); a negative of this probability or less loses nothing.
+
+    Raises:
+        ConfigurationError: If a number is out of its range.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        weight: float = 1.0,
+        positive_focus: float = 2.0,
+        negative_focus: float = 2.0,
+        margin: float = 0.0,
+    ) -> None:
+        super().__init__(names, weight)
+        focuses = (positive_focus, negative_focus)
+        if not (all(focus == 0 or 1 <= focus <= 100 for focus in focuses) and 0 <= margin < 1):
+            raise ConfigurationError(
+                f"FocalAttributes: positive_focus, negative_focus {focuses} must be 0 or lie in 1...100, and margin "
+                f"{margin} in [0, 1)"
+            )
+        self.focus = (positive_focus, negative_focus, margin)
+
+    def loss(self, output: Output, batch: Batch) -> Tensor:
+        return self.sample_loss(output, batch).mean()
+
+    def sample_loss(self, output: Output, batch: Batch) -> Tensor:
+        return focal_sample_losses(output["attributes"], batch["attributes"], *self.focus)
+
+
+class AdaptedAttributes(Attributes):
+    """Attributes learned by squared distances to ±1, as if they were as frequent as in another domain (MOON).
+
+    Rudd, Günther, Boult, ECCV 2016: see :func:`~facelightning.losses.domain_weights`. What the network gives is no
+    logit: its sign decides, and the predicted probability is (1 + output) / 2, within [0, 1].
+
+    Args:
+        names: The attributes, in the order of the columns.
+        weight: Weight of its loss in the total loss.
+        target_rate: How often each attribute occurs in that domain, in (0, 1): 0.5 is MOON's balanced network; as often
+            as in the training data if not given, which is MOON without adaptation.
+
+    Raises:
+        ConfigurationError: If a number is out of its range.
+    """
+
+    weights: Tensor
+
+    def __init__(self, names: Sequence[str], weight: float = 1.0, target_rate: float | None = None) -> None:
+        super().__init__(names, weight)
+        if target_rate is not None and not 0 < target_rate < 1:
+            raise ConfigurationError(f"AdaptedAttributes: target_rate must lie in (0, 1), not {target_rate}")
+        self.target_rate = target_rate
+        self.register_buffer("weights", torch.ones(2, len(self.names)))
+
+    def prepare(self, facts: DataFacts) -> None:
+        """Take the attributes' positive rates; raises :class:`ConfigurationError` if the facts lack them."""
+        if self.target_rate is not None:
+            source = positive_rates(facts)
+            self.weights.copy_(domain_weights(source, torch.full_like(source, self.target_rate)))
+
+    def loss(self, output: Output, batch: Batch) -> Tensor:
+        return self.sample_loss(output, batch).mean()
+
+    def sample_loss(self, output: Output, batch: Batch) -> Tensor:
+        return adapted_sample_losses(output["attributes"], batch["attributes"], self.weights)
+
+    def predict(self, output: Output) -> Tensor:
+        return cast(Tensor, ((1 + output["attributes"].float()) / 2).clamp(0, 1))
+
+
+def positive_rates(facts: DataFacts) -> Tensor:
+    """How often each attribute occurs in the training data; raises :class:`ConfigurationError` if that is unknown."""
+    if facts.positive_rates is None:
+        raise ConfigurationError("a balanced loss needs data that counts its attributes, such as CelebADataModule")
+    return torch.tensor(facts.positive_rates)

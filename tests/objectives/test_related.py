@@ -1,0 +1,165 @@
+"""Related attributes: moving means and loss against loops in float64, the whole batch on several processes."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, distributed
+
+from facelightning.errors import ConfigurationError
+from facelightning.objectives import Attributes, RelatedAttributes
+from tests.objectives.test_relations import labels, pearson
+from tests.processes import FORKS
+
+NAMES = tuple("abcdef")
+WIDE = {"relation_weight": 2.0, "decay": 0.9, "attract": 0.6, "repel": 0.4}
+"""Thresholds between which few pairs lie."""
+
+
+def batches(count: int = 20, images: int = 12) -> list[tuple[Tensor, Tensor]]:
+    generator = torch.Generator().manual_seed(0)
+    made = []
+    for _ in range(count):
+        targets = labels(generator, images, len(NAMES))
+        targets[:, 1], targets[:, 3] = 1 - targets[:, 0], targets[:, 2]  # opposite, and equal, where known
+        made.append((2 * torch.randn(images, len(NAMES), generator=generator), targets))
+    return made
+
+
+def cross_entropy(logits: list[float], targets: list[float]) -> list[float]:
+    pairs = zip(logits, targets, strict=True)
+    return [math.log1p(math.exp(-x)) if y == 1 else math.log1p(math.exp(x)) for x, y in pairs if y == y]
+
+
+class ByLoops:
+    """Equations (1) to (4) in float64, one pair after another."""
+
+    def __init__(self, relation: str = "shifted", divide_by: str = "all") -> None:
+        size = len(NAMES)
+        self.sums = [[0.0] * size for _ in range(size)]
+        self.counts = [[0.0] * size for _ in range(size)]
+        self.relation, self.divide_by = relation, divide_by
+
+    def loss(self, logits: Tensor, targets: Tensor) -> float:
+        columns, size = targets.T.double().tolist(), len(NAMES)
+        attract, repel = set(), set()
+        for i in range(size):
+            for j in range(size):
+                found = pearson(columns[i], columns[j])
+                if found == found:
+                    found = (1 + found) / 2 if self.relation == "shifted" else found
+                    self.sums[i][j] = WIDE["decay"] * self.sums[i][j] + found
+                    self.counts[i][j] = WIDE["decay"] * self.counts[i][j] + 1
+                if self.counts[i][j]:
+                    mean = self.sums[i][j] / self.counts[i][j]
+                    attract |= {(i, j)} if mean >= WIDE["attract"] else set()
+                    repel |= {(i, j)} if mean <= WIDE["repel"] else set()
+        entries, relations = [], 0.0
+        for row, truth in zip(logits.double().tolist(), targets.double().tolist(), strict=True):
+            entries += cross_entropy(row, truth)
+            p = [1 / (1 + math.exp(-x)) for x in row]
+            relations += sum((p[i] - p[j]) ** 2 for i, j in attract)
+            relations += sum((1 - (p[i] - p[j]) ** 2) ** 2 for i, j in repel)
+        divisor = size**2 if self.divide_by == "all" else len([1 for i, j in attract | repel if i != j])
+        mean = size * sum(entries) / len(entries)
+        return mean + WIDE["relation_weight"] * relations / (2 * len(logits) * divisor)
+
+
+@pytest.mark.parametrize("relation", ["shifted", "correlation"])
+@pytest.mark.parametrize("divide_by", ["all", "selected"])
+def test_twenty_batches_are_those_of_the_equations(relation: Any, divide_by: Any) -> None:
+    objective = RelatedAttributes(NAMES, relation=relation, divide_by=divide_by, **WIDE)  # type: ignore[arg-type]
+    loops = ByLoops(relation, divide_by)
+    for logits, targets in batches():
+        expected = loops.loss(logits, targets)
+        loss = objective.loss({"attributes": logits}, {"attributes": targets})
+        assert loss.item() == pytest.approx(expected, rel=1e-5)
+    torch.testing.assert_close(objective.sums.double(), torch.tensor(loops.sums).double(), rtol=1e-5, atol=1e-5)
+    pairs = objective.relations()
+    assert ((pairs >= 0.6).sum() > len(NAMES)) and (pairs <= 0.4).any()  # both kinds were there
+
+
+def test_a_constant_attribute_has_no_relation() -> None:
+    objective = RelatedAttributes(("a", "b", "c"), relation="correlation")
+    targets = torch.tensor([[1.0, 1, torch.nan], [0, 1, torch.nan], [1, 1, 0]])
+    logits = torch.randn(3, 3, requires_grad=True)
+    loss = objective.loss({"attributes": logits}, {"attributes": targets})
+    plain = 3 * Attributes(("a", "b", "c")).loss({"attributes": logits}, {"attributes": targets})
+    assert loss.item() == plain.item()
+    assert objective.relations().isnan().tolist() == [[False, True, True], [True] * 3, [True] * 3]
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert gradient.isfinite().all()
+
+
+def test_cross_entropy_is_a_sum_over_attributes() -> None:
+    """α means what equation (4) makes it mean: without relations the loss is that of all attributes, added."""
+    logits, targets = batches(1)[0]
+    both = {"attributes": logits}, {"attributes": targets}
+    without = RelatedAttributes(NAMES, relation_weight=0)
+    assert without.loss(*both).item() == pytest.approx(6 * Attributes(NAMES).loss(*both).item(), rel=1e-6)
+    assert without.sample_loss(*both).tolist() == pytest.approx((6 * Attributes(NAMES).sample_loss(*both)).tolist())
+
+
+def test_the_share_of_the_gradient() -> None:
+    objective = RelatedAttributes(NAMES, **WIDE)  # type: ignore[arg-type]
+    made = batches(6)
+    for logits, targets in made:
+        objective.loss({"attributes": logits}, {"attributes": targets})
+    scores = objective.scores()
+    norms = torch.zeros(2, dtype=torch.float64)
+    plain = Attributes(NAMES)
+    for logits, targets in made:
+        with torch.inference_mode():  # as Lightning validates; its tensors are of inference, too
+            objective.count(scores, {"attributes": logits + 0}, {"attributes": targets + 0})
+        leaf = logits.clone().requires_grad_()
+        both = {"attributes": leaf}, {"attributes": targets}
+        (whole,) = torch.autograd.grad(objective.sample_loss(*both).sum(), leaf)
+        (first,) = torch.autograd.grad(6 * plain.sample_loss(*both).sum(), leaf)
+        norms += torch.stack([first.square().sum(), (whole - first).square().sum()])
+    expected = 100 * (norms[1] / norms[0]).sqrt().item()
+    assert scores.compute()["relation_share"] == pytest.approx(expected, rel=1e-4)
+    assert expected > 1
+
+
+def _train(rank: int, processes: int, folder: Path) -> None:
+    """Twenty steps on this process's share of each batch; its weights and its relations go to a file."""
+    distributed.init_process_group("gloo", f"file://{folder}/meeting", rank=rank, world_size=processes)
+    objective = RelatedAttributes(NAMES, **WIDE)  # type: ignore[arg-type]
+    weights, losses = torch.zeros(len(NAMES), len(NAMES), requires_grad=True), []
+    for inputs, targets in batches():
+        targets = targets.nan_to_num(0)  # cross-entropy is a mean of what a process knows
+        inputs, targets = (part[rank::processes] for part in (inputs, targets))
+        loss = objective.loss({"attributes": inputs @ weights}, {"attributes": targets})
+        (gradient,) = torch.autograd.grad(loss, weights)
+        pair = torch.cat([gradient.flatten(), loss.detach().reshape(1)])
+        distributed.all_reduce(pair)  # as DDP does
+        losses.append(pair[-1] / processes)
+        with torch.no_grad():
+            weights -= 0.2 * pair[:-1].reshape(weights.shape) / processes
+    torch.save([weights.detach(), objective.relations(), torch.stack(losses)], folder / f"{rank}.pt")
+    distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_several_processes_learn_the_relations_of_the_whole_batch(processes: int, tmp_path: Path) -> None:
+    for count in (1, processes):
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        group = [FORKS.Process(target=_train, args=(rank, count, folder)) for rank in range(count)]
+        for process in group:
+            process.start()
+        for process in group:
+            process.join(60)
+    one = torch.load(tmp_path / "1" / "0.pt", weights_only=True)
+    for rank in range(processes):
+        weights, relations, losses = torch.load(tmp_path / str(processes) / f"{rank}.pt", weights_only=True)
+        assert torch.equal(relations, one[1])
+        torch.testing.assert_close((weights, losses), (one[0], one[2]), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("wrong", [{"decay": 0.0}, {"attract": 0.1}, {"repel": -2.0}, {"relation_weight": -1.0}])
+def test_numbers_out_of_range_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ConfigurationError, match=next(iter(wrong)).removeprefix("relation_")):
+        RelatedAttributes(NAMES, **wrong)  # type: ignore[arg-type]
