@@ -14,6 +14,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 import facelightning.data.joint  # imported so that configurations can name data modules without a path
 import facelightning.data.objects
+import facelightning.data.photographs
 import facelightning.data.scenes
 import facelightning.models  # and parts of networks
 import facelightning.objectives  # and of losses

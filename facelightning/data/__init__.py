@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from facelightning.data.datamodule import (
         CelebADataModule,
         FaceDataModule,
-        FolderDataModule,
         HelenDataModule,
         LFWADataModule,
     )
     from facelightning.data.joint import JointDataModule, SyntheticDataModule
     from facelightning.data.objects import SyntheticObjectsDataModule
+    from facelightning.data.photographs import FolderDataModule
     from facelightning.data.scenes import SyntheticScenesDataModule
 
 __all__ = [
@@ -32,7 +32,11 @@ def __getattr__(name: str) -> object:
     # imported on first use: a data set needs no Lightning
     if name not in __all__:
         raise AttributeError(f"module 'facelightning.data' has no attribute {name!r}")
-    homes = {"SyntheticObjectsDataModule": "objects", "SyntheticScenesDataModule": "scenes"}
+    homes = {
+        "FolderDataModule": "photographs",
+        "SyntheticObjectsDataModule": "objects",
+        "SyntheticScenesDataModule": "scenes",
+    }
     homes |= dict.fromkeys(("JointDataModule", "SyntheticDataModule"), "joint")
     homes |= dict.fromkeys(("ImageFolder", "ImageFolderDataModule"), "categories")
     return getattr(import_module(f"facelightning.data.{homes.get(name, 'datamodule')}"), name)

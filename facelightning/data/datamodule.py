@@ -14,7 +14,6 @@ from torch.utils.data import DataLoader, Dataset
 from facelightning.data.celeba import Crop, read_celeba
 from facelightning.data.cropping import CroppedRecords, FaceCrop
 from facelightning.data.files import Records, Split
-from facelightning.data.folder import Folder
 from facelightning.data.helen import Helen
 from facelightning.data.lfwa import read_lfwa
 from facelightning.data.prediction import PredictionLoader, Readable, apart
@@ -301,24 +300,3 @@ class HelenDataModule(FaceDataModule):
     def facts(self) -> DataFacts:
         """Image size and label space."""
         return DataFacts(self.image_size, LABEL_SPACES[self.label_space])
-
-
-@dataclass(eq=False)
-class FolderDataModule(FaceDataModule):
-    """Batches of :class:`~facelightning.data.Folder`, for prediction: one face per image, cropped about as in training.
-
-    Args:
-        root: A folder; its subfolders are read too.
-    """
-
-    root: str | None = None
-
-    def setup(self, stage: str) -> None:
-        """Open the folder; there is nothing to train on or to score."""
-        if stage != "predict":
-            raise ConfigurationError(f"FolderDataModule has no labels: use it with `predict`, not with {stage}")
-        super().setup(stage)
-
-    def records(self, split: Split) -> Folder:
-        """All images."""
-        return Folder(self.root)
