@@ -119,6 +119,12 @@ class TestFaceTracer:
             assert torch.equal(one[0], together[number])
         assert not torch.equal(together[0], together[1])
 
+    def test_levels_are_rounded(self) -> None:
+        """31.6 is nearer to 32, the first of the second eighth."""
+        photograph = torch.full((1, 3, 48, 64), 31.6 / 255)
+        (found,) = self.encoder(1)(photograph, BoxRegions(torch.empty(1, 0, 4), (48, 64)))
+        assert found[0, 144:].view(3, 8).argmax(dim=1).tolist() == [1, 1, 1]
+
     def test_needs_parts(self) -> None:
         with pytest.raises(ConfigurationError, match="FaceTracer sees the parts of a face: set `image_input` to PartC"):
             FaceTracer(PlainInput())
