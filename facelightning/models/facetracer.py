@@ -11,19 +11,19 @@ from facelightning.models.encoders import Encoder, Input, Tail
 from facelightning.models.parts import need_parts
 from facelightning.models.regions import Regions
 
-CELLS = 4
-"""Cells of gradients along each side of a part."""
-ORIENTATIONS, BLOCK, BINS = 9, 2, 8
-LENGTH = (CELLS - BLOCK + 1) ** 2 * BLOCK**2 * ORIENTATIONS + 3 * BINS
-"""Numbers that describe a part."""
+CELLS, ORIENTATIONS, BINS = 4, 9, 8
+"""Cells along each side of a part, orientations of gradients in a cell, levels of a colour channel."""
+
+LENGTH = CELLS**2 * ORIENTATIONS + 3 * BINS
+"""Numbers that describe a part; the time to fit SVMs grows with them."""
 
 
 class FaceTracer(Encoder):
     """Gradients and colours of each part, for SVMs: after FaceTracer [1]_, as Liu et al. [2]_ compare with it.
 
-    A part has a histogram of oriented gradients (Dalal, Triggs, CVPR 2005) of 4×4 cells, nine orientations, and blocks
-    of 2×2 cells, and one of each colour channel with eight bins: 348 numbers. The sizes are ours. FaceTracer itself
-    chooses among features for each attribute.
+    A part has a histogram of nine oriented gradients (Dalal, Triggs, CVPR 2005) in each of 4×4 cells, normalised as one
+    block, and one of each colour channel, with eight bins: 168 numbers. The sizes are ours. FaceTracer itself chooses
+    among features for each attribute.
 
     The features of an image are a map of one cell. They are computed on the CPU, image by image: the same in any batch.
 
@@ -36,7 +36,7 @@ class FaceTracer(Encoder):
     Example:
         >>> from facelightning.models.parts import PartCrops
         >>> FaceTracer(PartCrops(num_regions=11)).channels
-        (3828,)
+        (1848,)
 
     .. [1] Kumar, Belhumeur, Nayar, "FaceTracer: A Search Engine for Large Collections of Images with Faces", ECCV 2008.
     .. [2] Liu, Luo, Wang, Tang, "Deep Learning Face Attributes in the Wild", ICCV 2015, §5.
@@ -62,8 +62,8 @@ class FaceTracer(Encoder):
         return Tail(channels=self.channels[-1], stride=self.strides[-1])
 
     def describe(self, part: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """The features ``(348,)`` of a part ``(h, h, 3)``, RGB: gradients, then shares of each channel's levels."""
-        cell, block = (len(part) // CELLS,) * 2, (BLOCK, BLOCK)
+        """The features ``(168,)`` of a part ``(h, h, 3)``, RGB: gradients, then shares of each channel's levels."""
+        cell, block = (len(part) // CELLS,) * 2, (CELLS, CELLS)
         gradients = self.hog(part, ORIENTATIONS, pixels_per_cell=cell, cells_per_block=block, channel_axis=2)
         colours = [cv2.calcHist([part], [channel], None, [BINS], [0, 256]).ravel() for channel in range(3)]
         return np.concatenate([gradients, np.concatenate(colours) / part[..., 0].size], dtype=np.float32)

@@ -81,13 +81,9 @@ def gradients(part: Floats) -> Floats:
                     best = (dx, dy)
             angle = np.rad2deg(np.arctan2(best[1], best[0])) % 180
             cells[y // cell, x // cell, int(angle // 20)] += np.hypot(*best) / cell**2
-    blocks = []
-    for row in range(3):
-        for column in range(3):
-            block = cells[row : row + 2, column : column + 2].ravel()
-            block = np.minimum(block / np.sqrt((block**2).sum() + 1e-10), 0.2)
-            blocks.append(block / np.sqrt((block**2).sum() + 1e-10))
-    return np.concatenate(blocks)
+    found = cells.ravel()
+    found = np.minimum(found / np.sqrt((found**2).sum() + 1e-10), 0.2)
+    return found / np.sqrt((found**2).sum() + 1e-10)
 
 
 def colours(part: Floats) -> Floats:
@@ -105,13 +101,13 @@ class TestFaceTracer:
         photographs, corners = images(2), [(3, 4), (40, 30)]
         boxes = torch.tensor([[[x, y, x + 16, y + 16] for x, y in corners]] * 2).float()
         (found,) = self.encoder(3)(photographs, BoxRegions(boxes, (48, 64)))
-        assert found.shape == (2, 3 * 348, 1, 1)
-        rows = found.reshape(2, 3, 348).double().numpy()
+        assert found.shape == (2, 3 * 168, 1, 1)
+        rows = found.reshape(2, 3, 168).double().numpy()
         for number, photograph in enumerate(photographs.permute(0, 2, 3, 1).double().numpy()):
             for row, (x, y) in zip(rows[number], corners, strict=False):
                 part = photograph[y : y + 16, x : x + 16]
-                np.testing.assert_allclose(row[:324], gradients(part), rtol=0, atol=1e-6)
-                np.testing.assert_allclose(row[324:], colours(part), rtol=0, atol=1e-7)
+                np.testing.assert_allclose(row[:144], gradients(part), rtol=0, atol=1e-6)
+                np.testing.assert_allclose(row[144:], colours(part), rtol=0, atol=1e-7)
 
     def test_is_the_same_in_any_batch_and_as_float(self) -> None:
         encoder, points = self.encoder(), landmarks(3) + torch.arange(3)[:, None, None]
@@ -122,6 +118,12 @@ class TestFaceTracer:
             (one,) = encoder(alone, FaceParts()(alone, points[number : number + 1]))
             assert torch.equal(one[0], together[number])
         assert not torch.equal(together[0], together[1])
+
+    def test_levels_are_rounded(self) -> None:
+        """31.6 is nearer to 32, the first of the second eighth."""
+        photograph = torch.full((1, 3, 48, 64), 31.6 / 255)
+        (found,) = self.encoder(1)(photograph, BoxRegions(torch.empty(1, 0, 4), (48, 64)))
+        assert found[0, 144:].view(3, 8).argmax(dim=1).tolist() == [1, 1, 1]
 
     def test_needs_parts(self) -> None:
         with pytest.raises(ConfigurationError, match="FaceTracer sees the parts of a face: set `image_input` to PartC"):

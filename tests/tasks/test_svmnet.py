@@ -203,7 +203,7 @@ def test_hand_crafted_features(regions: str, parser: Path, tmp_path: Path) -> No
     assert_equal(predictions(load_model(path)), predictions(task))
     batch = next(iter(loader(Splits().images(23), 23)))
     features = task.network.features(batch["image"], batch["landmarks"])
-    assert features.shape == (23, 348 * (11 if regions == "landmarks" else 7))
+    assert features.shape == (23, 168 * (11 if regions == "landmarks" else 7))
     expected = fit_svms(features, batch["attributes"])
     torch.testing.assert_close(task.network.svms.coefficients, expected.coefficients, rtol=1e-3, atol=1e-5)
 
