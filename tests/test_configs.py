@@ -12,7 +12,7 @@ import yaml
 
 from facelightning.__main__ import main
 from facelightning.configs import chain, config_folder, find_config, find_recipe
-from facelightning.data.synthetic import write_scenes
+from facelightning.data.synthetic import write_objects, write_scenes
 from facelightning.errors import ConfigurationError
 from facelightning.tasks import TASKS
 from tests.conftest import SIZE, write_lfwa
@@ -45,7 +45,10 @@ def smaller_data(data: dict[str, Any], faces: Path) -> dict[str, Any]:
     """The same data module on few small images."""
     small: dict[str, Any] = {"image_size": list(SIZE), "batch_size": 4, "num_workers": 0}
     name = data["class_path"]
-    if name == "SyntheticScenesDataModule" or data["init_args"].get("images") == "wild":
+    if name == "ImageFolderDataModule":
+        small["root"] = str(faces.parent / "objects")
+        write_objects(Path(small["root"]), (20, 6, 6), size=(64, 64))
+    elif name == "SyntheticScenesDataModule" or data["init_args"].get("images") == "wild":
         scenes: dict[str, Any] = {"scenes": [10, 6, 6], "faceless": [0, 0, 0], "scene_size": [64, 64]}
         root = faces.parent / "scenes"
         write_scenes(root, **{key.replace("scene_size", "size"): tuple(value) for key, value in scenes.items()}, seed=0)
@@ -159,7 +162,7 @@ def score_and_predict(command: Callable[..., None], name: str, checkpoint: str, 
         command(stage, f"--ckpt_path={run}/version_0/checkpoints/{checkpoint}.ckpt", *data, drawn)
     results = json.loads(next(run.glob("version_[123]/test_results.json")).read_text())
     assert results
-    assert results.keys() <= {"attributes", "faces", "identity", "parsing"}
+    assert results.keys() <= {"attributes", "category", "faces", "identity", "parsing"}
     assert any(run.glob("version_[123]/predictions/*"))
 
 

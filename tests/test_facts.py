@@ -13,6 +13,7 @@ FACTS = (
     DataFacts((109, 89), HELEN11, ("Bald", "Young")),
     DataFacts((36, 28), attributes=ATTRIBUTES),
     DataFacts((129, 129), attributes=("Bald",), identities=(-4, 0, 2**53)),
+    DataFacts((227, 227), categories=("cat", "n02106662 German shepherd")),
 )
 
 
@@ -32,7 +33,7 @@ def test_what_only_training_needs_is_not_kept() -> None:
     assert again == DataFacts((36, 28), attributes=("Bald", "Young"))
 
 
-def test_a_checkpoint_from_before_identities_were_kept() -> None:
+def test_a_checkpoint_from_before_identities_and_categories_were_kept() -> None:
     plain = DataFacts((36, 28), attributes=("Bald", "Young"), identities=(3, 5)).plain()
-    del plain["identities"]
+    del plain["identities"], plain["categories"]
     assert DataFacts.of(plain) == DataFacts((36, 28), attributes=("Bald", "Young"))

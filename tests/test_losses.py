@@ -212,16 +212,16 @@ def test_balanced_loss_is_the_plain_one_where_half_are_positive() -> None:
     torch.testing.assert_close(attribute_loss(logits, targets, torch.full((4,), 0.5)), attribute_loss(logits, targets))
 
 
-class TestIdentityLoss:
+class TestSoftmaxLoss:
     CLASSES = torch.tensor([3, -1, 0, 3, -7, 1])
-    """Two images of one identity, two of others, two of unknown identity."""
+    """Two images of one class, two of others, two of unknown class."""
 
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
     def test_is_the_definition(self, dtype: torch.dtype) -> None:
         logits = (3 * torch.randn(6, 4, generator=torch.Generator().manual_seed(0))).to(dtype)
         expected = [
-            math.log(sum(map(math.exp, row))) - row[person] if person >= 0 else 0.0
-            for row, person in zip(logits.double().tolist(), self.CLASSES.tolist(), strict=True)
+            math.log(sum(map(math.exp, row))) - row[number] if number >= 0 else 0.0
+            for row, number in zip(logits.double().tolist(), self.CLASSES.tolist(), strict=True)
         ]
         loss, losses = softmax_loss(logits, self.CLASSES), softmax_sample_losses(logits, self.CLASSES)
         assert loss.dtype == losses.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
@@ -229,7 +229,7 @@ class TestIdentityLoss:
         assert losses.tolist() == pytest.approx(expected, rel=rounding)
         assert loss.item() == pytest.approx(sum(expected) / 4, rel=rounding)
 
-    def test_an_unknown_identity_teaches_nothing(self) -> None:
+    def test_an_unknown_class_teaches_nothing(self) -> None:
         logits = torch.randn(6, 4, requires_grad=True)
         softmax_loss(logits, self.CLASSES).backward()  # type: ignore[no-untyped-call]
         assert logits.grad is not None

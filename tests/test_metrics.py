@@ -15,7 +15,7 @@ from sklearn import metrics as reference  # type: ignore[import-untyped]
 from torch import Tensor
 
 from facelightning.labels import ATTRIBUTES, HELEN7, HELEN11, IGNORE_INDEX, LabelSpace
-from facelightning.metrics import AttributeScores, ParsingScores, average_precision
+from facelightning.metrics import AttributeScores, CategoryScores, ParsingScores, average_precision
 from tests.processes import FORKS
 
 NAN = float("nan")
@@ -50,6 +50,13 @@ def random_attributes(count: int = 13, columns: int = 40) -> tuple[Tensor, Tenso
     targets = (torch.rand(count, columns, generator=generator) < 0.4).float()
     logits = (torch.randn(count, columns, generator=generator) + targets).mul(2).round()
     return logits, targets.masked_fill(torch.rand(count, columns, generator=generator) < 0.2, NAN)
+
+
+def random_categories(count: int = 13, columns: int = 8) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    truth = torch.randint(columns, (count,), generator=generator)
+    logits = torch.randn(count, columns, generator=generator)
+    return logits.scatter_add(1, truth[:, None], torch.ones(count, 1)), truth
 
 
 class TestParsingScores:
@@ -260,6 +267,30 @@ class TestAttributeScores:
             AttributeScores(["a", "b", "c"]).update(torch.zeros(shapes[0]), torch.zeros(shapes[1]))
 
 
+class TestCategoryScores:
+    @pytest.mark.parametrize("columns", [6, 40])
+    def test_agrees_with_scikit_learn(self, columns: int) -> None:
+        logits, truth = random_categories(200, columns)
+        scores = CategoryScores()
+        for start in range(0, 200, 32):
+            scores.update(logits[start : start + 32], truth[start : start + 32])
+        labels = range(columns)
+        expected = [100 * reference.top_k_accuracy_score(truth, logits, k=k, labels=labels) for k in (1, 5)]
+        assert list(scores.compute().values()) == pytest.approx(expected)
+        assert expected[0] < expected[1] < 100
+
+    def test_of_equal_scores_the_earlier_counts(self) -> None:
+        """A network that says the same of all categories is right by chance."""
+        scores = CategoryScores()
+        scores.update(torch.zeros(10, 10), torch.arange(10))
+        assert scores.compute() == {"top_1": 10.0, "top_5": 50.0}
+
+    def test_fewer_than_five_categories(self) -> None:
+        scores = CategoryScores()
+        scores.update(torch.tensor([[1.0, 0.0, 2.0]]).bfloat16(), torch.tensor([0]))
+        assert scores.compute() == {"top_1": 0.0, "top_5": 100.0}
+
+
 # How 13 samples fall to two processes, one of which may see none.
 SHARES = {
     "7+6": (range(0, 13, 2), range(1, 13, 2)),
@@ -277,21 +308,24 @@ def score_shares(rank: int, store: Path) -> list[str]:
     )
     results = []
     for shares in SHARES.values():
-        parsing, attributes = ParsingScores(HELEN7), AttributeScores(ATTRIBUTES)
-        torch.nn.ModuleList([parsing, attributes]).to(torch.bfloat16)  # a task in bf16-true converts its metrics too
+        parsing, attributes, categories = ParsingScores(HELEN7), AttributeScores(ATTRIBUTES), CategoryScores()
+        # a task in bf16-true converts its metrics too
+        torch.nn.ModuleList([parsing, attributes, categories]).to(torch.bfloat16)
         for start in range(0, len(shares[rank]), 3):
             part = torch.tensor(shares[rank][start : start + 3])
             parsing.update(*(tensor[part] for tensor in random_masks()))
             attributes.update(*(tensor[part] for tensor in random_attributes()))
-        results.append(json.dumps([parsing.compute(), attributes.compute()]))
+            categories.update(*(tensor[part] for tensor in random_categories()))
+        results.append(json.dumps([parsing.compute(), attributes.compute(), categories.compute()]))
     torch.distributed.destroy_process_group()
     return results
 
 
 def test_two_processes_score_exactly_as_one(tmp_path: Path) -> None:
-    attributes = AttributeScores(ATTRIBUTES)
+    attributes, categories = AttributeScores(ATTRIBUTES), CategoryScores()
     attributes.update(*random_attributes())
-    expected = json.dumps([parsing_scores(*random_masks()), attributes.compute()])
+    categories.update(*random_categories())
+    expected = json.dumps([parsing_scores(*random_masks()), attributes.compute(), categories.compute()])
     with ProcessPoolExecutor(2, mp_context=FORKS) as pool:
         for results in pool.map(score_shares, range(2), [tmp_path / "store"] * 2):
             assert dict(zip(SHARES, results, strict=True)) == dict.fromkeys(SHARES, expected)

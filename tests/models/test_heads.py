@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from facelightning.models.heads import Head, IdentityHead, LinearHead, LocalizationHead
+from facelightning.models.heads import Head, LinearHead, LocalizationHead
 from facelightning.models.pooling import AveragePooling, Pooled, SemanticPooling
 from tests.models.conftest import KnownRegions
 
@@ -14,7 +14,7 @@ from tests.models.conftest import KnownRegions
 def ssp(head: LocalizationHead, features: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
     """Logits and region weights of features, where regions are known."""
     output = head(SemanticPooling(16)(features, KnownRegions(masks, stride=16)))
-    return output["attributes"], output["region_weights"]
+    return output["logits"], output["region_weights"]
 
 
 def reference(head: LocalizationHead, features: Tensor, masks: Tensor) -> tuple[list[list[float]], Tensor]:
@@ -94,7 +94,7 @@ class TestLocalizationHead:
         linear = LinearHead(5, 1, 4).double()
         linear.classifier.load_state_dict(head.recognition.state_dict())
         logits, weights = ssp(head, features, torch.full((2, 7, 3, 4), 1 / 7, dtype=torch.float64))
-        torch.testing.assert_close(logits, linear(AveragePooling()(features))["attributes"])
+        torch.testing.assert_close(logits, linear(AveragePooling()(features))["logits"])
         torch.testing.assert_close(weights, torch.full((2, 7, 4), 1 / 7).double())
 
     def test_weights_sum_to_one(self) -> None:
@@ -158,24 +158,15 @@ class TestLinearHead:
         output = head(Pooled(vectors, torch.ones(2, 3, 1, dtype=torch.bool)))
         weight = head.classifier.weight.view(4, 3, 5)
         torch.testing.assert_close(
-            output["attributes"], torch.einsum("bnc,anc->ba", vectors, weight) + head.classifier.bias
+            output["logits"], torch.einsum("bnc,anc->ba", vectors, weight) + head.classifier.bias
         )
-        assert set(output) == {"attributes"}
+        assert set(output) == {"logits"}
 
     def test_gradients(self) -> None:
         head = LinearHead(5, 3, 4).double()
         vectors = torch.randn(2, 3, 5, dtype=torch.float64, requires_grad=True)
         present = torch.ones(2, 3, 1, dtype=torch.bool)
-        assert torch.autograd.gradcheck(lambda x: head(Pooled(x, present))["attributes"], vectors)
-
-
-def test_the_head_of_identities_is_linear() -> None:
-    head, linear = IdentityHead(5, 3, 4), LinearHead(5, 3, 4)
-    linear.load_state_dict(head.state_dict())
-    pooled = Pooled(torch.randn(2, 3, 5), torch.ones(2, 3, 1, dtype=torch.bool))
-    output = head(pooled)
-    assert output.keys() == {"identity"}
-    assert torch.equal(output["identity"], linear(pooled)["attributes"])
+        assert torch.autograd.gradcheck(lambda x: head(Pooled(x, present))["logits"], vectors)
 
 
 @pytest.mark.parametrize("head", [LinearHead, LocalizationHead])
@@ -183,7 +174,7 @@ def test_every_image_is_scored_by_itself(head: type[Head]) -> None:
     torch.manual_seed(0)
     module, vectors = head(5, 3, 4), torch.randn(6, 3, 5)
     present = torch.rand(6, 3, 1) > 0.3
-    together = module(Pooled(vectors, present))["attributes"]
+    together = module(Pooled(vectors, present))["logits"]
     assert together.shape == (6, 4)
-    alone = [module(Pooled(vectors[[i]], present[[i]]))["attributes"] for i in range(6)]
+    alone = [module(Pooled(vectors[[i]], present[[i]]))["logits"] for i in range(6)]
     torch.testing.assert_close(together, torch.cat(alone))

@@ -67,7 +67,7 @@ class DeepHead(Head):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, pooled: Pooled) -> dict[str, Tensor]:
-        return {"attributes": self.layers(pooled.vectors.flatten(1))}
+        return {"logits": self.layers(pooled.vectors.flatten(1))}
 
 
 class WeightedPooling(Pooling):
