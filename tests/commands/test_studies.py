@@ -12,11 +12,14 @@ import torch
 
 from facelightning.__main__ import main
 from facelightning.commands.fitted_studies import cosine, group_similarity, group_vectors, layers_of, shuffled
-from facelightning.commands.studies import FEWEST, correlations, mean_faces, telling_neurons
+from facelightning.commands.studies import FEWEST, correlations, mean_evidence, mean_faces, telling_neurons
+from facelightning.data import CelebADataModule
 from facelightning.data.synthetic.dataset import write_image, write_lines
 from facelightning.errors import ConfigurationError
 from facelightning.labels import ATTRIBUTES, IDENTITY_ATTRIBUTES
 from facelightning.models.anet import ANetwork
+from facelightning.tasks import AttributeNet
+from tests.conftest import SIZE
 
 RNG = np.random.default_rng
 SHOWN = ("Bald", "Bangs", "Big_Nose", "Eyeglasses", "Male", "Smiling", "Wearing_Hat", "Young")
@@ -65,6 +68,28 @@ def test_mean_faces_of_a_loop(count: int) -> None:
 def test_a_mean_of_few_faces_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="20 persons, three of them 60, but there are 59"):
         mean_faces(np.zeros((59, 3, 2, 2), np.uint8), np.zeros(59))
+
+
+@pytest.mark.parametrize("batch_size", [2, 5])
+def test_evidence_is_the_mean_over_single_faces(faces: Path, batch_size: int) -> None:
+    torch.manual_seed(0)
+    others = [name for name in ATTRIBUTES if name not in ("Bald", "Young")]
+    data = CelebADataModule(
+        str(faces / "celeba"), image_size=SIZE, batch_size=batch_size, num_workers=0, leave_out=others
+    )
+    task = AttributeNet(width=2).build(data.facts).eval()
+    face, evidence = mean_evidence(task, data, "test", faces=5)
+    images = torch.stack([data.dataset("test")[index, 0]["image"] for index in range(5)])
+    np.testing.assert_allclose(face, images.double().mean(dim=0), rtol=1e-6)
+    for attribute in range(2):
+        total = np.zeros(SIZE)
+        for image in images.float() / 255:
+            one = image[None].requires_grad_()
+            task(one)["attributes"][0, attribute].backward()
+            assert one.grad is not None
+            magnitude = one.grad[0].abs().sum(dim=0).double().numpy()
+            total += magnitude / magnitude.sum()
+        np.testing.assert_allclose(evidence[attribute], total / 5, rtol=1e-3, atol=1e-7)
 
 
 def test_groups_that_are_there_are_found() -> None:
