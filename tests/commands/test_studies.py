@@ -1,6 +1,7 @@
 """Neurons, regions, groups and layers: against loops, and drawn by the command of a tiny ANet."""
 
 import csv
+import json
 import re
 import sys
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from facelightning.__main__ import main
 from facelightning.commands.fitted_studies import cosine, group_similarity, group_vectors, layers_of, shuffled
@@ -99,6 +101,7 @@ def test_groups_that_are_there_are_found() -> None:
     vectors = directions * RNG(2).uniform(0.1, 10, size=(40, 1))
     groups = group_vectors(vectors)
     assert len({(a, b) for a, b in zip(truth.tolist(), groups.tolist(), strict=True)}) == 6
+    assert (np.diff(np.bincount(groups)) <= 0).all()
     within, between = group_similarity(vectors, groups)
     assert within > 0.8 and abs(between) < 0.2
     of_chance = shuffled(vectors)
@@ -159,6 +162,8 @@ def test_the_command_draws_each_kind(
     checkpoint: str, command: Callable[..., None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     figures = Path("made")
+    run = Path(checkpoint.partition("=")[2]).parents[1]
+    options = yaml.safe_load((run / "config.yaml").read_text())["data"]["init_args"]
     command("visualize", checkpoint, "--output=made")
     assert [path.name for path in figures.iterdir()] == ["neurons.png"]
     assert capsys.readouterr().out.count("r = ") == 8
@@ -181,6 +186,18 @@ def test_the_command_draws_each_kind(
         for layer in ("FC", "C4", "C3"):
             mean = np.mean([float(row[layer]) for row in chosen])
             assert float(line.split(f"{layer} ")[1].split(" %")[0]) == pytest.approx(mean, abs=0.011)
+
+    # the same as of SVMs on the whole network, and as counted in the labels
+    words = [f"--data.{key}={options[key]}" for key in ("root", "num_workers")]
+    words.append(f"--data.leave_out=[{','.join(options['leave_out'])}]")
+    command("test", "--config=svm.yaml", f"--model.network={run}/checkpoints/last.ckpt", *words)
+    results = json.loads(Path("runs/svm/version_0/test_results.json").read_text())["attributes"]["per_attribute"]
+    module = CelebADataModule(options["root"], leave_out=options["leave_out"])
+    often = module.records("val").attributes.mean(axis=0) > 0.5
+    right = (module.records("test").attributes == often).mean(axis=0)
+    for number, row in enumerate(rows):
+        assert float(row["FC"]) == pytest.approx(100 - results[row["attribute"]]["error"], abs=0.006)
+        assert float(row["majority"]) == pytest.approx(100 * right[number], abs=0.006)
 
 
 def test_what_cannot_be_drawn_is_said(
