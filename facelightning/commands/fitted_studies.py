@@ -30,21 +30,24 @@ Scores = dict[str, dict[str, float]]
 
 
 def group_vectors(vectors: Floats, groups: int = GROUPS) -> npt.NDArray[np.int64]:
-    """The group of each of A vectors, by k-means on their directions; the same vectors have the same groups.
+    """The group of each of A vectors, by k-means on their directions: the larger, the earlier.
+
+    The same vectors have the same groups.
 
     Shape:
         - vectors: ``(A, D)``.
         - return: ``(A,)``, in 0...groups - 1.
 
     Example:
-        >>> first, second, third = group_vectors(np.array([[1.0, 0.0], [0.0, 2.0], [0.1, 9.0]]), groups=2).tolist()
-        >>> first != second == third
-        True
+        >>> group_vectors(np.array([[1.0, 0.0], [0.0, 2.0], [0.1, 9.0]]), groups=2).tolist()
+        [1, 0, 0]
     """
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     directions = vectors / np.maximum(lengths, np.finfo(float).tiny)
-    found: npt.NDArray[np.int64] = KMeans(groups, n_init=20, random_state=0).fit_predict(directions).astype(np.int64)
-    return found
+    found = KMeans(groups, n_init=20, random_state=0).fit_predict(directions)
+    _, first, inverse, sizes = np.unique(found, return_index=True, return_inverse=True, return_counts=True)
+    places = np.lexsort((first, -sizes)).argsort()
+    return places[inverse].astype(np.int64)
 
 
 def group_similarity(vectors: Floats, groups: npt.NDArray[np.int64]) -> tuple[float, float]:

@@ -149,30 +149,38 @@ def draw_neurons(task: FaceTask, module: FaceDataModule, split: Evaluated, faces
     return mean_faces_figure(means, titles)
 
 
-def draw_attribute_regions(task: FaceTask, module: FaceDataModule, split: Evaluated, faces: int = 256) -> Image:
-    """Draw where the evidence for each attribute lies, over the mean face (Liu et al., ICCV 2015, Fig. 11).
+def mean_evidence(task: FaceTask, module: FaceDataModule, split: Evaluated, faces: int = 256) -> tuple[Floats, Floats]:
+    """The mean face, ``(3, H, W)`` in 0...255, and for each attribute where its evidence lies, ``(A, H, W)``.
 
     A network's evidence is the magnitude of the gradient of its logit, as in
-    :func:`~facelightning.commands.attribution.attribution_scores`; it is averaged over the faces, with the attribute or
-    without. Sensible where faces lie in one place, as in CelebA's pre-cropped images.
+    :func:`~facelightning.commands.attribution.attribution_scores`; it sums to 1 on each face, and is averaged over
+    them, with the attribute or without.
 
     Args:
         task: Predicts attributes.
         module: Its images.
         split: The split to look at.
         faces: The number of images to look at, the first.
+    """
+    evidence, face, count = torch.zeros(()), torch.zeros(()), 0
+    for batch in batches_of(task, module, split, faces):
+        batch["image"] = as_floats(batch["image"], torch.float32).requires_grad_()
+        logits = task.predict_batch(batch)[0]["attributes"]
+        found = torch.stack([evidence_in(batch["image"], column).sum(dim=0) for column in logits.unbind(dim=1)])
+        face = face + 255 * batch["image"].detach().double().sum(dim=0).cpu()
+        evidence, count = evidence + found.double().cpu(), count + len(logits)
+    return (face / count).clamp(0, 255).numpy(), (evidence / count).numpy()
+
+
+def draw_attribute_regions(task: FaceTask, module: FaceDataModule, split: Evaluated, faces: int = 256) -> Image:
+    """Draw :func:`mean_evidence`, which takes the same arguments, over the mean face (Liu et al., ICCV 2015, Fig. 11).
+
+    Sensible where faces lie in one place, as in CelebA's pre-cropped images.
 
     Raises:
         ConfigurationError: If there are too few for a mean face.
     """
-    assert task.facts is not None
-    names, total, face, count = task.facts.attributes or (), torch.zeros(()), torch.zeros(()), 0
-    for batch in batches_of(task, module, split, faces):
-        batch["image"] = as_floats(batch["image"], torch.float32).requires_grad_()
-        face = face + 255 * batch["image"].detach().double().sum(dim=0).cpu()
-        logits = task.predict_batch(batch)[0]["attributes"]
-        evidence = torch.stack([evidence_in(batch["image"], column) for column in logits.unbind(dim=1)])
-        total, count = total + evidence.sum(dim=1).cpu().double(), count + len(logits)
+    count = min(faces, len(module.dataset(split)))
     if count < FEWEST:
         raise ConfigurationError(f"a mean face needs {FEWEST} images, but there are {count}: raise --faces")
-    return attribute_regions_figure((face / count).numpy().clip(0, 255), (total / count).numpy(), names)
+    return attribute_regions_figure(*mean_evidence(task, module, split, faces), module.facts.attributes or ())

@@ -17,17 +17,13 @@ from tqdm import tqdm
 
 from facelightning.callbacks.figures import draw_parsing
 from facelightning.cli import FaceCLI
-from facelightning.commands.studies import draw_attribute_regions, draw_neurons
+from facelightning.commands.kinds import AT_ONCE, Kind, choose, draw
 from facelightning.data import FaceDataModule, JointDataModule
 from facelightning.errors import ConfigurationError
 from facelightning.facts import shown
 from facelightning.figures import Floats, Image, channels_figure, region_weights_figure, save_image, strongest_channels
 from facelightning.runs import RunFolder
-from facelightning.tasks import ANet, AttributeNet, EnsembleNet, FaceTask, IdentityNet, JointNet, load_model
-
-Kind = Literal["parsing", "region_weights", "channels", "neurons", "groups", "attribute_regions", "layers"]
-AT_ONCE: tuple[Kind, ...] = ("parsing", "region_weights", "channels")
-"""What is drawn unless other kinds are asked for."""
+from facelightning.tasks import FaceTask, load_model
 
 
 def visualize(
@@ -47,7 +43,8 @@ def visualize(
 
     As in Liu et al. (ICCV 2015), Figures 8 to 11: ``neurons``, mean faces of a neuron's high, medium and low responses;
     ``groups``, attributes whose weights are alike; ``attribute_regions``, where the evidence for each attribute lies;
-    ``layers``, with a table, what SVMs read from each layer of ANet. The last fits SVMs, which takes minutes.
+    ``layers``, with a table, how right SVMs are that are fitted to each layer of ANet on val, and tested on test. That
+    takes minutes.
 
     Args:
         ckpt_path: Checkpoint of the model.
@@ -78,80 +75,40 @@ def visualize(
     task.any_size = True  # the command line took the checkpoint's size, or was given another
     for module in data:
         task.check(module.facts, "the data")
-    possible = possible_kinds(task, data)
-    chosen = kinds or [kind for kind in possible if kind in AT_ONCE or (kind == "neurons" and not describing)]
-    if not chosen:
-        raise ConfigurationError(
-            f"nothing to draw for {type(task).__name__} ({ckpt_path}): SegNet and JointNet need data with masks, "
-            "AttributeNet and JointNet data with attributes; of EnsembleNet draw the members"
-        )
-    for kind in chosen:
-        if kind not in possible:
-            raise ConfigurationError(
-                f"{kind} cannot be drawn for {type(task).__name__} ({ckpt_path}) and this data; possible: "
-                f"{', '.join(possible) or 'nothing'}"
-            )
-
+    chosen = choose(kinds, task, data, ckpt_path)
     run = RunFolder.of_checkpoint(ckpt_path)
     figures = run.figures if run is not None else Path("figures")
     folder = Path(output) if output is not None else figures / f"visualize_{split}"  # the training draws its own
     if "parsing" in chosen:
-        dataset = possible["parsing"].dataset(split)
+        dataset = chosen["parsing"].dataset(split)
         spread = range(0, len(dataset), max(1, len(dataset) // 6))[:6]
         samples = [dataset[index, 0] for index in spread]
         write(folder / "parsing.png", draw_parsing(task, [(sample["image"], sample["mask"]) for sample in samples]))
-    if {"region_weights", "channels"} & set(chosen):
-        module = possible["channels"]
+    if {"region_weights", "channels"} & chosen.keys():
+        module = chosen["channels" if "channels" in chosen else "region_weights"]
         loader = module.val_dataloader() if split == "val" else module.test_dataloader()
         means = mean_over_faces(describing, loader, faces)
         if "region_weights" in means and "region_weights" in chosen:
             names = module.facts.attributes or ()
             write(folder / "region_weights.png", region_weights_figure(means["region_weights"].T, names, task.places))
-        channels = {}
-        for path, each in describing.items():
-            strongest = strongest_channels(means[f"channels of {path}"])
-            title = f"{title_of(each)}: {path}\n{describe_locality(strongest, means.get('face'))}"
-            print(title)
-            channels[title] = strongest
+        elif kinds and "region_weights" in kinds:
+            raise ConfigurationError(f"{type(task).__name__} ({ckpt_path}) weighs no regions: draw other --kinds")
         if "channels" in chosen:
-            write(folder / "channels.png", channels_figure(channels))
-    for kind in chosen:
+            write(folder / "channels.png", draw_channels(describing, means))
+    for kind, module in chosen.items():
         if kind not in AT_ONCE:
-            write(folder / f"{kind}.png", study(kind, task, possible[kind], split, faces, folder))
+            write(folder / f"{kind}.png", draw(kind, task, module, split, faces, folder))
 
 
-def possible_kinds(task: FaceTask, data: Sequence[FaceDataModule]) -> dict[Kind, FaceDataModule]:
-    """What can be drawn of a task, each with the data module that it is drawn with."""
-    with_masks = [module for module in data if module.facts.label_space]
-    with_attributes = [module for module in data if module.facts.attributes]
-    maps, vectors = isinstance(task, AttributeNet | JointNet), isinstance(task, ANet | IdentityNet)
-    wanted: dict[Kind, tuple[bool, Sequence[FaceDataModule]]] = {
-        "parsing": ("parsing" in task.objectives, with_masks),
-        "region_weights": (maps, with_attributes),
-        "channels": (maps, with_attributes),
-        "neurons": (maps or vectors, with_attributes),
-        "groups": (maps or isinstance(task, ANet), data),
-        "attribute_regions": (maps or isinstance(task, ANet | EnsembleNet), with_attributes),
-        "layers": (vectors, with_attributes),
-    }
-    return {kind: modules[0] for kind, (of_task, modules) in wanted.items() if of_task and modules}
-
-
-def study(
-    kind: Kind, task: FaceTask, module: FaceDataModule, split: Literal["val", "test"], faces: int, folder: Path
-) -> Image:
-    """The picture of a kind that Liu et al. have; ``folder`` takes the table of ``layers``."""
-    if kind == "neurons":
-        return draw_neurons(task, module, split, faces)
-    if kind == "attribute_regions":
-        return draw_attribute_regions(task, module, split, faces)
-    try:
-        from facelightning.commands.fitted_studies import draw_groups, draw_layers  # these need scikit-learn
-    except ImportError:
-        raise ConfigurationError(
-            f"{kind} is fitted by scikit-learn, which is not installed: pip install 'facelightning[svm]'"
-        ) from None
-    return draw_groups(task) if kind == "groups" else draw_layers(task, module, folder / "layers.csv")
+def draw_channels(networks: Mapping[str, FaceTask], means: Mapping[str, Floats]) -> Image:
+    """Draw the strongest channels of networks, by the path of each, and print how local they are."""
+    channels = {}
+    for path, task in networks.items():
+        strongest = strongest_channels(means[f"channels of {path}"])
+        title = f"{title_of(task)}: {path}\n{describe_locality(strongest, means.get('face'))}"
+        print(title)
+        channels[title] = strongest
+    return channels_figure(channels)
 
 
 class VisualizeCLI(FaceCLI):

@@ -16,8 +16,7 @@ def groups_figure(similarity: Floats, attributes: Sequence[str], groups: npt.NDA
     """Similarities of attributes, sorted by group (Liu et al., ICCV 2015, Fig. 10).
 
     A square for each pair, blue where they are opposite and red where they are alike; a group's names have its colour,
-    and a frame encloses its squares. Within a group the attribute most like the others comes first; a larger group
-    comes before a smaller one.
+    and a frame encloses its squares. Within a group the attribute most like the others comes first.
 
     Args:
         similarity: The cosine of each pair.
@@ -42,9 +41,8 @@ def groups_figure(similarity: Floats, attributes: Sequence[str], groups: npt.NDA
         raise ValueError(f"similarity {similarity.shape} and groups {groups.shape} must be of {count} attributes")
     if not (np.abs(similarity) <= 1 + 1e-5).all():
         raise ValueError(f"similarities lie in [-1, 1]; found {similarity.min()}...{similarity.max()}")
-    sizes = np.bincount(groups)
     alike = np.array([similarity[row, groups == groups[row]].mean() for row in range(count)])
-    order = np.lexsort((-alike, groups, -sizes[groups]))
+    order = np.lexsort((-alike, groups))
     left, side, bottom = max(map(len, attributes)) * LETTER + 0.15, _CELL * count, 0.75
     width, height = left + max(side, 2.1, len(note) * LETTER - left) + 0.1, side + bottom + 0.1
     figure = Figure(figsize=(width, height), dpi=200)
@@ -57,12 +55,11 @@ def groups_figure(similarity: Floats, attributes: Sequence[str], groups: npt.NDA
     for row, index in enumerate(order):
         name, colour = attributes[index].replace("_", " "), colours(int(groups[index]) % 8)
         axes.text(-0.4, row + 0.5, name, ha="right", va="center_baseline", fontsize=FONT_SIZE, color=colour)
-    for group in range(len(sizes)):
-        (places,) = np.nonzero(groups[order] == group)
-        if places.size:
-            corners = np.array([places[0], places[-1] + 1])[[0, 1, 1, 0, 0]], np.array([0, 0, 1, 1, 0])
-            edge = np.array([places[0], places[-1] + 1])[corners[1]]
-            axes.plot(corners[0], edge, color=colours(group % 8), linewidth=1.5, clip_on=False)
+    for group in np.unique(groups):
+        places = np.flatnonzero(groups[order] == group)
+        start, end = places[0], places[-1] + 1
+        frame = (start, end, end, start, start), (start, start, end, end, start)
+        axes.plot(*frame, color=colours(int(group) % 8), linewidth=1.5, clip_on=False)
     bar = figure.add_axes((left / width, 0.55 / height, 2 / width, 0.08 / height))
     figure.colorbar(mesh, cax=bar, orientation="horizontal", ticks=[-limit, 0, limit], format="%.2g")
     bar.tick_params(length=2, pad=1, labelsize=7)

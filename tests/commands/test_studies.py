@@ -1,6 +1,7 @@
 """Neurons, regions, groups and layers: against loops, and drawn by the command of a tiny ANet."""
 
 import csv
+import json
 import re
 import sys
 from collections.abc import Callable
@@ -9,14 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from facelightning.__main__ import main
 from facelightning.commands.fitted_studies import cosine, group_similarity, group_vectors, layers_of, shuffled
-from facelightning.commands.studies import FEWEST, correlations, mean_faces, telling_neurons
+from facelightning.commands.studies import FEWEST, correlations, mean_evidence, mean_faces, telling_neurons
+from facelightning.data import CelebADataModule
 from facelightning.data.synthetic.dataset import write_image, write_lines
 from facelightning.errors import ConfigurationError
 from facelightning.labels import ATTRIBUTES, IDENTITY_ATTRIBUTES
 from facelightning.models.anet import ANetwork
+from facelightning.tasks import AttributeNet
+from tests.conftest import SIZE
 
 RNG = np.random.default_rng
 SHOWN = ("Bald", "Bangs", "Big_Nose", "Eyeglasses", "Male", "Smiling", "Wearing_Hat", "Young")
@@ -67,6 +72,28 @@ def test_a_mean_of_few_faces_is_refused() -> None:
         mean_faces(np.zeros((59, 3, 2, 2), np.uint8), np.zeros(59))
 
 
+@pytest.mark.parametrize("batch_size", [2, 5])
+def test_evidence_is_the_mean_over_single_faces(faces: Path, batch_size: int) -> None:
+    torch.manual_seed(0)
+    others = [name for name in ATTRIBUTES if name not in ("Bald", "Young")]
+    data = CelebADataModule(
+        str(faces / "celeba"), image_size=SIZE, batch_size=batch_size, num_workers=0, leave_out=others
+    )
+    task = AttributeNet(width=2).build(data.facts).eval()
+    face, evidence = mean_evidence(task, data, "test", faces=5)
+    images = torch.stack([data.dataset("test")[index, 0]["image"] for index in range(5)])
+    np.testing.assert_allclose(face, images.double().mean(dim=0), rtol=1e-6)
+    for attribute in range(2):
+        total = np.zeros(SIZE)
+        for image in images.float() / 255:
+            one = image[None].requires_grad_()
+            task(one)["attributes"][0, attribute].backward()
+            assert one.grad is not None
+            magnitude = one.grad[0].abs().sum(dim=0).double().numpy()
+            total += magnitude / magnitude.sum()
+        np.testing.assert_allclose(evidence[attribute], total / 5, rtol=1e-3, atol=1e-7)
+
+
 def test_groups_that_are_there_are_found() -> None:
     """However long the vectors are; in shuffled weights there are none."""
     truth = np.arange(40) % 6
@@ -74,6 +101,7 @@ def test_groups_that_are_there_are_found() -> None:
     vectors = directions * RNG(2).uniform(0.1, 10, size=(40, 1))
     groups = group_vectors(vectors)
     assert len({(a, b) for a, b in zip(truth.tolist(), groups.tolist(), strict=True)}) == 6
+    assert (np.diff(np.bincount(groups)) <= 0).all()
     within, between = group_similarity(vectors, groups)
     assert within > 0.8 and abs(between) < 0.2
     of_chance = shuffled(vectors)
@@ -134,6 +162,8 @@ def test_the_command_draws_each_kind(
     checkpoint: str, command: Callable[..., None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     figures = Path("made")
+    run = Path(checkpoint.partition("=")[2]).parents[1]
+    options = yaml.safe_load((run / "config.yaml").read_text())["data"]["init_args"]
     command("visualize", checkpoint, "--output=made")
     assert [path.name for path in figures.iterdir()] == ["neurons.png"]
     assert capsys.readouterr().out.count("r = ") == 8
@@ -156,6 +186,18 @@ def test_the_command_draws_each_kind(
         for layer in ("FC", "C4", "C3"):
             mean = np.mean([float(row[layer]) for row in chosen])
             assert float(line.split(f"{layer} ")[1].split(" %")[0]) == pytest.approx(mean, abs=0.011)
+
+    # the same as of SVMs on the whole network, and as counted in the labels
+    words = [f"--data.{key}={options[key]}" for key in ("root", "num_workers")]
+    words.append(f"--data.leave_out=[{','.join(options['leave_out'])}]")
+    command("test", "--config=svm.yaml", f"--model.network={run}/checkpoints/last.ckpt", *words)
+    results = json.loads(Path("runs/svm/version_0/test_results.json").read_text())["attributes"]["per_attribute"]
+    module = CelebADataModule(options["root"], leave_out=options["leave_out"])
+    often = module.records("val").attributes.mean(axis=0) > 0.5
+    right = (module.records("test").attributes == often).mean(axis=0)
+    for number, row in enumerate(rows):
+        assert float(row["FC"]) == pytest.approx(100 - results[row["attribute"]]["error"], abs=0.006)
+        assert float(row["majority"]) == pytest.approx(100 * right[number], abs=0.006)
 
 
 def test_what_cannot_be_drawn_is_said(

@@ -267,6 +267,11 @@ def test_a_network_of_photographs_in_the_wild_sees_such(runs: Path, tmp_path: Pa
         (["RUNS/avg", "HELEN"], "nothing to draw for AttributeNet .*avg.*data with attributes"),
         (["RUNS/segnet", "CELEBA"], "nothing to draw for SegNet.*data with masks"),
         (["RUNS/ssp_ssg"], "nothing to draw for EnsembleNet.*members"),
+        (
+            ["RUNS/avg", "--kinds=[channels,layers]"],
+            "layers cannot be drawn for AttributeNet .*possible: region_w",
+        ),
+        (["RUNS/avg", "--kinds=[region_weights]", "--faces=1"], "AttributeNet .*avg.* weighs no regions"),
         (["RUNS/avg", "--data.root=nowhere"], "data root nowhere does not exist"),
         (["RUNS/segnet", "--data.root=nowhere"], "data root nowhere does not exist"),
         (["RUNS/avg", "--faces=0"], "faces must be positive, not 0"),

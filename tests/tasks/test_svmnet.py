@@ -1,6 +1,7 @@
 """SVMs on a trained network's features: fitted once, on the validation split, and kept in one file."""
 
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from facelightning.models.regions import FaceParts
 from facelightning.models.segmentation import Decoder
 from facelightning.models.svm_fitting import fit_svms
 from facelightning.objectives import DecidedAttributes
-from facelightning.tasks import ANet, AttributeNet, FaceTask, JointNet, SVMNet, load_model
+from facelightning.tasks import ANet, AttributeNet, FaceTask, IdentityNet, JointNet, SVMNet, load_model
 from tests.tasks.tiny import (
     BACKBONE,
     HEIGHT,
@@ -161,6 +162,21 @@ def test_a_vector_of_features_is_taken_as_it_is(tmp_path: Path) -> None:
     with torch.no_grad():
         assert torch.equal(task.network.features(images), load_model(path).eval()(images)["features"])
     assert task.network.svms.coefficients.shape == (3, 5 * 16 + 3)
+
+
+def test_svms_are_of_the_data_s_attributes(tmp_path: Path) -> None:
+    """Whatever the network has learned: other attributes, or identities; the file knows which they are."""
+    torch.manual_seed(0)
+    few = write(AttributeNet(width=2).build(replace(FACTS, attributes=("Bald",))), tmp_path / "few.ckpt")
+    task = SVMNet(few)
+    make_trainer().test(task, datamodule=Splits(), verbose=False)
+    assert task.results["test"]["attributes"]["per_attribute"].keys() == set(NAMES)
+    loaded = load_model(write(task, tmp_path / "svm.ckpt"))
+    assert loaded.facts is not None and loaded.facts.attributes == NAMES
+    assert_equal(predictions(loaded), predictions(task))
+    identities = IdentityNet(width=2, cell=3).build(DataFacts((129, 129), identities=(3, 12)))
+    other = SVMNet(write(identities, tmp_path / "identity.ckpt")).build(DataFacts((129, 129), None, NAMES))
+    assert other.network.svms.coefficients.shape == (3, 16 + 3)
 
 
 def test_a_network_that_also_parses_does_not_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
