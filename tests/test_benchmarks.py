@@ -1,19 +1,35 @@
-"""The benchmark runs, and is fair: both learn one network, and what is printed are a time for each and their ratio."""
+"""The benchmarks run, and are fair: both ways compute one network; what is printed are times, shares and ratios."""
 
 import importlib.util
+import json
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
+from statistics import median
+from types import ModuleType
 
+import pytest
 import torch
 
 from facelightning.facts import DataFacts
 from facelightning.labels import ATTRIBUTES
-from facelightning.tasks import AttributeNet
+from facelightning.models.lnet import LNet
+from facelightning.tasks import AttributeNet, CascadeNet, FaceTask
 from tests.conftest import SIZE
+from tests.tasks.tiny import make_trainer
 
 SCRIPT = Path(__file__).parent.parent / "benchmarks" / "plain_loop.py"
+
+
+def module(path: Path) -> ModuleType:
+    """A script as a module."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    return script
 
 
 def test_plain_loop(faces: Path, tmp_path: Path) -> None:
@@ -34,10 +50,7 @@ def test_plain_loop(faces: Path, tmp_path: Path) -> None:
 
 
 def test_both_are_one_network() -> None:
-    spec = importlib.util.spec_from_file_location("plain_loop", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    script = module(SCRIPT)
     torch.manual_seed(0)
     task = AttributeNet(width=3).build(DataFacts(SIZE, attributes=ATTRIBUTES)).train()
     images = torch.randint(256, (4, 3, *SIZE), dtype=torch.uint8)
@@ -50,3 +63,36 @@ def test_both_are_one_network() -> None:
     with torch.no_grad():
         found = plain.eval()((images / 255 - mean) / std)
         torch.testing.assert_close(found, task.eval().network(images)["attributes"], rtol=1e-4, atol=1e-5)
+
+
+def test_faces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    encoder = partial(LNet, width=3, kernel_size=7, stride=2)
+    lnet = AttributeNet(width=2, encoder=encoder).build(DataFacts((64, 64), attributes=ATTRIBUTES))
+    describer = AttributeNet(width=2).build(DataFacts(SIZE, attributes=ATTRIBUTES))
+    for name, task in (("lnet", lnet), ("describer", describer)):
+        written(task, tmp_path / f"{name}.ckpt")
+    stages = [str(tmp_path / "lnet.ckpt")] * 2
+    written(CascadeNet(stages, str(tmp_path / "describer.ckpt"), least=0.0), tmp_path / "cascade.ckpt")
+    words = ["--images=2", "--batch-size=1", "--size=64", "--rounds=2", "--threads=1", "--widths", "2", "--cell=3"]
+    output = tmp_path / "faces.json"
+    monkeypatch.setattr(
+        sys, "argv", ["faces.py", f"--cascade={tmp_path / 'cascade.ckpt'}", f"--output={output}", *words]
+    )
+    module(SCRIPT.with_name("faces.py")).main()
+    found = json.loads(output.read_text())
+    shares, rates = found["cascade"]["shares"], found["cascade"]["images_per_second"]
+    assert list(shares) == ["LNet_o", "LNet_s", "describer", "the rest"]
+    assert all(0 < share < 1 for share in shares.values())
+    assert sum(shares.values()) == pytest.approx(1, abs=0.2)  # medians
+    (row,) = found["placements"]
+    low, high = row["ratio_spread"]
+    assert low <= row["ratio"] <= high
+    printed = capsys.readouterr().out
+    assert f"{median(rates):.1f} images a second" in printed
+    assert f"{row['cropping_ms']:.1f}" in printed
+
+
+def written(task: FaceTask, path: Path) -> None:
+    trainer = make_trainer()
+    trainer.strategy.connect(task)
+    trainer.save_checkpoint(path)

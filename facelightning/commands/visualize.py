@@ -1,7 +1,9 @@
-"""``facelightning visualize``: draws what a trained model sees, as in Figures 3 to 5 of Kalayeh et al. (CVPR 2017)."""
+"""``facelightning visualize``: draws what a trained model sees, as in the figures of the papers."""
 
+import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -17,32 +19,44 @@ from tqdm import tqdm
 
 from facelightning.callbacks.figures import draw_parsing
 from facelightning.cli import FaceCLI
+from facelightning.commands import localization
+from facelightning.commands.kinds import Drawn, Kind, Subject
 from facelightning.data import FaceDataModule, JointDataModule
 from facelightning.errors import ConfigurationError
 from facelightning.facts import shown
-from facelightning.figures import Floats, Image, channels_figure, region_weights_figure, save_image, strongest_channels
+from facelightning.figures import Floats, channels_figure, region_weights_figure, save_image, strongest_channels
 from facelightning.runs import RunFolder
-from facelightning.tasks import FaceTask, load_model
+from facelightning.tasks import CascadeNet, FaceTask, load_model
 
 
 def visualize(
     ckpt_path: str,
-    data: Sequence[FaceDataModule],
+    data: FaceDataModule | JointDataModule,
     against: str | None = None,
+    beside: dict[str, list[str]] | None = None,
+    boxes: str | None = None,
     output: str | None = None,
     faces: int = 256,
     split: Literal["val", "test"] = "test",
 ) -> None:
-    """Draw what a trained model sees, as in Kalayeh et al. (CVPR 2017), Figures 3 to 5, as far as model and data allow.
+    """Draw what a trained model sees, as in the papers' figures, as far as model and data allow.
 
-    Masks give parsing.png: image, ground truth and prediction of six images. Attributes give region_weights.png, how
-    much each region counts for each attribute, and channels.png, the 50 strongest channels of the last map, with
-    measures of how local they are; both are means over faces.
+    Of parsers and attribute networks, as in Kalayeh et al. (CVPR 2017), Figures 3 to 5: masks give parsing.png, image,
+    ground truth and prediction of six images. Attributes give region_weights.png, how much each region counts for each
+    attribute, and channels.png, the 50 strongest channels of the last map, with measures of how local they are; both
+    are means over faces.
+
+    Of cascades, as in Liu et al. (ICCV 2015), Figures 6 and 7: photographs give responses.png, from LNet's responses to
+    the faces of six images. True boxes give recall.png, recall against overlap, and its numbers as recall.json.
 
     Args:
         ckpt_path: Checkpoint of the model.
-        data: Data modules, each of one data set.
+        data: Data module of one data set, or of two.
         against: Checkpoint of a second network, whose channels are drawn above those of the first.
+        beside: Checkpoints of other cascades, whose recall is drawn beside that of the first, by their names in the
+            legend. Several of one name are its seeds, and so are those with the name of the first one's run.
+        boxes: Table of the true boxes of every face, such as Anno/all_boxes.csv of drawn scenes; if not given, the
+            data's own box of the largest face of each image.
         output: Folder of the images; if not given, figures/visualize_SPLIT in the run folder, beside the figures of the
             training, or here if the checkpoint is in no run folder.
         faces: Number of faces to average over, the first of the split.
@@ -50,53 +64,108 @@ def visualize(
     """
     if faces < 1:
         raise ConfigurationError(f"faces must be positive, not {faces}")
-    # the order from top to bottom: the paper has average pooling above SSP
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    tasks = {path: load_model(path).to(device) for path in (against, ckpt_path) if path is not None}
-    task = tasks[ckpt_path]
-    describing = {path: each for path, each in tasks.items() if hasattr(each.network, "tail")}
-    if against is not None and len(describing) < len(tasks):
-        found = " and ".join(f"{type(each).__name__} ({path})" for path, each in tasks.items())
-        raise ConfigurationError(f"--against compares channels of AttributeNet and JointNet, but these are {found}")
+    others = [path for paths in (beside or {}).values() for path in paths]
+    # the order from top to bottom: the paper has average pooling above SSP
+    paths = [path for path in (*others, against, ckpt_path) if path is not None]
+    tasks = {path: load_model(path).to(device) for path in sorted(paths, key=ckpt_path.__eq__)}
+    parts = list(data.parts.values()) if isinstance(data, JointDataModule) else [data]
+    subject = Subject(
+        ckpt_path=ckpt_path,
+        tasks=tasks,
+        data=parts,
+        against=against,
+        split=split,
+        faces=faces,
+        beside=beside,
+        boxes=boxes,
+    )
+    task = subject.task
     if against is not None:
-        size, seen = tasks[against].facts.plain()["image_size"], list(data[0].image_size)  # type: ignore[union-attr]  # built
-        if size != seen:
-            raise ConfigurationError(
-                f"--against compares networks of one image size, but {against} sees {shown(size)}, not {shown(seen)}"
-            )
+        check_against(subject, against)
     task.any_size = True  # the command line took the checkpoint's size, or was given another
-    for module in data:
+    for module in parts:
         task.check(module.facts, "the data")
-    with_masks = [module for module in data if module.facts.label_space and "parsing" in task.objectives]
-    with_attributes = [module for module in data if module.facts.attributes and ckpt_path in describing]
-    if not with_masks and not with_attributes:
-        raise ConfigurationError(
-            f"nothing to draw for {type(task).__name__} ({ckpt_path}): SegNet and JointNet need data with masks, "
-            "AttributeNet and JointNet data with attributes; of EnsembleNet draw the members"
-        )
+    strangers = [path for path in others if not isinstance(tasks[path], CascadeNet)]
+    if strangers or (beside and not isinstance(task, CascadeNet)):
+        path = (strangers or [ckpt_path])[0]
+        raise ConfigurationError(f"--beside compares cascades, but {path} holds {type(tasks[path]).__name__}")
+    kinds = [kind for kind in KINDS.values() if kind.fits(subject)]
+    if not kinds:
+        raise ConfigurationError(f"nothing to draw for {type(task).__name__} ({ckpt_path}): {NEEDS}")
 
+    data.prepare_data()
     run = RunFolder.of_checkpoint(ckpt_path)
     figures = run.figures if run is not None else Path("figures")
     folder = Path(output) if output is not None else figures / f"visualize_{split}"  # the training draws its own
-    if with_masks:
-        dataset = with_masks[0].dataset(split)
-        spread = range(0, len(dataset), max(1, len(dataset) // 6))[:6]
-        samples = [dataset[index, 0] for index in spread]
-        write(folder / "parsing.png", draw_parsing(task, [(sample["image"], sample["mask"]) for sample in samples]))
-    if with_attributes:
-        module = with_attributes[0]
-        loader = module.val_dataloader() if split == "val" else module.test_dataloader()
-        means = mean_over_faces(describing, loader, faces)
-        if "region_weights" in means:
-            names = module.facts.attributes or ()
-            write(folder / "region_weights.png", region_weights_figure(means["region_weights"].T, names, task.places))
-        channels = {}
-        for path, each in describing.items():
-            strongest = strongest_channels(means[f"channels of {path}"])
-            title = f"{title_of(each)}: {path}\n{describe_locality(strongest, means.get('face'))}"
-            print(title)
-            channels[title] = strongest
-        write(folder / "channels.png", channels_figure(channels))
+    for kind in kinds:
+        for name, drawn in kind.draw(subject):
+            write(folder / name, drawn)
+
+
+def check_against(subject: Subject, against: str) -> None:
+    """Refuse a second network whose channels cannot be drawn above those of the first."""
+    tasks = {path: subject.tasks[path] for path in (against, subject.ckpt_path)}
+    if not all(map(describes, tasks.values())):
+        found = " and ".join(f"{type(each).__name__} ({path})" for path, each in tasks.items())
+        raise ConfigurationError(f"--against compares channels of AttributeNet and JointNet, but these are {found}")
+    size, seen = tasks[against].facts.plain()["image_size"], list(subject.data[0].image_size)  # type: ignore[union-attr]  # built
+    if size != seen:
+        raise ConfigurationError(
+            f"--against compares networks of one image size, but {against} sees {shown(size)}, not {shown(seen)}"
+        )
+
+
+def describes(task: FaceTask) -> bool:
+    """Whether a network has a last map that attributes are read from."""
+    return hasattr(task.network, "tail")
+
+
+def with_masks(subject: Subject) -> list[FaceDataModule]:
+    """The data that a parser is compared with."""
+    return [module for module in subject.data if module.facts.label_space and "parsing" in subject.task.objectives]
+
+
+def with_attributes(subject: Subject) -> list[FaceDataModule]:
+    """The data that an attribute network describes."""
+    return [module for module in subject.data if module.facts.attributes and describes(subject.task)]
+
+
+def draw_masks(subject: Subject) -> Iterator[tuple[str, Drawn]]:
+    """Images, their masks and what is predicted."""
+    faces = [(sample["image"], sample["mask"]) for sample in subject.spread(with_masks(subject)[0])]
+    yield "parsing.png", draw_parsing(subject.task, faces)
+
+
+def draw_channels(subject: Subject) -> Iterator[tuple[str, Drawn]]:
+    """Region weights, if the network has them, and the strongest channels."""
+    module = with_attributes(subject)[0]
+    describing = {path: task for path, task in subject.tasks.items() if describes(task)}
+    means = mean_over_faces(describing, subject.loader(module), subject.faces)
+    if "region_weights" in means:
+        names = module.facts.attributes or ()
+        yield "region_weights.png", region_weights_figure(means["region_weights"].T, names, subject.task.places)
+    channels = {}
+    for path, task in describing.items():
+        strongest = strongest_channels(means[f"channels of {path}"])
+        title = f"{title_of(task)}: {path}\n{describe_locality(strongest, means.get('face'))}"
+        print(title)
+        channels[title] = strongest
+    yield "channels.png", channels_figure(channels)
+
+
+KINDS = {
+    "parsing": Kind(lambda subject: bool(with_masks(subject)), draw_masks),
+    "channels": Kind(lambda subject: bool(with_attributes(subject)), draw_channels),
+    **localization.KINDS,
+}
+"""All that can be drawn, in this order."""
+
+NEEDS = (
+    "SegNet and JointNet need data with masks, AttributeNet and JointNet data with attributes, CascadeNet LNets or true "
+    "boxes; of EnsembleNet draw the members"
+)
+"""What can be drawn, in words."""
 
 
 class VisualizeCLI(FaceCLI):
@@ -105,24 +174,25 @@ class VisualizeCLI(FaceCLI):
     own_command = "visualize"
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """``--data`` defines the data modules."""
+        """``--data`` defines the data module."""
         parser.add_function_arguments(visualize, skip={"data"})
 
 
 def main(args: Sequence[str]) -> None:
     """The command line of :func:`visualize`."""
     cli = VisualizeCLI(args)
-    cli.datamodule.prepare_data()
-    parts = cli.datamodule.parts.values() if isinstance(cli.datamodule, JointDataModule) else [cli.datamodule]
-    options = {key: cli.config[key] for key in ("ckpt_path", "against", "output", "faces", "split")}
-    visualize(data=list(parts), **options)
+    options = {key: cli.config[key] for key in signature(visualize).parameters if key != "data"}
+    visualize(data=cli.datamodule, **options)
 
 
-def write(path: Path, image: Image) -> None:
-    """Save an image and say so, also if it replaces one."""
+def write(path: Path, drawn: Drawn) -> None:
+    """Save an image, or numbers as JSON, and say so, also if it replaces one."""
     verb = "replaced" if path.exists() else "written"
     try:
-        save_image(path, image)
+        if isinstance(drawn, Mapping):
+            path.write_text(json.dumps(drawn, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        else:
+            save_image(path, drawn)
     except OSError as error:
         raise ConfigurationError(f"cannot write {path}: {error.strerror}; choose another --output") from None
     print(f"{verb}: {path}")

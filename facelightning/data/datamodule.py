@@ -1,6 +1,7 @@
 """From data sets to batches: sizes, augmentation, order, loaders, and what a task must know about its data."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -8,6 +9,7 @@ from typing import Any, Literal
 import cv2
 import lightning as L
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, Dataset
 
@@ -31,6 +33,11 @@ class FaceDataset(Dataset[Sample]):
 
     def __init__(self, records: Records, transform: FaceTransform) -> None:
         self.records, self.transform = records, transform
+
+    @property
+    def names(self) -> Sequence[str] | npt.NDArray[np.str_]:
+        """The name of each image."""
+        return self.records.names
 
     def __len__(self) -> int:
         return len(self.records)
@@ -136,7 +143,7 @@ class FaceDataModule(Loading, L.LightningDataModule):
     def predict_dataloader(self) -> PredictionLoader:
         """The same, but goes on where an image cannot be read."""
         dataset = self.dataset("test")
-        readable = Readable(dataset, dataset.records.names)
+        readable = Readable(dataset, dataset.names)
         return PredictionLoader(readable, sampler=self._sampler("test"), collate_fn=apart, **self._loading())
 
     def _evaluation_loader(self, split: Split) -> DataLoader[Sample]:
