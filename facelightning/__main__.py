@@ -19,7 +19,7 @@ COMMANDS = {
 }
 OWN = {
     "reproduce": ("reproduce", "train the rows of the paper's tables and print them beside the published numbers"),
-    "visualize": ("commands.visualize", "draw the paper's Figures 3, 4 and 5 for a checkpoint"),
+    "visualize": ("commands.visualize", "draw the papers' figures for a checkpoint"),
     "attribution": ("commands.attribution", "measure on drawn faces whether a model looks in the right place"),
 }
 """Commands with their own options: name → module and description."""

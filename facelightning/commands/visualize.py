@@ -81,15 +81,11 @@ def visualize(
         boxes=boxes,
     )
     task = subject.task
-    if against is not None:
-        check_against(subject, against)
+    check_against(subject)
+    check_beside(subject)
     task.any_size = True  # the command line took the checkpoint's size, or was given another
     for module in parts:
         task.check(module.facts, "the data")
-    strangers = [path for path in others if not isinstance(tasks[path], CascadeNet)]
-    if strangers or (beside and not isinstance(task, CascadeNet)):
-        path = (strangers or [ckpt_path])[0]
-        raise ConfigurationError(f"--beside compares cascades, but {path} holds {type(tasks[path]).__name__}")
     kinds = [kind for kind in KINDS.values() if kind.fits(subject)]
     if not kinds:
         raise ConfigurationError(f"nothing to draw for {type(task).__name__} ({ckpt_path}): {NEEDS}")
@@ -103,8 +99,20 @@ def visualize(
             write(folder / name, drawn)
 
 
-def check_against(subject: Subject, against: str) -> None:
+def check_beside(subject: Subject) -> None:
+    """Refuse what is no cascade beside a cascade."""
+    others = [path for paths in (subject.beside or {}).values() for path in paths]
+    for path in (*others, subject.ckpt_path) if others else ():
+        if not isinstance(subject.tasks[path], CascadeNet):
+            found = type(subject.tasks[path]).__name__
+            raise ConfigurationError(f"--beside compares cascades, but {path} holds {found}")
+
+
+def check_against(subject: Subject) -> None:
     """Refuse a second network whose channels cannot be drawn above those of the first."""
+    against = subject.against
+    if against is None:
+        return
     tasks = {path: subject.tasks[path] for path in (against, subject.ckpt_path)}
     if not all(map(describes, tasks.values())):
         found = " and ".join(f"{type(each).__name__} ({path})" for path, each in tasks.items())
@@ -162,8 +170,8 @@ KINDS = {
 """All that can be drawn, in this order."""
 
 NEEDS = (
-    "SegNet and JointNet need data with masks, AttributeNet and JointNet data with attributes, CascadeNet LNets or true "
-    "boxes; of EnsembleNet draw the members"
+    "SegNet and JointNet need data with masks, AttributeNet and JointNet data with attributes, CascadeNet LNets or "
+    "true boxes; of EnsembleNet draw the members"
 )
 """What can be drawn, in words."""
 

@@ -18,7 +18,10 @@ DIAGONAL = math.sqrt(2)
 """Distance between diagonal neighbours, in cells."""
 
 FRACTION = 0.5
-"""Of the largest response of an image: what responds less is no other face, but a second summit of the same one."""
+"""Of the largest response of an image: what responds less is no other face, but a second summit of the same one.
+
+A lower fraction finds more of several faces, but also parts single ones: configs/README.md.
+"""
 
 
 class Peak(NamedTuple):
