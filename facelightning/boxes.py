@@ -84,11 +84,30 @@ def overlap(a: Floats, b: Floats) -> Floats:
     return both / np.where(either > 0, either, 1)
 
 
-def read_boxes_table(path: Path) -> dict[str, Floats]:
-    """Read a table of found faces, such as ``predictions/faces.csv``.
+def paired_overlaps(found: Floats, true: Floats) -> Floats:
+    """The overlap of each true box with the found box that is its own: ``(N, 4)``, ``(M, 4)`` to ``(M,)``, in [0, 1].
 
-    Its columns are ``name``, ``x0``, ``y0``, ``x1``, ``y1``, in any order, and ``response``, if there is one. An empty
-    cell of a box says that no face was found; without a response it is 1.
+    The two boxes that overlap most are a pair, then the two of the others, and so on: a found box counts once. A true
+    box without one has 0.
+
+    Example:
+        >>> found = np.array([[0, 0, 4, 4], [9, 9, 11, 11]])
+        >>> paired_overlaps(found, np.array([[0, 0, 4, 8], [0, 0, 4, 5]]))
+        array([0. , 0.8])
+    """
+    left, own = overlap(found, true), np.zeros(len(true))
+    while left.size and left.max() > 0:
+        row, column = np.unravel_index(left.argmax(), left.shape)
+        own[column] = left[row, column]
+        left[row], left[:, column] = 0, 0
+    return own
+
+
+def read_boxes_table(path: Path) -> dict[str, Floats]:
+    """Read a table of faces: found ones, such as ``predictions/faces.csv``, or true ones, such as ``all_boxes.csv``.
+
+    Its columns are ``name`` or ``image_id``, ``x0``, ``y0``, ``x1``, ``y1``, in any order, and ``response``, if there
+    is one. An empty cell of a box says that no face was found; without a response it is 1.
 
     Returns:
         For each image, the rows ``(N, 5)`` in the table's order: box and response; NaN in the box where none was found.
@@ -107,7 +126,9 @@ def read_boxes_table(path: Path) -> dict[str, Floats]:
     with reading(path), path.open(newline="", encoding="utf-8-sig", errors="strict") as file:
         rows = csv.DictReader(file)
         try:
-            if not {"name", *columns} <= set(rows.fieldnames or ()):
+            header = set(rows.fieldnames or ())
+            key = "name" if "name" in header else "image_id"
+            if not {key, *columns} <= header:
                 raise DataFormatError(f"{path}: expected the columns name, {', '.join(columns)}")
             for row in rows:
                 cells = [row[column] for column in columns]
@@ -117,11 +138,11 @@ def read_boxes_table(path: Path) -> dict[str, Floats]:
                 response = float(row.get("response") or 1)
                 if np.isinf([*box, response]).any() or (box[2:] <= box[:2]).any():
                     raise ValueError
-                found.setdefault(row["name"], []).append([*box, response])
+                found.setdefault(row[key], []).append([*box, response])
         except (ValueError, TypeError, csv.Error) as error:
             if isinstance(error, DataFormatError):
                 raise
-            also = ", and a number as response" if "response" in (rows.fieldnames or ()) else ""
+            also = ", and a number as response" if "response" in header else ""
             place = f"{path}, line {rows.line_num}"
             raise DataFormatError(f"{place}: expected a box x0 < x1, y0 < y1, or none{also}") from None
     return {name: np.array(boxes) for name, boxes in found.items()}

@@ -144,6 +144,9 @@ def read_file(path: str | Path) -> Any:
         CheckpointError: If there is no such file, a byte of it has changed, or it holds more than tensors and plain
             values.
     """
+    if Path(path).is_dir():
+        within = next((file for file in sorted(Path(path).rglob("*.ckpt"))), Path(path, "best.ckpt"))
+        raise CheckpointError(f"checkpoint {path} is a folder: give a file in it, such as {within}")
     if not Path(path).is_file():
         raise CheckpointError(f"checkpoint {path} does not exist")
     try:

@@ -1,11 +1,14 @@
-"""The benchmarks run, and are fair: both loops learn one network; no edge gives a photographed face away."""
+"""The benchmarks run, and are fair: both ways compute one network; no edge gives a photographed face away."""
 
+import json
 import re
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from statistics import median
 from types import ModuleType
 from typing import Any
 
@@ -18,8 +21,10 @@ from facelightning.data.files import SPLITS
 from facelightning.data.synthetic import write_synthetic
 from facelightning.facts import DataFacts
 from facelightning.labels import ATTRIBUTES, HELEN7
-from facelightning.tasks import AttributeNet, SegNet
+from facelightning.models.lnet import LNet
+from facelightning.tasks import AttributeNet, CascadeNet, FaceTask, SegNet
 from tests.conftest import SIZE
+from tests.tasks.tiny import make_trainer
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
@@ -178,3 +183,36 @@ def test_a_cut_is_one_piece_with_soft_edges(made: ModuleType) -> None:
     assert (np.diff(edge) >= 0).all() and edge[0] == 0 and 0.3 < edge[4:6].mean() < 0.7 and edge[-1] > 0.99
     assert soft[-1].max() == 0 and (np.diff(soft[94:, 40]) < 0).all()
     assert made.feathered(np.zeros((100, 80), np.float32)).max() == 0
+
+
+def test_faces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    encoder = partial(LNet, width=3, kernel_size=7, stride=2)
+    lnet = AttributeNet(width=2, encoder=encoder).build(DataFacts((64, 64), attributes=ATTRIBUTES))
+    describer = AttributeNet(width=2).build(DataFacts(SIZE, attributes=ATTRIBUTES))
+    for name, task in (("lnet", lnet), ("describer", describer)):
+        written(task, tmp_path / f"{name}.ckpt")
+    stages = [str(tmp_path / "lnet.ckpt")] * 2
+    written(CascadeNet(stages, str(tmp_path / "describer.ckpt"), least=0.0), tmp_path / "cascade.ckpt")
+    words = ["--images=2", "--batch-size=1", "--size=64", "--rounds=2", "--threads=1", "--widths", "2", "--cell=3"]
+    output = tmp_path / "faces.json"
+    monkeypatch.setattr(
+        sys, "argv", ["faces.py", f"--cascade={tmp_path / 'cascade.ckpt'}", f"--output={output}", *words]
+    )
+    script("faces").main()
+    found = json.loads(output.read_text())
+    shares, rates = found["cascade"]["shares"], found["cascade"]["images_per_second"]
+    assert list(shares) == ["LNet_o", "LNet_s", "describer", "the rest"]
+    assert all(0 < share < 1 for share in shares.values())
+    assert sum(shares.values()) == pytest.approx(1, abs=0.2)  # medians
+    (row,) = found["placements"]
+    low, high = row["ratio_spread"]
+    assert low <= row["ratio"] <= high
+    printed = capsys.readouterr().out
+    assert f"{median(rates):.1f} images a second" in printed
+    assert f"{row['cropping_ms']:.1f}" in printed
+
+
+def written(task: FaceTask, path: Path) -> None:
+    trainer = make_trainer()
+    trainer.strategy.connect(task)
+    trainer.save_checkpoint(path)

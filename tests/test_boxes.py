@@ -1,10 +1,12 @@
 """Boxes against counted pixels, and cuts and recall by hand."""
 
+from pathlib import Path
+
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from facelightning.boxes import around, containing, overlap, rescaled
+from facelightning.boxes import around, containing, overlap, paired_overlaps, read_boxes_table, rescaled
 
 Floats = npt.NDArray[np.float64]
 
@@ -89,3 +91,23 @@ def test_rescaled_boxes() -> None:
     boxes = np.array([[10.0, 20, 14, 30]])
     assert rescaled(boxes, 1, 1, 0).tolist() == boxes.tolist()
     assert rescaled(boxes, 1.5, 0.5, 0.25).tolist() == [[9, 25, 15, 30]]
+
+
+def test_pairs_are_those_of_a_loop() -> None:
+    """All pairs, the largest overlap first; a box of either side is in one pair only."""
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        found, true = (np.tile(rng.uniform(0, 20, (rng.integers(0, 6), 2)), 2) + [0, 0, 12, 12] for _ in range(2))
+        shares = overlap(found, true)
+        pairs = sorted(np.ndindex(shares.shape), key=lambda pair: -shares[pair])
+        expected, taken = [0.0] * len(true), set[int]()
+        for row, column in pairs:
+            if row not in taken and expected[column] == 0 and shares[row, column] > 0:
+                taken.add(row)
+                expected[column] = shares[row, column]
+        assert paired_overlaps(found, true).tolist() == expected
+
+
+def test_a_table_may_call_its_images_as_annotations_do(tmp_path: Path) -> None:
+    (tmp_path / "all_boxes.csv").write_text("image_id,x0,y0,x1,y1\na.jpg,1,2,3,4\na.jpg,5,6,7,8\n")
+    assert read_boxes_table(tmp_path / "all_boxes.csv")["a.jpg"].tolist() == [[1, 2, 3, 4, 1], [5, 6, 7, 8, 1]]

@@ -18,10 +18,13 @@ from facelightning.figures import (
     faces_figure,
     found_faces_figure,
     parsing_panels,
+    recall_figure,
     region_weights_figure,
+    responses_figure,
     save_image,
     strongest_channels,
 )
+from facelightning.figures.localization import SeenCut, SeenPhotograph
 from facelightning.labels import ATTRIBUTE_GROUPS, ATTRIBUTES, HELEN7, HELEN11, LabelSpace
 
 Masks = npt.NDArray[np.int64]
@@ -440,3 +443,55 @@ class TestFoundFaces:
         assert (
             np.abs(np.array([columns.min(), rows.min(), columns.max(), rows.max()]) - [200, 100, 400, 300]).max() <= 4
         )
+
+
+class TestLocalization:
+    CURVE = np.linspace([100.0, 100], [0, 20], 101, axis=1)
+
+    def test_every_system_is_in_the_legend(self) -> None:
+        """Each has a colour, a line of the page, and room below it."""
+        page = recall_figure({"one": self.CURVE[:1], "two": self.CURVE[1:]})
+        more = recall_figure({"one": self.CURVE[:1], "two": self.CURVE[1:], "three": self.CURVE})
+        assert more.shape[0] == pytest.approx(page.shape[0] + 36, abs=1)
+        for picture in (page, more):
+            assert (picture[-10:] == 255).all()
+            assert (picture[:, -3:] == 255).mean() > 0.95
+        blue, vermilion, green = (np.array(colour) for colour in ((0, 114, 178), (213, 94, 0), (0, 158, 115)))
+        for colour, pictures in ((blue, (page, more)), (vermilion, (page, more)), (green, (more,))):
+            assert all((picture == colour).all(axis=2).sum() > 100 for picture in pictures)
+        assert not (page == green).all(axis=2).any()
+
+    @pytest.mark.parametrize(
+        ("curves", "message"),
+        [
+            ({}, "no curve"),
+            ({"LNet": np.ones((2, 100))}, "LNet: a curve is .S, 101."),
+            ({"LNet": np.ones((0, 101))}, "at least 1"),
+            ({"LNet": np.full((1, 101), 101.0)}, r"recall lies in 0...100; found 101"),
+            ({"LNet": np.full((1, 101), np.nan)}, "recall lies in 0...100"),
+        ],
+    )
+    def test_nonsense_is_no_curve(self, curves: dict[str, Floats], message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            recall_figure(curves)
+
+    def test_a_photograph_is_a_line(self) -> None:
+        """Its box in orange, the window in white on the warmest colour; a weak response is not bright."""
+        grey = np.full((60, 80, 3), 100, np.uint8)
+        response = np.zeros((64, 64))
+        response[20:40, 20:40] = 1
+        cut = SeenCut(np.zeros((64, 64, 3), np.uint8), response, np.array([[16.0, 16, 44, 44]]))
+        seen = SeenPhotograph("a$b$.jpg", grey, np.array([[10.0, 10, 40, 50]]), np.array([[20.0, 10, 70, 50]]), [cut])
+        page = responses_figure([seen, seen], stages=1)
+        assert page.shape == (750, 630, 3)
+        assert np.array_equal(page[40:340], page[390:690])
+        photograph, heat = page[40:340, 10:310].astype(int), page[40:340, 320:620].astype(int)
+        assert (photograph[:37] == 255).all()  # 225 of 300 pixels
+        orange = np.argwhere((photograph == (255, 140, 0)).all(axis=2))
+        assert orange.min(axis=0) == pytest.approx([37 + 10 * 3.75, 10 * 3.75], abs=3)
+        assert orange.max(axis=0) == pytest.approx([37 + 50 * 3.75, 40 * 3.75], abs=3)
+        assert heat[150, 140].sum() > 3 * heat[20, 20].sum()
+        weak = responses_figure([seen], stages=1, least=5.0)[40:340, 320:620].astype(int)
+        assert weak[150, 140].sum() < heat[150, 140].sum() / 2
+        with pytest.raises(ValueError, match="no photograph"):
+            responses_figure([], stages=1)

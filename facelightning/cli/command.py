@@ -189,7 +189,7 @@ class FaceCLI(LightningCLI):
         if made_of is not None and training:
             raise ConfigurationError(f"{name} has nothing to learn: `facelightning test` writes its checkpoint")
         if made_of is not None and source is None:
-            if TASKS[name].fitted_by_test and command != "test":
+            if command != "test" and TASKS[name].fitted_by_test(settings.model.init_args):
                 raise ConfigurationError(
                     f"{name} is fitted by `facelightning test`, which writes a checkpoint: {command} needs that one"
                 )

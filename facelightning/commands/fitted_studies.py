@@ -1,8 +1,6 @@
 """Studies that scikit-learn fits: attributes grouped by k-means, and SVMs on the features of each layer of ANet."""
 
-import csv
 from collections.abc import Callable
-from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -146,8 +144,8 @@ def layer_accuracies(task: FaceTask, module: FaceDataModule) -> tuple[Scores, di
     return scores, _accuracies(frequent.expand_as(truth), truth, names)
 
 
-def draw_layers(task: FaceTask, module: FaceDataModule, table: Path) -> Image:
-    """Draw :func:`layer_accuracies`, print the means of both groups of attributes, and write all as a table."""
+def draw_layers(task: FaceTask, module: FaceDataModule) -> tuple[Image, str]:
+    """Draw :func:`layer_accuracies`, print the means of both groups of attributes; also all as a table in CSV."""
     scores, majority = layer_accuracies(task, module)
     for title, related in (("identity-related", True), ("other", False)):
         names = [name for name in majority if (name in IDENTITY_ATTRIBUTES) == related]
@@ -155,14 +153,11 @@ def draw_layers(task: FaceTask, module: FaceDataModule, table: Path) -> Image:
         text = "   ".join(f"{layer} {mean:.2f} %" for layer, mean in means.items())
         guessed = np.mean([majority[name] for name in names])
         print(f"accuracy, {len(names)} {title} attributes: {text}   the more frequent answer {guessed:.2f} %")
-    table.parent.mkdir(parents=True, exist_ok=True)
-    with table.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["attribute", "identity_related", "majority", *scores])
-        for name, frequent in majority.items():
-            row = [f"{value:.2f}" for value in (frequent, *(each[name] for each in scores.values()))]
-            writer.writerow([name, int(name in IDENTITY_ATTRIBUTES), *row])
-    return layers_figure(scores, majority)
+    rows = [["attribute", "identity_related", "majority", *scores]]
+    for name, frequent in majority.items():
+        numbers = (frequent, *(each[name] for each in scores.values()))
+        rows.append([name, str(int(name in IDENTITY_ATTRIBUTES)), *(f"{value:.2f}" for value in numbers)])
+    return layers_figure(scores, majority), "".join(",".join(row) + "\n" for row in rows)
 
 
 def _accuracies(positive: Tensor, truth: Tensor, names: tuple[str, ...]) -> dict[str, float]:

@@ -1,67 +1,70 @@
-"""The kinds of pictures that ``facelightning visualize`` draws: which are possible, and how some are drawn."""
+"""What all that ``facelightning visualize`` draws has in common."""
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Literal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 
-from facelightning.commands.studies import Evaluated, draw_attribute_regions, draw_neurons
 from facelightning.data import FaceDataModule
-from facelightning.errors import ConfigurationError
 from facelightning.figures import Image
-from facelightning.tasks import ANet, AttributeNet, EnsembleNet, FaceTask, IdentityNet, JointNet
+from facelightning.tasks import FaceTask
 
-Kind = Literal["parsing", "region_weights", "channels", "neurons", "groups", "attribute_regions", "layers"]
-AT_ONCE: tuple[Kind, ...] = ("parsing", "region_weights", "channels")
-"""What is drawn unless other kinds are asked for."""
-
-
-def choose(
-    kinds: Sequence[Kind] | None, task: FaceTask, data: Sequence[FaceDataModule], path: str
-) -> dict[Kind, FaceDataModule]:
-    """What to draw, each kind with its data module: what is asked for, or else what is quick and possible."""
-    possible = possible_kinds(task, data)
-    name = f"{type(task).__name__} ({path})"
-    at_once = AT_ONCE if "channels" in possible or "parsing" in possible else ("neurons",)
-    chosen = {kind: possible[kind] for kind in kinds or at_once if kind in possible}
-    if not chosen and not kinds:
-        raise ConfigurationError(
-            f"nothing to draw for {name}: SegNet and JointNet need data with masks, all others data with attributes; "
-            "of EnsembleNet draw the members"
-        )
-    for kind in kinds or ():
-        if kind not in possible:
-            listed = ", ".join(possible) or "nothing"
-            raise ConfigurationError(f"{kind} cannot be drawn for {name} and this data; possible: {listed}")
-    return chosen
+Drawn = Image | str | Mapping[str, Any]
+"""An image; or beside one a text, or numbers, which are written as JSON."""
 
 
-def possible_kinds(task: FaceTask, data: Sequence[FaceDataModule]) -> dict[Kind, FaceDataModule]:
-    """What can be drawn of a task, each with the data module that it is drawn with."""
-    with_masks = [module for module in data if module.facts.label_space]
-    with_attributes = [module for module in data if module.facts.attributes]
-    maps, vectors = isinstance(task, AttributeNet | JointNet), isinstance(task, ANet | IdentityNet)
-    wanted: dict[Kind, tuple[bool, Sequence[FaceDataModule]]] = {
-        "parsing": ("parsing" in task.objectives, with_masks),
-        "region_weights": (maps, with_attributes),
-        "channels": (maps, with_attributes),
-        "neurons": (maps or vectors, with_attributes),
-        "groups": (maps or isinstance(task, ANet), data),
-        "attribute_regions": (maps or isinstance(task, ANet | EnsembleNet), with_attributes),
-        "layers": (vectors, with_attributes),
-    }
-    return {kind: modules[0] for kind, (of_task, modules) in wanted.items() if of_task and modules}
+KindName = Literal["parsing", "channels", "recall", "responses", "neurons", "groups", "attribute_regions", "layers"]
 
 
-def draw(kind: Kind, task: FaceTask, module: FaceDataModule, split: Evaluated, faces: int, folder: Path) -> Image:
-    """The picture of a kind that Liu et al. have; ``folder`` takes the table of ``layers``."""
-    if kind == "neurons":
-        return draw_neurons(task, module, split, faces)
-    if kind == "attribute_regions":
-        return draw_attribute_regions(task, module, split, faces)
-    try:
-        from facelightning.commands.fitted_studies import draw_groups, draw_layers  # these need scikit-learn
-    except ImportError:
-        raise ConfigurationError(
-            f"{kind} is fitted by scikit-learn, which is not installed: pip install 'facelightning[svm]'"
-        ) from None
-    return draw_groups(task) if kind == "groups" else draw_layers(task, module, folder / "layers.csv")
+@dataclass(frozen=True)
+class Subject:
+    """What is drawn: trained tasks and data.
+
+    Args:
+        ckpt_path: Checkpoint of the main task.
+        tasks: All by their checkpoints, in evaluation mode; the main one is the last.
+        data: Data modules, each of one data set.
+        against: Checkpoint of a second network, drawn above the main one.
+        split: The split of all data sets.
+        faces: Number of faces to average over.
+        beside: Checkpoints of other cascades, by their names in a legend; several of one name are its seeds.
+        boxes: Table of the true boxes of all faces; the data set's own if not given.
+    """
+
+    ckpt_path: str
+    tasks: Mapping[str, FaceTask]
+    data: Sequence[FaceDataModule]
+    against: str | None = None
+    split: Literal["val", "test"] = "test"
+    faces: int = 256
+    beside: Mapping[str, Sequence[str]] | None = None
+    boxes: str | None = None
+
+    @property
+    def task(self) -> FaceTask:
+        """The main task."""
+        return self.tasks[self.ckpt_path]
+
+    @property
+    def described(self) -> list[FaceDataModule]:
+        """The data with attributes."""
+        return [module for module in self.data if module.facts.attributes]
+
+    def loader(self, module: FaceDataModule) -> Any:
+        """The batches of the split."""
+        return module.val_dataloader() if self.split == "val" else module.test_dataloader()
+
+    def spread(self, module: FaceDataModule, count: int = 6) -> list[Any]:
+        """Samples spread evenly over the split."""
+        dataset = module.dataset(self.split)
+        return [dataset[index, 0] for index in range(0, len(dataset), max(1, len(dataset) // count))[:count]]
+
+
+class Kind(NamedTuple):
+    """One kind of drawing."""
+
+    fits: Callable[[Subject], bool]
+    """Whether model and data allow it, as far as one knows without reading an image."""
+    draw: Callable[[Subject], Iterator[tuple[str, Drawn]]]
+    """Files by their names, and what they hold."""
+    at_once: bool = True
+    """Whether it is drawn unless other kinds are asked for."""

@@ -1,6 +1,8 @@
 """What a network has learned, seen in many faces: what its neurons respond to, and where it looks."""
 
 from collections.abc import Iterator
+from importlib import import_module
+from types import ModuleType
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -11,12 +13,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from facelightning.commands.attribution import evidence_in
+from facelightning.commands.kinds import Drawn, Kind, KindName, Subject
 from facelightning.data import FaceDataModule
 from facelightning.errors import ConfigurationError
 from facelightning.figures import Floats, Image, attribute_regions_figure, mean_faces_figure
 from facelightning.models.blocks import as_floats
 from facelightning.models.svm import as_vectors
-from facelightning.tasks import FaceTask
+from facelightning.tasks import ANet, AttributeNet, EnsembleNet, FaceTask, IdentityNet, JointNet
 
 FEWEST = 20
 """A mean of fewer faces could show a person."""
@@ -184,3 +187,60 @@ def draw_attribute_regions(task: FaceTask, module: FaceDataModule, split: Evalua
     if count < FEWEST:
         raise ConfigurationError(f"a mean face needs {FEWEST} images, but there are {count}: raise --faces")
     return attribute_regions_figure(*mean_evidence(task, module, split, faces), module.facts.attributes or ())
+
+
+def describes(subject: Subject) -> bool:
+    """Whether a network has features that attributes could be read from."""
+    return isinstance(subject.task, AttributeNet | JointNet | ANet | IdentityNet) and bool(subject.described)
+
+
+def weighs_attributes(subject: Subject) -> bool:
+    """Whether each attribute has a vector of weights."""
+    return isinstance(subject.task, AttributeNet | JointNet | ANet)
+
+
+def says_attributes(subject: Subject) -> bool:
+    """Whether attributes are predicted, from which evidence leads back to the image."""
+    return isinstance(subject.task, AttributeNet | JointNet | ANet | EnsembleNet) and bool(subject.described)
+
+
+def has_layers(subject: Subject) -> bool:
+    """Whether it is an ANet."""
+    return isinstance(subject.task, ANet | IdentityNet) and bool(subject.described)
+
+
+def fitted(kind: str) -> ModuleType:
+    """The studies that need scikit-learn."""
+    try:
+        return import_module("facelightning.commands.fitted_studies")
+    except ImportError:
+        raise ConfigurationError(
+            f"{kind} is fitted by scikit-learn, which is not installed: pip install 'facelightning[svm]'"
+        ) from None
+
+
+def _neurons(subject: Subject) -> Iterator[tuple[str, Drawn]]:
+    yield "neurons.png", draw_neurons(subject.task, subject.described[0], subject.split, subject.faces)
+
+
+def _attribute_regions(subject: Subject) -> Iterator[tuple[str, Drawn]]:
+    image = draw_attribute_regions(subject.task, subject.described[0], subject.split, subject.faces)
+    yield "attribute_regions.png", image
+
+
+def _groups(subject: Subject) -> Iterator[tuple[str, Drawn]]:
+    yield "groups.png", fitted("groups").draw_groups(subject.task)
+
+
+def _layers(subject: Subject) -> Iterator[tuple[str, Drawn]]:
+    image, table = fitted("layers").draw_layers(subject.task, subject.described[0])
+    yield "layers.png", image
+    yield "layers.csv", table
+
+
+KINDS: dict[KindName, Kind] = {
+    "neurons": Kind(describes, _neurons, at_once=False),
+    "groups": Kind(weighs_attributes, _groups, at_once=False),
+    "attribute_regions": Kind(says_attributes, _attribute_regions, at_once=False),
+    "layers": Kind(has_layers, _layers, at_once=False),
+}

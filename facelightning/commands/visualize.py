@@ -1,7 +1,9 @@
-"""``facelightning visualize``: draws what a trained model sees and has learned, as in the figures of the papers."""
+"""``facelightning visualize``: draws what a trained model sees, as in the figures of the papers."""
 
+import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -17,98 +19,181 @@ from tqdm import tqdm
 
 from facelightning.callbacks.figures import draw_parsing
 from facelightning.cli import FaceCLI
-from facelightning.commands.kinds import AT_ONCE, Kind, choose, draw
+from facelightning.commands import localization, studies
+from facelightning.commands.kinds import Drawn, Kind, KindName, Subject
 from facelightning.data import FaceDataModule, JointDataModule
 from facelightning.errors import ConfigurationError
 from facelightning.facts import shown
-from facelightning.figures import Floats, Image, channels_figure, region_weights_figure, save_image, strongest_channels
+from facelightning.figures import Floats, channels_figure, region_weights_figure, save_image, strongest_channels
 from facelightning.runs import RunFolder
-from facelightning.tasks import FaceTask, load_model
+from facelightning.tasks import CascadeNet, FaceTask, load_model
 
 
 def visualize(
     ckpt_path: str,
-    data: Sequence[FaceDataModule],
+    data: FaceDataModule | JointDataModule,
     against: str | None = None,
+    beside: dict[str, list[str]] | None = None,
+    boxes: str | None = None,
     output: str | None = None,
     faces: int = 256,
     split: Literal["val", "test"] = "test",
-    kinds: list[Kind] | None = None,
+    kinds: list[KindName] | None = None,
 ) -> None:
-    """Draw what a trained model sees and has learned, as far as model and data allow: each kind is one picture.
+    """Draw what a trained model sees and has learned, as in the papers' figures, as far as model and data allow.
 
-    As in Kalayeh et al. (CVPR 2017), Figures 3 to 5: ``parsing`` is image, ground truth and prediction of six images;
-    ``region_weights``, how much each region counts for each attribute; ``channels``, the 50 strongest channels of the
-    last map, with measures of how local they are. The latter two are means over faces.
+    Of parsers and attribute networks, as in Kalayeh et al. (CVPR 2017), Figures 3 to 5: ``parsing`` is image, ground
+    truth and prediction of six images; ``channels``, the 50 strongest channels of the last map, with measures of how
+    local they are, and how much each region counts for each attribute, if the network weighs regions. Both are means
+    over faces.
 
-    As in Liu et al. (ICCV 2015), Figures 8 to 11: ``neurons``, mean faces of a neuron's high, medium and low responses;
-    ``groups``, attributes whose weights are alike; ``attribute_regions``, where the evidence for each attribute lies;
-    ``layers``, with a table, how right SVMs are that are fitted to each layer of ANet on val, and tested on test. That
-    takes minutes.
+    Of cascades, as in Liu et al. (ICCV 2015), Figures 6 and 7: ``responses``, from LNet's responses to the faces of six
+    images; ``recall`` against overlap with true boxes, and its numbers as recall.json.
+
+    Of attribute networks, as in Liu et al., Figures 8 to 11: ``neurons``, mean faces of a neuron's high, medium and low
+    responses; ``groups``, attributes whose weights are alike; ``attribute_regions``, where the evidence for each
+    attribute lies; ``layers``, with a table, how right SVMs are that are fitted to each layer of ANet on val, and
+    tested on test. That takes minutes.
 
     Args:
         ckpt_path: Checkpoint of the model.
-        data: Data modules, each of one data set.
+        data: Data module of one data set, or of two.
         against: Checkpoint of a second network, whose channels are drawn above those of the first.
+        beside: Checkpoints of other cascades, whose recall is drawn beside that of the first, by their names in the
+            legend. Several of one name are its seeds, and so are those with the name of the first one's run.
+        boxes: Table of the true boxes of every face, such as Anno/all_boxes.csv of drawn scenes; if not given, the
+            data's own box of the largest face of each image.
         output: Folder of the images; if not given, figures/visualize_SPLIT in the run folder, beside the figures of the
             training, or here if the checkpoint is in no run folder.
         faces: Number of faces to average over, the first of the split.
         split: The split of all data sets.
-        kinds: What to draw. If not given, the first three, as far as possible, and of ANet and IdentityNet the neurons.
+        kinds: What to draw. If not given, the first four, as far as possible; of ANet and IdentityNet the neurons.
     """
     if faces < 1:
         raise ConfigurationError(f"faces must be positive, not {faces}")
-    # the order from top to bottom: the paper has average pooling above SSP
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    tasks = {path: load_model(path).to(device) for path in (against, ckpt_path) if path is not None}
-    task = tasks[ckpt_path]
-    describing = {path: each for path, each in tasks.items() if hasattr(each.network, "tail")}
-    if against is not None and len(describing) < len(tasks):
-        found = " and ".join(f"{type(each).__name__} ({path})" for path, each in tasks.items())
-        raise ConfigurationError(f"--against compares channels of AttributeNet and JointNet, but these are {found}")
-    if against is not None:
-        size, seen = tasks[against].facts.plain()["image_size"], list(data[0].image_size)  # type: ignore[union-attr]  # built
-        if size != seen:
-            raise ConfigurationError(
-                f"--against compares networks of one image size, but {against} sees {shown(size)}, not {shown(seen)}"
-            )
+    others = [path for paths in (beside or {}).values() for path in paths]
+    # the order from top to bottom: the paper has average pooling above SSP
+    paths = [path for path in (*others, against, ckpt_path) if path is not None]
+    tasks = {path: load_model(path).to(device) for path in sorted(paths, key=ckpt_path.__eq__)}
+    parts = list(data.parts.values()) if isinstance(data, JointDataModule) else [data]
+    subject = Subject(
+        ckpt_path=ckpt_path,
+        tasks=tasks,
+        data=parts,
+        against=against,
+        split=split,
+        faces=faces,
+        beside=beside,
+        boxes=boxes,
+    )
+    task = subject.task
+    check_against(subject)
+    check_beside(subject)
     task.any_size = True  # the command line took the checkpoint's size, or was given another
-    for module in data:
+    for module in parts:
         task.check(module.facts, "the data")
-    chosen = choose(kinds, task, data, ckpt_path)
+    chosen = choose(kinds, subject)
+    data.prepare_data()
     run = RunFolder.of_checkpoint(ckpt_path)
     figures = run.figures if run is not None else Path("figures")
     folder = Path(output) if output is not None else figures / f"visualize_{split}"  # the training draws its own
-    if "parsing" in chosen:
-        dataset = chosen["parsing"].dataset(split)
-        spread = range(0, len(dataset), max(1, len(dataset) // 6))[:6]
-        samples = [dataset[index, 0] for index in spread]
-        write(folder / "parsing.png", draw_parsing(task, [(sample["image"], sample["mask"]) for sample in samples]))
-    if {"region_weights", "channels"} & chosen.keys():
-        module = chosen["channels" if "channels" in chosen else "region_weights"]
-        loader = module.val_dataloader() if split == "val" else module.test_dataloader()
-        means = mean_over_faces(describing, loader, faces)
-        if "region_weights" in means and "region_weights" in chosen:
-            names = module.facts.attributes or ()
-            write(folder / "region_weights.png", region_weights_figure(means["region_weights"].T, names, task.places))
-        elif kinds and "region_weights" in kinds:
-            raise ConfigurationError(f"{type(task).__name__} ({ckpt_path}) weighs no regions: draw other --kinds")
-        if "channels" in chosen:
-            write(folder / "channels.png", draw_channels(describing, means))
-    for kind, module in chosen.items():
-        if kind not in AT_ONCE:
-            write(folder / f"{kind}.png", draw(kind, task, module, split, faces, folder))
+    for kind in chosen:
+        for name, drawn in kind.draw(subject):
+            write(folder / name, drawn)
 
 
-def draw_channels(networks: Mapping[str, FaceTask], means: Mapping[str, Floats]) -> Image:
-    """Draw the strongest channels of networks, by the path of each, and print how local they are."""
+def choose(kinds: Sequence[KindName] | None, subject: Subject) -> list[Kind]:
+    """What to draw: what is asked for, or else what is quick and possible."""
+    possible = {name: kind for name, kind in KINDS.items() if kind.fits(subject)}
+    whose = f"{type(subject.task).__name__} ({subject.ckpt_path})"
+    if not possible:
+        raise ConfigurationError(f"nothing to draw for {whose}: {NEEDS}")
+    for name in kinds or ():
+        if name not in possible:
+            raise ConfigurationError(
+                f"{name} cannot be drawn for {whose} and this data; possible: {', '.join(possible)}"
+            )
+    at_once = [name for name, kind in possible.items() if kind.at_once]
+    return [possible[name] for name in kinds or at_once or list(possible)[:1]]
+
+
+def check_beside(subject: Subject) -> None:
+    """Refuse what is no cascade beside a cascade."""
+    others = [path for paths in (subject.beside or {}).values() for path in paths]
+    for path in (*others, subject.ckpt_path) if others else ():
+        if not isinstance(subject.tasks[path], CascadeNet):
+            found = type(subject.tasks[path]).__name__
+            raise ConfigurationError(f"--beside compares cascades, but {path} holds {found}")
+
+
+def check_against(subject: Subject) -> None:
+    """Refuse a second network whose channels cannot be drawn above those of the first."""
+    against = subject.against
+    if against is None:
+        return
+    tasks = {path: subject.tasks[path] for path in (against, subject.ckpt_path)}
+    if not all(map(describes, tasks.values())):
+        found = " and ".join(f"{type(each).__name__} ({path})" for path, each in tasks.items())
+        raise ConfigurationError(f"--against compares channels of AttributeNet and JointNet, but these are {found}")
+    size, seen = tasks[against].facts.plain()["image_size"], list(subject.data[0].image_size)  # type: ignore[union-attr]  # built
+    if size != seen:
+        raise ConfigurationError(
+            f"--against compares networks of one image size, but {against} sees {shown(size)}, not {shown(seen)}"
+        )
+
+
+def describes(task: FaceTask) -> bool:
+    """Whether a network has a last map that attributes are read from."""
+    return hasattr(task.network, "tail")
+
+
+def with_masks(subject: Subject) -> list[FaceDataModule]:
+    """The data that a parser is compared with."""
+    return [module for module in subject.data if module.facts.label_space and "parsing" in subject.task.objectives]
+
+
+def with_attributes(subject: Subject) -> list[FaceDataModule]:
+    """The data that an attribute network describes."""
+    return subject.described if describes(subject.task) else []
+
+
+def draw_masks(subject: Subject) -> Iterator[tuple[str, Drawn]]:
+    """Images, their masks and what is predicted."""
+    faces = [(sample["image"], sample["mask"]) for sample in subject.spread(with_masks(subject)[0])]
+    yield "parsing.png", draw_parsing(subject.task, faces)
+
+
+def draw_channels(subject: Subject) -> Iterator[tuple[str, Drawn]]:
+    """Region weights, if the network has them, and the strongest channels."""
+    module = with_attributes(subject)[0]
+    describing = {path: task for path, task in subject.tasks.items() if describes(task)}
+    means = mean_over_faces(describing, subject.loader(module), subject.faces)
+    if "region_weights" in means:
+        names = module.facts.attributes or ()
+        yield "region_weights.png", region_weights_figure(means["region_weights"].T, names, subject.task.places)
     channels = {}
-    for path, task in networks.items():
+    for path, task in describing.items():
         strongest = strongest_channels(means[f"channels of {path}"])
         title = f"{title_of(task)}: {path}\n{describe_locality(strongest, means.get('face'))}"
         print(title)
         channels[title] = strongest
-    return channels_figure(channels)
+    yield "channels.png", channels_figure(channels)
+
+
+KINDS: dict[KindName, Kind] = {
+    "parsing": Kind(lambda subject: bool(with_masks(subject)), draw_masks),
+    "channels": Kind(lambda subject: bool(with_attributes(subject)), draw_channels),
+    **localization.KINDS,
+    **studies.KINDS,
+}
+"""All that can be drawn, in this order."""
+
+NEEDS = (
+    "SegNet and JointNet need data with masks, AttributeNet and JointNet data with attributes, CascadeNet LNets or "
+    "true boxes; of EnsembleNet draw the members"
+)
+"""What can be drawn, in words."""
 
 
 class VisualizeCLI(FaceCLI):
@@ -117,24 +202,28 @@ class VisualizeCLI(FaceCLI):
     own_command = "visualize"
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """``--data`` defines the data modules."""
+        """``--data`` defines the data module."""
         parser.add_function_arguments(visualize, skip={"data"})
 
 
 def main(args: Sequence[str]) -> None:
     """The command line of :func:`visualize`."""
     cli = VisualizeCLI(args)
-    cli.datamodule.prepare_data()
-    parts = cli.datamodule.parts.values() if isinstance(cli.datamodule, JointDataModule) else [cli.datamodule]
-    options = {key: cli.config[key] for key in ("ckpt_path", "against", "output", "faces", "split", "kinds")}
-    visualize(data=list(parts), **options)
+    options = {key: cli.config[key] for key in signature(visualize).parameters if key != "data"}
+    visualize(data=cli.datamodule, **options)
 
 
-def write(path: Path, image: Image) -> None:
-    """Save an image and say so, also if it replaces one."""
+def write(path: Path, drawn: Drawn) -> None:
+    """Save an image, or numbers as JSON, and say so, also if it replaces one."""
     verb = "replaced" if path.exists() else "written"
     try:
-        save_image(path, image)
+        if isinstance(drawn, Mapping):
+            drawn = json.dumps(drawn, indent=2, allow_nan=False) + "\n"
+        if isinstance(drawn, str):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(drawn, encoding="utf-8")
+        else:
+            save_image(path, drawn)
     except OSError as error:
         raise ConfigurationError(f"cannot write {path}: {error.strerror}; choose another --output") from None
     print(f"{verb}: {path}")

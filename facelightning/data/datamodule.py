@@ -1,6 +1,7 @@
 """From data sets to batches: sizes, augmentation, order, loaders, and what a task must know about its data."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -8,6 +9,7 @@ from typing import Any, Literal
 import cv2
 import lightning as L
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, Dataset
 
@@ -30,6 +32,11 @@ class FaceDataset(Dataset[Sample]):
 
     def __init__(self, records: Records, transform: FaceTransform) -> None:
         self.records, self.transform = records, transform
+
+    @property
+    def names(self) -> Sequence[str] | npt.NDArray[np.str_]:
+        """The name of each image."""
+        return self.records.names
 
     def __len__(self) -> int:
         return len(self.records)
@@ -141,7 +148,7 @@ class FaceDataModule(Loading, L.LightningDataModule):
     def predict_dataloader(self) -> PredictionLoader:
         """Likewise what is predicted; it goes on where an image cannot be read."""
         dataset = self.dataset(self.predicted)
-        readable = Readable(dataset, dataset.records.names)
+        readable = Readable(dataset, dataset.names)
         return PredictionLoader(readable, sampler=self._sampler(self.predicted), collate_fn=apart, **self._loading())
 
     def _evaluation_loader(self, split: Split) -> DataLoader[Sample]:

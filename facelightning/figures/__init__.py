@@ -6,6 +6,7 @@ from facelightning.figures.drawing import Floats, Image, save_image
 from facelightning.figures.faces import found_faces_figure
 from facelightning.figures.groups import groups_figure
 from facelightning.figures.layers import layers_figure
+from facelightning.figures.localization import recall_figure, responses_figure
 from facelightning.figures.neurons import mean_faces_figure
 from facelightning.figures.parsing import color_mask, parsing_panels
 from facelightning.figures.regions import attribute_regions_figure
@@ -15,5 +16,6 @@ from facelightning.figures.weights import region_weights_figure
 __all__ = [
     "Floats", "Image", "attribute_regions_figure", "average_precision_figure", "channels_figure", "color_mask",
     "faces_figure", "found_faces_figure", "groups_figure", "layers_figure", "mean_faces_figure", "parsing_panels",
-    "region_weights_figure", "save_image", "strongest_channels", "training_size_figure",
+    "recall_figure", "region_weights_figure", "responses_figure", "save_image", "strongest_channels",
+    "training_size_figure",
 ]  # fmt: skip

@@ -46,7 +46,7 @@ class CascadeNetwork(Frozen):
         names: Sequence[str] = (),
     ) -> dict[str, Any]:
         if frames is None:
-            frames = np.tile([0.0, 0.0, images.shape[3], images.shape[2]], (len(images), 1))
+            frames = whole(images)
         if sizes is None:
             sizes = (frames[:, 2:] - frames[:, :2])[:, ::-1]
         faces = self.finder(images, frames, sizes, names)
@@ -59,3 +59,13 @@ class CascadeNetwork(Frozen):
         logits: Tensor = self.describer(seen.to(next(self.describer.parameters(), seen).dtype))["attributes"]
         _, first = np.unique(image, return_index=True)
         return {"faces": faces, "face_attributes": logits[: len(faces.image)], "attributes": logits[first.tolist()]}
+
+
+def whole(images: Tensor) -> Floats:
+    """A box around each image, ``(B, 4)``.
+
+    Example:
+        >>> whole(torch.zeros(1, 3, 20, 30))
+        array([[ 0.,  0., 30., 20.]])
+    """
+    return np.tile([0.0, 0.0, images.shape[3], images.shape[2]], (len(images), 1))

@@ -17,6 +17,12 @@ from facelightning.boxes import Floats
 DIAGONAL = math.sqrt(2)
 """Distance between diagonal neighbours, in cells."""
 
+FRACTION = 0.5
+"""Of the largest response of an image: what responds less is no other face, but a second summit of the same one.
+
+A lower fraction finds more of several faces, but also parts single ones: configs/README.md.
+"""
+
 
 class Peak(NamedTuple):
     """A summit of a response map."""
@@ -74,7 +80,7 @@ def distances(response: npt.ArrayLike, threshold: float = 0.0) -> Floats:
 
 
 def find_peaks(
-    response: npt.ArrayLike, least: float = 0.0, fraction: float = 0.3, separation: float = 2.0
+    response: npt.ArrayLike, least: float = 0.0, fraction: float = FRACTION, separation: float = 2.0
 ) -> list[Peak]:
     """The faces of a response map, extreme d first; none if the map's maximum is not positive or below ``least``.
 

@@ -1,7 +1,7 @@
 """What finds faces in place of LNet: a stock cascade, OpenCV's YuNet, or a table of boxes that anything else wrote."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import cv2
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from facelightning.boxes import Floats, clipped, read_boxes_table
-from facelightning.errors import ConfigurationError, DataFormatError, ending, reading
+from facelightning.errors import ConfigurationError, DataFormatError, ending, quoted, reading
 from facelightning.models.finding import Finder, FoundFaces
 
 
@@ -144,7 +144,7 @@ class TableFinder(Finder):
     Raises:
         DataNotFoundError: If there is no such file, or it cannot be read.
         DataFormatError: If it is not such a table.
-        ConfigurationError: When called, if the images have no names.
+        ConfigurationError: When called, if the images have no names; when tested, if the table names none of them.
 
     Example: a photograph of 40×200 pixels, shown at half its size in the middle of a square
         >>> from tempfile import TemporaryDirectory
@@ -160,6 +160,14 @@ class TableFinder(Finder):
     def __init__(self, boxes: str) -> None:
         super().__init__()
         self.boxes, self.table = boxes, read_boxes_table(Path(boxes))
+
+    def check(self, names: Collection[str]) -> None:
+        if self.table.keys().isdisjoint(names):
+            ours, theirs = next(iter(self.table), "nothing"), next(iter(names), "nothing")
+            raise ConfigurationError(
+                f"{self.boxes} names {quoted(ours)} and others, but none of the {len(names)} images, such as "
+                f"{quoted(str(theirs))}: give the table of these images"
+            )
 
     def forward(self, images: Tensor, frames: Floats, sizes: Floats, names: Sequence[str]) -> FoundFaces:
         if len(names) != len(images):

@@ -1,7 +1,7 @@
 """Finding faces in whole photographs: by the responses of one or two LNets, coarse to fine."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Collection, Sequence
+from typing import NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,7 @@ from torchvision.ops import batched_nms, roi_align
 from facelightning.boxes import Floats, around, clipped, containing, rescaled
 from facelightning.models.attributes import AttributeNetwork
 from facelightning.models.blocks import Frozen, as_floats
-from facelightning.models.density_peaks import find_peaks, windows
+from facelightning.models.density_peaks import FRACTION, Peak, find_peaks, windows
 from facelightning.models.lnet import response_map
 
 
@@ -46,6 +46,9 @@ class Finder(Frozen):
             names: The images' names, ``B``.
         """
         raise NotImplementedError
+
+    def check(self, names: Collection[str]) -> None:
+        """Refuse images that this finder cannot know, before the first of them; ``names`` are those of all images."""
 
 
 def crop(images: Tensor, index: npt.NDArray[np.int64], boxes: Floats, size: tuple[int, int]) -> Tensor:
@@ -94,17 +97,30 @@ class Localizer(nn.Module):
             (np.arange(n) + 0.5) * side / n - self.encoder.offset
             for n, side in zip(maps.shape[1:], self.size, strict=True)
         )
-        scale = (boxes[:, 2:] - boxes[:, :2]) / self.size[::-1]
+        scale = self.scale(boxes)
         x, y = (boxes[:, axis, None] + cells * scale[:, axis, None] for axis, cells in enumerate((columns, rows)))
         left, top, right, bottom = frames[index].T[..., None]
         inside = ((top <= y) & (y < bottom))[:, :, None] & ((left <= x) & (x < right))[:, None]
         return np.where(inside, maps, 0)
 
-    def to_image(self, found: Floats, box: Floats) -> Floats:
-        """Windows in pixels of a cut of ``size``, brought back to the image that the box was cut from."""
-        scale = (box[2:] - box[:2]) / self.size[::-1]
-        moved: Floats = np.tile(box[:2], 2) + (found - self.encoder.offset) * np.tile(scale, 2)
+    def windows(self, response: Floats, peaks: Sequence[Peak], box: Floats) -> Floats:
+        """The window of each peak in the response map of a box, ``(len(peaks), 4)``, in pixels of the image."""
+        found = windows(response, peaks, self.size, self.level)
+        moved: Floats = np.tile(box[:2], 2) + (found - self.encoder.offset) * np.tile(self.scale(box), 2)
         return moved
+
+    def scale(self, boxes: Floats) -> Floats:
+        """Pixels of the image in a pixel of the cut, horizontally and vertically: ``(…, 4)`` to ``(…, 2)``."""
+        return (boxes[..., 2:] - boxes[..., :2]) / self.size[::-1]
+
+
+class Look(NamedTuple):
+    """What an LNet sees of N cuts."""
+
+    cuts: Floats
+    """Boxes, ``(N, 4)``, in pixels of the images, which they may leave."""
+    responses: Floats
+    """A map of each, ``(N, h, w)``."""
 
 
 class LNetFinder(Finder):
@@ -126,11 +142,12 @@ class LNetFinder(Finder):
         stages: Sequence[Localizer],
         margin: float = 1.8,
         least: float = 0.0,
-        fraction: float = 0.5,
+        fraction: float = FRACTION,
         rescale: tuple[float, float, float] | None = None,
     ) -> None:
         super().__init__()
-        self.stages = nn.ModuleList(stages)
+        # stored as modules, typed as the localisers that they are
+        self.stages = cast(Sequence[Localizer], nn.ModuleList(stages))
         self.margin, self.least, self.fraction, self.rescale = margin, least, fraction, rescale
         self.freeze()
 
@@ -138,37 +155,43 @@ class LNetFinder(Finder):
     def forward(
         self, images: Tensor, frames: Floats, sizes: Floats | None = None, names: Sequence[str] = ()
     ) -> FoundFaces:
-        first, *rest = self.stages
-        assert isinstance(first, Localizer)
-        every = np.arange(len(images))
-        whole = containing(frames, first.size)
-        faces = []
-        for number, response in enumerate(first.responses(images, every, whole, frames)):
-            peaks = find_peaks(response, self.least, self.fraction)
-            boxes = first.to_image(windows(response, peaks, first.size, first.level), whole[number])
-            faces += [(number, box, peak.rho) for box, peak in zip(boxes, peaks, strict=True)]
-        image = np.array([number for number, *_ in faces], dtype=np.int64)
-        found = np.array([box for _, box, _ in faces]).reshape(-1, 4)
-        for stage in rest:
-            assert isinstance(stage, Localizer)
-            found = self._refined(stage, images, image, found, frames)
+        _, found = self.search(images, frames)
+        image, boxes, responses, _ = found
+        for stage in self.stages[1:]:
+            boxes, _ = self.refine(stage, images, image, boxes, frames)
         if self.rescale is not None:
-            found = rescaled(found, *self.rescale)
-        found = clipped(found, frames[image])
+            boxes = rescaled(boxes, *self.rescale)
+        boxes = clipped(boxes, frames[image])
         # the windows of two summits may have become one face: the more certain one stays
-        corners, order = torch.from_numpy(found), torch.arange(len(found), dtype=torch.float64)
+        corners, order = torch.from_numpy(boxes), torch.arange(len(boxes), dtype=torch.float64)
         kept = batched_nms(corners, -order, torch.from_numpy(image), iou_threshold=0.5).sort().values.numpy()
-        return FoundFaces(image[kept], found[kept], np.array([rho for *_, rho in faces])[kept], len(images))
+        return FoundFaces(image[kept], boxes[kept], responses[kept], len(images))
 
-    def _refined(
-        self, stage: Localizer, images: Tensor, image: npt.NDArray[np.int64], found: Floats, frames: Floats
-    ) -> Floats:
-        """Each window replaced by the strongest one in the head and shoulders around it, if anything responds there."""
-        if not len(found):
-            return found
-        wide, finer = around(found, self.margin, stage.size), found.copy()
-        for number, response in enumerate(stage.responses(images, image, wide, frames)):
+    @torch.no_grad()
+    def search(self, images: Tensor, frames: Floats) -> tuple[Look, FoundFaces]:
+        """What LNet_o sees in the whole images, and its windows: heads and shoulders, as faces."""
+        first = self.stages[0]
+        every, whole = np.arange(len(images)), containing(frames, first.size)
+        look = Look(whole, first.responses(images, every, whole, frames))
+        peaks = [find_peaks(response, self.least, self.fraction) for response in look.responses]
+        boxes = [first.windows(*each) for each in zip(look.responses, peaks, whole, strict=True)]
+        image = np.repeat(every, list(map(len, peaks)))
+        responses = np.array([peak.rho for found in peaks for peak in found])
+        return look, FoundFaces(image, np.concatenate([np.empty((0, 4)), *boxes]), responses, len(images))
+
+    @torch.no_grad()
+    def refine(
+        self, stage: Localizer, images: Tensor, image: npt.NDArray[np.int64], boxes: Floats, frames: Floats
+    ) -> tuple[Floats, Look]:
+        """Windows replaced by the strongest one in the head and shoulders around each, and what the stage sees there.
+
+        A window stays as it is where nothing responds.
+        """
+        wide, finer = around(boxes, self.margin, stage.size), boxes.copy()
+        if not len(boxes):
+            return finer, Look(wide, np.empty((0, 1, 1)))
+        look = Look(wide, stage.responses(images, image, wide, frames))
+        for number, response in enumerate(look.responses):
             if peaks := find_peaks(response)[:1]:
-                (window,) = windows(response, peaks, stage.size, stage.level)
-                finer[number] = stage.to_image(window, wide[number])
-        return finer
+                (finer[number],) = stage.windows(response, peaks, wide[number])
+        return finer, look

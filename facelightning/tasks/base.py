@@ -36,8 +36,6 @@ class FaceTask(L.LightningModule):
     objectives: Mapping[str, Objective]
     made_of: str | None = None
     """Name of the argument that lists trained checkpoints, if the task only combines them and learns nothing."""
-    fitted_by_test = False
-    """Whether a test fits what is fitted without training; all other commands need the checkpoint that it writes."""
     any_size = False
     """Whether images may differ in size from the training images."""
 
@@ -49,6 +47,11 @@ class FaceTask(L.LightningModule):
         self.facts: DataFacts | None = None
         self.results: dict[str, dict[str, Any]] = {}
         """The scores of the last evaluation of each kind, ``"val"`` and ``"test"``."""
+
+    @classmethod
+    def fitted_by_test(cls, settings: Mapping[str, Any]) -> bool:
+        """Whether a test fits what these settings leave open; all other commands need the checkpoint that it writes."""
+        return False
 
     @property
     def places(self) -> tuple[str, ...]:

@@ -1,23 +1,22 @@
 """Linear SVMs on the features of a trained network, or of a backbone as it is."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Self
+from typing import Any, Self
 
 import torch
-from lightning.pytorch.utilities import CombinedLoader, rank_zero_info
-from torch import Tensor
-from torchmetrics.utilities.distributed import gather_all_tensors
+from lightning.pytorch.utilities import rank_zero_info
 
 from facelightning.errors import ConfigurationError, DivergenceError
 from facelightning.facts import DataFacts
 from facelightning.models.encoders import Encoder, Input
 from facelightning.models.regions import RegionSource
 from facelightning.models.svm import SVMNetwork
-from facelightning.objectives import Batch, DecidedAttributes, Objective
+from facelightning.objectives import DecidedAttributes, Objective
 from facelightning.tasks.anet import ANet
 from facelightning.tasks.attributenet import AttributeNet
 from facelightning.tasks.base import FaceTask, trained
+from facelightning.tasks.fitting import of_all_processes, validation_batches
 from facelightning.tasks.identitynet import IdentityNet
 from facelightning.tasks.jointnet import JointNet
 
@@ -53,7 +52,6 @@ class SVMNet(FaceTask):
     """
 
     made_of = "network"
-    fitted_by_test = True
     network: SVMNetwork
 
     def __init__(
@@ -83,6 +81,11 @@ class SVMNet(FaceTask):
             facts = replace(task.facts, attributes=facts.attributes, identities=None)
         return super().build(facts)
 
+    @classmethod
+    def fitted_by_test(cls, settings: Mapping[str, Any]) -> bool:
+        """Always."""
+        return True
+
     def make(self, facts: DataFacts) -> tuple[SVMNetwork, list[Objective]]:
         """The frozen network with an SVM for each attribute, and the attributes."""
         (task,) = self._parts
@@ -108,50 +111,21 @@ class SVMNet(FaceTask):
             raise ConfigurationError(
                 "SVMs are fitted by scikit-learn, which is not installed: pip install 'facelightning[svm]'"
             ) from None
-        data, rank, processes = getattr(self.trainer, "datamodule", None), self.global_rank, self.trainer.world_size
-        if data is None:
-            raise ConfigurationError(
-                "SVMNet is fitted on the validation split: test it with a data module, not with a loader of test images"
-            )
-        data.setup("validate")
-        loaders = CombinedLoader(data.val_dataloader(), "sequential").flattened
-        found = [self._describe(batch) for loader in loaders for batch in loader if "attributes" in batch]
+        found = [
+            (self.network.features(batch["image"], batch.get("landmarks")).cpu(), batch["attributes"].cpu())
+            for batch in validation_batches(self)
+            if "attributes" in batch
+        ]
         if not found:
             raise ConfigurationError("SVMNet: the validation data has no attributes to fit to")
-        features, targets = (self._of_all(torch.cat(part)) for part in zip(*found, strict=True))
+        features, targets = (of_all_processes(self, torch.cat(part)) for part in zip(*found, strict=True))
         if not features.isfinite().all():
             raise DivergenceError("SVMNet: features of the validation data are not finite: use another network")
         rank_zero_info(f"fitting an SVM for each of {targets.shape[1]} attributes to {len(targets)} validation images")
         # each process fits its share of the attributes
-        self.network.svms.coefficients = self._of_all(fit_svms(features, targets[:, rank::processes]).coefficients)
-
-    def _describe(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Features and attributes of a batch, on the CPU; computed as in a test step."""
-        precision = self.trainer.precision_plugin
-        batch = self.trainer.strategy.batch_to_device(precision.convert_input(batch))
-        with precision.test_step_context():
-            features = self.network.features(batch["image"], batch.get("landmarks"))
-        return features.cpu(), batch["attributes"].cpu()
-
-    def _of_all(self, rows: Tensor) -> Tensor:
-        """The rows of all processes."""
-        if self.trainer.world_size == 1:
-            return rows
-        return interleaved([part.cpu() for part in gather_all_tensors(rows.to(self.device))])
+        fitted = fit_svms(features, targets[:, self.global_rank :: self.trainer.world_size])
+        self.network.svms.coefficients = of_all_processes(self, fitted.coefficients)
 
     def configure_optimizers(self) -> None:
         """There is nothing to train."""
         raise ConfigurationError("SVMNet has nothing to learn: `facelightning test` writes its checkpoint")
-
-
-def interleaved(parts: Sequence[Tensor]) -> Tensor:
-    """The rows of P processes in order, if each had every P-th, as evaluation gives them samples.
-
-    Example:
-        >>> interleaved([torch.tensor([0, 2, 4]), torch.tensor([1, 3])])
-        tensor([0, 1, 2, 3, 4])
-    """
-    whole = parts[0].new_empty(sum(map(len, parts)), *parts[0].shape[1:])
-    for rank, part in enumerate(parts):
-        whole[rank :: len(parts)] = part
-    return whole

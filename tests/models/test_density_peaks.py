@@ -153,15 +153,15 @@ class TestFindPeaks:
     def test_order_is_by_d(self) -> None:
         """Of three faces the farther one comes before the one with the slightly larger response."""
         response = blobs((5, 5, 1.0), (5, 17, 0.55), (25, 36, 0.5))
-        peaks = find_peaks(response)
+        peaks = find_peaks(response, fraction=0.3)
         assert places(peaks) == [(5, 5), (25, 36), (5, 17)]
         assert peaks[1].rho < peaks[2].rho
         assert [peak.d for peak in peaks] == sorted((peak.d for peak in peaks), reverse=True)
 
     def test_response_matters_to_the_order(self) -> None:
         response = blobs((5, 5, 1.0), (5, 20, 0.9), (25, 20, 0.4))
-        assert places(find_peaks(response)) == [(5, 5), (5, 20), (25, 20)]
-        assert find_peaks(response)[1].sigma < find_peaks(response)[2].sigma
+        assert places(find_peaks(response, fraction=0.3)) == [(5, 5), (5, 20), (25, 20)]
+        assert find_peaks(response, fraction=0.3)[1].sigma < find_peaks(response, fraction=0.3)[2].sigma
 
     @pytest.mark.parametrize("scale", [1e-12, 1e12])
     def test_does_not_change_with_scale(self, scale: float) -> None:
@@ -207,13 +207,13 @@ class TestFindPeaks:
         response = np.array([[10.0, 0, 0, 5, 0, 0, 0, 0]])
         assert len(find_peaks(response, fraction=0.5)) == 1
         assert len(find_peaks(response, fraction=0.49)) == 2
-        assert len(find_peaks(response, separation=3)) == 1
-        assert len(find_peaks(response, separation=2.9)) == 2
+        assert len(find_peaks(response, fraction=0.3, separation=3)) == 1
+        assert len(find_peaks(response, fraction=0.3, separation=2.9)) == 2
 
     def test_defaults(self) -> None:
-        """A peak above 0.3 of the maximum, more than two cells away."""
+        """A peak above half of the maximum, more than two cells away."""
         response = np.zeros((1, 20))
-        response[0, [0, 2, 6, 10]] = 10, 9, 3.1, 2.9
+        response[0, [0, 2, 6, 10]] = 10, 9, 5.1, 4.9
         assert places(find_peaks(response)) == [(0, 0), (0, 6)]
 
     def test_a_plateau_is_one_peak(self) -> None:
@@ -324,7 +324,7 @@ class TestWindows:
     def test_each_peak_has_its_own_level(self) -> None:
         """Two high and two low peaks; the response falls to 0.625 between the high ones, to 0.675 between the low."""
         response = np.array([[8.0, 5, 5, 8, 1, 1, 4, 2.7, 2.7, 4]])
-        peaks = find_peaks(response)
+        peaks = find_peaks(response, fraction=0.3)
         assert {peak.column for peak in peaks} == {0, 3, 6, 9}
         edges = {
             level: {
@@ -339,8 +339,14 @@ class TestWindows:
 
     def test_only_the_lower_of_two_close_peaks_has_a_window_of_both(self) -> None:
         response = np.array([[8.0, 3, 3, 4]])
-        assert windows(response, find_peaks(response), (1, 4), 0.5).tolist() == [[0, 0, 1, 1], [0, 0, 4, 1]]
-        assert windows(response, find_peaks(response), (1, 4), 0.8).tolist() == [[0, 0, 1, 1], [3, 0, 4, 1]]
+        assert windows(response, find_peaks(response, fraction=0.3), (1, 4), 0.5).tolist() == [
+            [0, 0, 1, 1],
+            [0, 0, 4, 1],
+        ]
+        assert windows(response, find_peaks(response, fraction=0.3), (1, 4), 0.8).tolist() == [
+            [0, 0, 1, 1],
+            [3, 0, 4, 1],
+        ]
 
     @pytest.mark.parametrize("stride", [1, 3, 8])
     def test_mirrored_and_transposed(self, stride: int) -> None:

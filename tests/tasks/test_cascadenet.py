@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -14,13 +15,15 @@ from torch import Tensor
 from facelightning.__main__ import main
 from facelightning.boxes import Floats
 from facelightning.checkpoint import Checkpoint
+from facelightning.data import CelebA
+from facelightning.data.files import read_image
 from facelightning.data.synthetic import write_scenes
 from facelightning.errors import CheckpointError, ConfigurationError, DataNotFoundError
 from facelightning.facts import DataFacts
 from facelightning.labels import ATTRIBUTES
 from facelightning.models.detectors import FrontalCascade, TableFinder
 from facelightning.models.facetracer import FaceTracer
-from facelightning.models.finding import Finder, FoundFaces
+from facelightning.models.finding import Finder, FoundFaces, crop
 from facelightning.models.heads import LinearHead
 from facelightning.models.lnet import LNet
 from facelightning.models.panda import PANDA
@@ -30,7 +33,7 @@ from facelightning.models.pooling import LogSumExpPooling, SemanticPooling
 from facelightning.models.regions import FaceParts, LandmarkBoxes
 from facelightning.tasks import AttributeNet, CascadeNet, FaceTask, SegNet, SVMNet, load_model
 from tests.models.conftest import settle
-from tests.tasks.tiny import FACTS, QUIET, assert_equal, save, save_again
+from tests.tasks.tiny import FACTS, QUIET, assert_equal, loader, make_trainer, samples, save, save_again
 
 pytestmark = QUIET
 
@@ -73,12 +76,13 @@ def test_one_file_is_enough(parts: dict[str, Path], tmp_path: Path) -> None:
 
 
 def test_each_rule_reaches_the_network(parts: dict[str, Path]) -> None:
-    plain = cascade(parts)(IMAGES)
+    apart = {"levels": (0.65, 0.65)}  # lower ones make one window of neighbouring summits
+    plain = cascade(parts, **apart)(IMAGES)
     for option, value in {
         "levels": (0.9, 0.65), "least": 1e9, "fraction": 0.99, "head_margin": 3.0, "face_margin": 3.0,
         "rescale": (2.0, 2.0, 0.0), "search_size": (96, 96),
     }.items():  # fmt: skip
-        other = cascade(parts, **{option: value})(IMAGES)
+        other = cascade(parts, **(apart | {option: value}))(IMAGES)
         same = np.array_equal(plain["faces"].boxes, other["faces"].boxes)
         assert same == (option == "face_margin"), option
         equal = torch.equal(plain["attributes"], other["attributes"])
@@ -108,7 +112,7 @@ class Left(Finder):
 
 
 def test_a_detector_in_place_of_the_stages(parts: dict[str, Path], tmp_path: Path) -> None:
-    task = CascadeNet([], str(parts["avg"]), partial(Left, response=2.0)).eval()
+    task = CascadeNet(None, str(parts["avg"]), partial(Left, response=2.0)).eval()
     assert task(IMAGES)["faces"].responses.tolist() == [2.0, 2.0]
     loaded = load_model(save_again(task, tmp_path / "task.ckpt"))
     assert_equal(loaded(IMAGES)["attributes"], task(IMAGES)["attributes"])
@@ -229,8 +233,27 @@ def test_other_precisions(dtype: torch.dtype, parts: dict[str, Path]) -> None:
     assert output["faces"].images == 3
 
 
+def weakest(lnet_o: Path, scenes: Path) -> float:
+    """The quantile of the largest mean over channels, image by image, to four digits."""
+    network, data = load_model(lnet_o).network, CelebA(scenes, "val", "wild")
+    maxima = []
+    for name in data.names:
+        image = cv2.resize(read_image(data.folder / name), (90, 72), interpolation=cv2.INTER_AREA)
+        square = np.pad(image, ((9, 9), (0, 0), (0, 0))).transpose(2, 0, 1)
+        whole = crop(torch.from_numpy(square.copy())[None], np.array([0]), np.array([[0.0, 0, 90, 90]]), (64, 64))
+        with torch.no_grad():
+            response = network(whole)["features"][0].double().mean(dim=0).numpy()
+        middles = (np.arange(len(response)) + 0.5) * 8 - network.encoder.offset
+        maxima.append(response[(middles >= 64 * 0.1) & (middles < 64 * 0.9)].max())  # not of the black above and below
+    return float(f"{np.quantile(maxima, 0.02):.4g}")
+
+
 def test_from_scenes_to_tables_and_pictures(
-    parts: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    parts: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_scenes(tmp_path / "scenes", (4, 4, 5), (0, 0, 2), size=(80, 100), seed=1)
@@ -242,10 +265,15 @@ def test_from_scenes_to_tables_and_pictures(
     printed = capsys.readouterr().out
     assert "recall at overlap 0.5" in printed
     assert "error" in printed
+    least = weakest(parts["lnet_o"], tmp_path / "scenes")
+    assert f"least response of a face: {least}, fitted to 4 validation images" in caplog.text
+    caplog.clear()
     file = "--ckpt_path=runs/lnet_anet/version_0/checkpoints/best.ckpt"
     first = Path("runs/lnet_anet/version_0/test_results.json").read_text()
     assert main(["test", file, *data, root, quiet]) == 0
     assert Path("runs/lnet_anet/version_1/test_results.json").read_text() == first
+    assert "fitted" not in caplog.text
+    assert Checkpoint.read(file.partition("=")[2]).settings["least"] == least
     folder = f"--data.root={tmp_path / 'scenes/Img'}"
     assert main(["predict", file, "--data=FolderDataModule", folder, *data, "--model.least=0", quiet]) == 1  # not now
     assert main(["predict", file, "--data=FolderDataModule", folder, *data, quiet]) == 0
@@ -264,6 +292,36 @@ def test_from_scenes_to_tables_and_pictures(
     }
 
 
+def test_what_is_not_fitted_yet_needs_a_test(
+    parts: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["predict", "--config=faces.yaml", f"--model.stages=[{parts['lnet_o']}]", "--data=FolderDataModule"]
+    assert main([*words, "--data.root=photographs"]) == 1
+    assert "CascadeNet is fitted by `facelightning test`, which writes a checkpoint" in capsys.readouterr().err
+    assert main([*words, "--data.root=photographs", "--model.least=0.5"]) == 1
+    assert "data root photographs does not exist" in capsys.readouterr().err
+    task = cascade(parts)
+    with pytest.raises(ConfigurationError, match="CascadeNet is fitted on the validation split: test it with a data"):
+        make_trainer().test(task, loader(samples("attributes")), verbose=False)
+
+
+def test_a_table_of_other_images_is_refused(
+    parts: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_scenes(tmp_path / "scenes", (1, 1, 3), size=(64, 64), seed=1)
+    Path("other.csv").write_text("name,x0,y0,x1,y1\n9.jpg,1,1,2,2\n")
+    words = ["--model.detector=TableFinder", "--model.detector.boxes=other.csv", "--model.stages=null"]
+    root, data = f"--data.root={tmp_path / 'scenes'}", ["--data.image_size=[64,64]", "--data.num_workers=0"]
+    assert main(["test", "--config=faces.yaml", root, *data, *words]) == 1
+    expected = "other.csv names 9.jpg and others, but none of the 3 images, such as 000003.jpg: give the table of these"
+    assert expected in capsys.readouterr().err
+    folder = ["--data=FolderDataModule", f"--data.root={tmp_path / 'scenes/Img/img_celeba'}"]
+    assert main(["predict", "--config=faces.yaml", *folder, *data, *words]) == 1
+    assert "other.csv names 9.jpg and others, but none of the 5 images" in capsys.readouterr().err
+
+
 def test_a_table_in_place_of_the_stages(
     parts: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -272,7 +330,7 @@ def test_a_table_in_place_of_the_stages(
     write_scenes(tmp_path / "scenes", (4, 4, 5), faces=(1, 2), size=(80, 100), seed=1)
     true = (tmp_path / "scenes/Anno/all_boxes.csv").read_text().replace("image_id", "name", 1)
     (tmp_path / "true.csv").write_text(true)
-    words = ["--model.stages=[]", "--model.detector=TableFinder", "--model.detector.boxes=true.csv"]
+    words = ["--model.stages=null", "--model.detector=TableFinder", "--model.detector.boxes=true.csv"]
     data = ["--data.image_size=[90,90]", "--data.batch_size=2", "--data.num_workers=0"]
     quiet, describer = "--trainer.enable_progress_bar=false", f"--model.describer={parts['avg']}"
     root = f"--data.root={tmp_path / 'scenes'}"
