@@ -6,8 +6,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torchvision
 from torch.utils.data import Dataset
-from torchvision.datasets import ImageFolder as FolderOfFolders
 
 from facelightning.data.datamodule import FaceDataModule
 from facelightning.data.files import SUFFIXES, Record, Split, existing_root, read_image, warn
@@ -54,7 +54,8 @@ class ImageFolder(Dataset[Record]):
                 others.append(name)
             return file.lower().endswith(SUFFIXES)
 
-        files = FolderOfFolders.make_dataset(str(self.folder), numbers, is_valid_file=is_image, allow_empty=True)
+        listed = torchvision.datasets.ImageFolder.make_dataset
+        files = listed(str(self.folder), numbers, is_valid_file=is_image, allow_empty=True)
         self.names = np.array([Path(file[begin:]).as_posix() for file, _ in files])
         self.numbers = np.array([number for _, number in files], np.int64)
         """The category of each image, as an index of ``categories``."""

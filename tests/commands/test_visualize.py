@@ -14,7 +14,8 @@ import torch
 import yaml
 
 from facelightning.__main__ import main as facelightning
-from facelightning.commands.visualize import activation_entropy, main, mean_over_faces, share_inside
+from facelightning.commands.channels import activation_entropy, mean_over_faces, share_inside
+from facelightning.commands.visualize import main
 from facelightning.data import CelebADataModule
 from facelightning.errors import DataNotFoundError
 from facelightning.figures import channels_figure, region_weights_figure, strongest_channels
@@ -269,9 +270,8 @@ def test_a_network_of_photographs_in_the_wild_sees_such(runs: Path, tmp_path: Pa
         (["RUNS/ssp_ssg"], "nothing to draw for EnsembleNet.*members"),
         (
             ["RUNS/avg", "--kinds=[channels,layers]"],
-            "layers cannot be drawn for AttributeNet .*possible: region_w",
+            "layers cannot be drawn for AttributeNet .*possible: channels, neurons",
         ),
-        (["RUNS/avg", "--kinds=[region_weights]", "--faces=1"], "AttributeNet .*avg.* weighs no regions"),
         (["RUNS/avg", "--data.root=nowhere"], "data root nowhere does not exist"),
         (["RUNS/segnet", "--data.root=nowhere"], "data root nowhere does not exist"),
         (["RUNS/avg", "--faces=0"], "faces must be positive, not 0"),
