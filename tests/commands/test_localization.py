@@ -32,6 +32,10 @@ pytestmark = QUIET
 SCENES = {"scenes": (1, 1, 5), "faceless": (0, 0, 0), "faces": (2, 3), "scene_size": (80, 100), "drawing_seed": 1}
 
 
+UNDRAWN = ["--data=SyntheticScenesDataModule", "--data.root=new"]
+"""Data that a refusal comes too late for, if it is drawn."""
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Scenes of several faces, and cascades: of two LNets, of a stock detector, of a table with two errors."""
@@ -114,9 +118,10 @@ def test_of_the_data_as_a_test_says(folder: Path) -> None:
 def test_of_every_face_through_the_command(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """The scenes are drawn on first use: the same ones."""
     monkeypatch.chdir(tmp_path)
     true = folder / "scenes/Anno/all_boxes.csv"
-    words = ["--data=SyntheticScenesDataModule", f"--data.root={folder / 'scenes'}", "--data.scenes=[1,1,5]"]
+    words = ["--data=SyntheticScenesDataModule", "--data.root=drawn", "--data.scenes=[1,1,5]"]
     words += ["--data.faceless=[0,0,0]", "--data.faces=[2,3]", "--data.scene_size=[80,100]", "--data.drawing_seed=1"]
     words += ["--data.image_size=[90,90]", "--data.num_workers=0"]
     others = json.dumps({"a table": [str(folder / "table.ckpt")], "two": [str(folder / "two.ckpt")]})
@@ -188,7 +193,10 @@ def test_true_boxes_that_are_unknown(folder: Path) -> None:
     ("words", "message"),
     [
         (["--ckpt_path=LNET_O", "--beside={LNet: [TWO]}"], "--beside compares cascades, but .*lnet_o.* AttributeNet"),
-        (["--ckpt_path=TWO", "--beside={LNet: [LNET_O]}"], "--beside compares cascades, but .*lnet_o.* AttributeNet"),
+        (
+            ["--ckpt_path=TWO", "--beside={LNet: [LNET_O]}", *UNDRAWN],
+            "--beside compares cascades, but .*lnet_o.* AttributeNet",
+        ),
         (["--ckpt_path=TWO", "--boxes=other.csv"], "other.csv names none of the images"),
         (["--ckpt_path=TABLE", "--data=FolderDataModule", "--data.root=."], "nothing to draw for CascadeNet .*table"),
         (["--ckpt_path=SCENES"], "checkpoint .*localization.* is a folder: give a file in it, such as .*lnet_o.ckpt"),
@@ -209,7 +217,9 @@ def test_mistakes_are_one_sentence(
     }
     words = [re.sub("|".join(files), lambda found: files[found[0]], word) for word in words]
     scenes = ["--data=CelebADataModule", f"--data.root={folder / 'scenes'}", "--data.images=wild"]
-    assert main(["visualize", *([] if "--data.root=." in words else scenes), *words, "--data.num_workers=0"]) == 1
+    if not any(word.startswith("--data=") for word in words):
+        words = [*scenes, *words]
+    assert main(["visualize", *words, "--data.num_workers=0"]) == 1
     assert re.search(f"facelightning: .*{message}", capsys.readouterr().err.splitlines()[-1])
     assert [path.name for path in tmp_path.iterdir()] == ["other.csv"]
 
