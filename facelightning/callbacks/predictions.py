@@ -12,7 +12,6 @@ import cv2
 import lightning as L
 import numpy as np
 import numpy.typing as npt
-import torch
 from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities import CombinedLoader, rank_zero_info
 
@@ -159,19 +158,20 @@ class PredictionWriter(BasePredictionWriter):
         return cast(TextIO, (self._folder / name).open(mode, newline="", encoding="utf-8", errors="backslashreplace"))
 
     def _draw_faces(self, prediction: Any, batch: Any, columns: Sequence[str]) -> None:
-        frames = torch.cat([batch["frame"][:, :2].floor(), batch["frame"][:, 2:].ceil()], dim=1).int().tolist()
         for n, (name, faces) in enumerate(zip(prediction["name"], prediction["faces"], strict=True)):
             self._pictures_left -= 1
             if self._pictures_left < 0:
                 return
-            left, top, right, bottom = frames[n]
-            photograph = batch["image"][n, :, top:bottom, left:right].permute(1, 2, 0).cpu().numpy()
-            scale = (right - left) / int(batch["size"][n, 1])
+            frame = batch["frame"][n].double().cpu().numpy()
+            (left, top), (right, bottom) = frame.reshape(2, 2).round().astype(int)
+            photograph = batch["image"][n, :, top : max(bottom, top + 1), left : max(right, left + 1)]
+            scale = (frame[2] - frame[0]) / int(batch["size"][n, 1])
+            boxes = scale * faces[:, :4].double().numpy() + np.tile(frame[:2] - (left, top), 2)
             likely = [dict(zip(columns[5:], row[5:].tolist(), strict=True)) for row in faces]
             words = [
                 [f"{key.replace('_', ' ')} {100 * share:.0f} %" for key, share in _strongest(each)] for each in likely
             ]
-            drawn = found_faces_figure(photograph, name, scale * faces[:, :4].double().numpy(), words)
+            drawn = found_faces_figure(photograph.permute(1, 2, 0).cpu().numpy(), name, boxes, words)
             self._write_image(
                 self._folder / "faces" / relative_path(name), name, np.ascontiguousarray(drawn[..., ::-1])
             )

@@ -329,7 +329,8 @@ def test_a_table_in_place_of_the_stages(
     monkeypatch.chdir(tmp_path)
     write_scenes(tmp_path / "scenes", (4, 4, 5), faces=(1, 2), size=(80, 100), seed=1)
     true = (tmp_path / "scenes/Anno/all_boxes.csv").read_text().replace("image_id", "name", 1)
-    (tmp_path / "true.csv").write_text(true)
+    narrow = "narrow.png,0,100,3,200\n"
+    (tmp_path / "true.csv").write_text(true + narrow)
     words = ["--model.stages=null", "--model.detector=TableFinder", "--model.detector.boxes=true.csv"]
     data = ["--data.image_size=[90,90]", "--data.batch_size=2", "--data.num_workers=0"]
     quiet, describer = "--trainer.enable_progress_bar=false", f"--model.describer={parts['avg']}"
@@ -339,11 +340,17 @@ def test_a_table_in_place_of_the_stages(
     assert (scores["faces"]["recall"]["0.95"], scores["faces"]["no_face"]) == (100, 0)
     file = "--ckpt_path=runs/lnet_anet/version_0/checkpoints/best.ckpt"
     folder = f"--data.root={tmp_path / 'scenes/Img/img_celeba'}"
+    cv2.imwrite(str(tmp_path / "scenes/Img/img_celeba/narrow.png"), np.full((300, 3), 255, np.uint8))
     assert main(["predict", file, "--data=FolderDataModule", folder, *data, quiet]) == 0
     predicted = Path("runs/lnet_anet/version_1/predictions/faces.csv").read_text()
     ours, theirs = (
         sorted((row["name"], *(float(row[key]) for key in ("x0", "y0", "x1", "y1"))) for row in csv.DictReader(text))
-        for text in (predicted.splitlines(), true.splitlines())
+        for text in (predicted.splitlines(), (true + narrow).splitlines())
     )
     assert [row[0] for row in ours] == [row[0] for row in theirs]
     assert np.array([row[1:] for row in ours]) == pytest.approx(np.array([row[1:] for row in theirs]), abs=0.02)
+    picture = cv2.imread("runs/lnet_anet/version_1/predictions/faces/narrow.png.png")
+    assert picture is not None
+    rows, _ = np.nonzero((np.abs(picture[:, 16:22] - np.array([180, 119, 31])) < 20).all(axis=2))  # the box's blue
+    assert rows.min() - 54 == pytest.approx(640 * 100 / 300, abs=10)  # below the title
+    assert rows.max() - 54 == pytest.approx(640 * 200 / 300, abs=10)
