@@ -12,6 +12,7 @@ from facelightning.figures import (
     groups_figure,
     layers_figure,
     mean_faces_figure,
+    relations_figure,
     training_size_figure,
 )
 from facelightning.labels import ATTRIBUTES, IDENTITY_ATTRIBUTES
@@ -125,3 +126,12 @@ def test_the_curve_passes_through_the_means() -> None:
 def test_what_cannot_be_drawn(draw: Callable[[], Image], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         draw()
+
+
+def test_relations_are_grouped_by_what_goes_together() -> None:
+    """Two groups, the larger first; what was never seen goes with nothing."""
+    groups = np.array([1, 0, 1, 0, 0, 2, 3, 4, 5, 6, 7, 8])
+    correlations = np.where(groups[:, None] == groups, 0.9, -0.1)
+    correlations[11] = correlations[:, 11] = np.nan
+    expected = groups_figure(np.nan_to_num(correlations), ATTRIBUTES[:12], groups, "", "correlation of their labels")
+    assert np.array_equal(relations_figure(correlations, ATTRIBUTES[:12]), expected)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from facelightning import figures
 from facelightning.figures import Image, save_image
+from facelightning.objectives import RelatedAttributes
 from facelightning.runs import RunFolder
 from facelightning.tasks import FaceTask
 
@@ -32,6 +33,7 @@ class Figures(Callback):
     - ``parsing.png``: image, truth and prediction (Kalayeh et al., CVPR 2017, Figure 3).
     - ``attributes.png``: average precision of each attribute, beside the share of positives in the training data.
     - ``faces.png``: faces beside their attributes, predicted and true.
+    - ``relations.png``, of one that learns relations: which attributes go together in the labels that it has seen.
     - ``region_weights.png``, of a model that weighs regions: how much each counts for each attribute (Figure 4).
 
     Each is drawn if the model predicts it and the data has its truth. The images are spread evenly over the first 64
@@ -86,6 +88,8 @@ class Figures(Callback):
             parts = zip(*self._spread(self._faces), strict=True)
             images, likely, truth = (torch.stack(part).cpu().numpy() for part in parts)
             drawn["faces"] = figures.faces_figure(images, names, likely, truth)
+            if isinstance(objective := pl_module.objectives["attributes"], RelatedAttributes):
+                drawn["relations"] = figures.relations_figure(objective.correlations().cpu().numpy(), names)
         if self._weights:
             weights = torch.stack(self._weights).mean(dim=0).T.cpu().numpy()
             drawn["region_weights"] = figures.region_weights_figure(weights, names, pl_module.places)

@@ -4,7 +4,7 @@ from facelightning.figures.attributes import average_precision_figure, faces_fig
 from facelightning.figures.channels import channels_figure, strongest_channels
 from facelightning.figures.drawing import Floats, Image, save_image
 from facelightning.figures.faces import found_faces_figure
-from facelightning.figures.groups import groups_figure
+from facelightning.figures.groups import groups_figure, relations_figure
 from facelightning.figures.layers import layers_figure
 from facelightning.figures.localization import recall_figure, responses_figure
 from facelightning.figures.neurons import mean_faces_figure
@@ -14,8 +14,23 @@ from facelightning.figures.training_size import training_size_figure
 from facelightning.figures.weights import region_weights_figure
 
 __all__ = [
-    "Floats", "Image", "attribute_regions_figure", "average_precision_figure", "channels_figure", "color_mask",
-    "faces_figure", "found_faces_figure", "groups_figure", "layers_figure", "mean_faces_figure", "parsing_panels",
-    "recall_figure", "region_weights_figure", "responses_figure", "save_image", "strongest_channels",
+    "Floats",
+    "Image",
+    "attribute_regions_figure",
+    "average_precision_figure",
+    "channels_figure",
+    "color_mask",
+    "faces_figure",
+    "found_faces_figure",
+    "groups_figure",
+    "layers_figure",
+    "mean_faces_figure",
+    "parsing_panels",
+    "recall_figure",
+    "region_weights_figure",
+    "relations_figure",
+    "responses_figure",
+    "save_image",
+    "strongest_channels",
     "training_size_figure",
 ]  # fmt: skip

@@ -6,23 +6,32 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib import colormaps
 from matplotlib.figure import Figure
+from scipy.cluster.hierarchy import fcluster, linkage
+from scipy.spatial.distance import squareform
 
 from facelightning.figures.drawing import FONT_SIZE, LETTER, Floats, Image, render
 
 _CELL = 0.145  # inches
 
 
-def groups_figure(similarity: Floats, attributes: Sequence[str], groups: npt.NDArray[np.integer], note: str) -> Image:
+def groups_figure(
+    similarity: Floats,
+    attributes: Sequence[str],
+    groups: npt.NDArray[np.integer],
+    note: str,
+    title: str = "cosine of their weights",
+) -> Image:
     """Similarities of attributes, sorted by group (Liu et al., ICCV 2015, Fig. 10).
 
     A square for each pair, blue where they are opposite and red where they are alike; a group's names have its colour,
     and a frame encloses its squares. Within a group the attribute most like the others comes first.
 
     Args:
-        similarity: The cosine of each pair.
+        similarity: Of each pair.
         attributes: Names.
         groups: The number of each attribute's group, 0 to G - 1.
         note: What stands below.
+        title: What is similar, below the colours.
 
     Shape:
         - similarity: ``(A, A)``, symmetric, in [-1, 1].
@@ -63,6 +72,30 @@ def groups_figure(similarity: Floats, attributes: Sequence[str], groups: npt.NDA
     bar = figure.add_axes((left / width, 0.55 / height, 2 / width, 0.08 / height))
     figure.colorbar(mesh, cax=bar, orientation="horizontal", ticks=[-limit, 0, limit], format="%.2g")
     bar.tick_params(length=2, pad=1, labelsize=7)
-    bar.set_xlabel("cosine of their weights", labelpad=1, fontsize=FONT_SIZE)
+    bar.set_xlabel(title, labelpad=1, fontsize=FONT_SIZE)
     figure.text(0.08 / width, 0.08 / height, note, fontsize=FONT_SIZE, color="#777777")
     return render(figure)
+
+
+def relations_figure(correlations: Floats, attributes: Sequence[str]) -> Image:
+    """Which attributes go together in the labels that a network has seen (Wang, Su, Zhao, §II-C).
+
+    Drawn as by :func:`groups_figure`. Groups are the clusters of complete linkage, at most nine, as many as Wang et al.
+    form by hand; the larger, the earlier.
+
+    Shape:
+        - correlations: ``(A, A)``, symmetric, in [-1, 1]; NaN where undefined, which is drawn as 0.
+        - return: ``(h, w, 3)``, RGB.
+
+    Example:
+        >>> relations_figure(np.array([[1, 0.8, np.nan], [0.8, 1, 0], [np.nan, 0, np.nan]]), "abc").shape[2]
+        3
+    """
+    known = np.nan_to_num(correlations.astype(np.float64))
+    groups = np.zeros(len(attributes), np.int64)
+    if len(attributes) > 1:
+        links = linkage(squareform(1 - known, checks=False), "complete")
+        clusters = fcluster(links, 9, "maxclust")
+        _, first, inverse, sizes = np.unique(clusters, return_index=True, return_inverse=True, return_counts=True)
+        groups = np.lexsort((first, -sizes)).argsort()[inverse]
+    return groups_figure(known, attributes, groups, "", "correlation of their labels")

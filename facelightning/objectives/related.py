@@ -86,6 +86,10 @@ class RelatedAttributes(Attributes):
         """R, ``(A, A)``; NaN for a pair without a correlation so far."""
         return self.sums / self.counts
 
+    def correlations(self) -> Tensor:
+        """The mean correlations that R is made of, ``(A, A)``, in [-1, 1]; NaN where R is."""
+        return 2 * self.relations() - 1 if self.relation == "shifted" else self.relations()
+
     def _learn(self, targets: Tensor) -> None:
         found = correlations(_all_processes(pair_sums(targets)))
         if self.relation == "shifted":
