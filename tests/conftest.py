@@ -25,7 +25,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start; two wo
 torch.set_num_threads(1)  # the tests run side by side
 
 # HYPOTHESIS_PROFILE=long tries what a night has time for; the same examples in every short run
-settings.register_profile("short", max_examples=300, derandomize=True, database=None, deadline=None)
+settings.register_profile("short", max_examples=100, derandomize=True, database=None, deadline=None)
 settings.register_profile("long", max_examples=20_000, database=None, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "short"))
 

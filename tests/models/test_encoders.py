@@ -340,9 +340,12 @@ SIZE = (53, 37)
 """Odd, and so that the coarsest map of a backbone is 2×2."""
 
 PARTS = [
-    pytest.param(pooling, head, id=f"{pooling.__name__}-{head.__name__}")
-    for pooling in (AveragePooling, PyramidPooling, SemanticPooling)
-    for head in (LinearHead, LocalizationHead)
+    *(
+        (pooling, head, None)
+        for pooling in (AveragePooling, PyramidPooling, SemanticPooling)
+        for head in (LinearHead, LocalizationHead)
+    ),
+    *((SemanticPooling, LocalizationHead, gate) for gate in GATES),
 ]
 
 
@@ -350,8 +353,7 @@ class TestNetworks:
     """Every part behind every encoder."""
 
     @torch.no_grad()
-    @pytest.mark.parametrize("gate", [None, *GATES], ids=lambda gate: gate and gate.__name__)
-    @pytest.mark.parametrize(("pooling", "head"), PARTS)
+    @pytest.mark.parametrize(("pooling", "head", "gate"), PARTS)
     def test_attributes(self, fresh: Callable[[], Encoder], pooling: Any, head: Any, gate: Any) -> None:
         encoder = fresh()
         regions = None if gate is None and pooling is not SemanticPooling else make_parser
