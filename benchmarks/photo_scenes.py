@@ -78,7 +78,6 @@ def phase_scrambled(photograph: Picture, rng: np.random.Generator) -> Picture:
     """Texture with a photograph's colours and spatial frequencies, and none of its shapes."""
     height, width = photograph.shape[:2]
     phases = np.angle(np.fft.rfft2(rng.random((height, width))))
-    phases[0, 0] = 0  # the mean stays
     spectrum = np.fft.rfft2(photograph, axes=(0, 1)) * np.exp(1j * phases)[..., None]  # one shift for all channels
     texture = np.fft.irfft2(spectrum, s=(height, width), axes=(0, 1))
     return np.asarray(texture.round().clip(0, 255), np.uint8)

@@ -439,10 +439,22 @@ class TestFoundFaces:
         found = found_faces_figure(photograph, "a.jpg", np.array([[100.0, 50, 200, 150]]))
         plain = found_faces_figure(photograph, "a.jpg", np.empty((0, 4)))
         assert found.shape == plain.shape
-        rows, columns = (found != plain).any(axis=2)[54:694, 16:656].nonzero()
-        assert (
-            np.abs(np.array([columns.min(), rows.min(), columns.max(), rows.max()]) - [200, 100, 400, 300]).max() <= 4
-        )
+        drawn = (found != plain).any(axis=2)[54:694, 16:656]
+        rows, columns = drawn.nonzero()
+        top = drawn[:, 390].nonzero()[0].min()  # the number is above the box, at the left
+        assert np.abs(np.array([columns.min(), top, columns.max(), rows.max()]) - [200, 100, 400, 300]).max() <= 4
+        assert rows.min() == 100 - 24
+        assert not drawn[106:294, 206:394].any()
+
+    def test_many_faces_are_listed_beside_the_photograph(self) -> None:
+        """In columns as high as it; each face's list in one piece."""
+        photograph, boxes = np.full((100, 100, 3), 255, np.uint8), np.tile([0.0, 0, 9, 9], (20, 1))
+        words = [["Wearing Necklace 100 %", "Mouth Slightly Open 100 %", *["Male 99 %"] * (n % 5)] for n in range(20)]
+        page = found_faces_figure(photograph, "a.jpg", boxes, words)
+        assert page.shape[0] == 710
+        dark = (page[54:694, 672:1632] < 200).any(axis=2)
+        lines = [(np.diff(part.any(axis=1).astype(int)) == 1).sum() for part in np.split(dark, 4, axis=1)]
+        assert lines == [25, 25, 25, 25]  # five lists each, none cut and none over another
 
 
 class TestLocalization:
