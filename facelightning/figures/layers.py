@@ -7,7 +7,8 @@ from matplotlib.figure import Figure
 from facelightning.figures.drawing import FONT_SIZE, LETTER, Image, render
 from facelightning.labels import IDENTITY_ATTRIBUTES
 
-_COLOURS, _MARKS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7"), "osD^"  # Okabe and Ito's, and shapes beside them
+_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7")  # Okabe and Ito's, for every kind of sight
+_MARKS, _LETTERS = "osD^", "●■◆▲"
 _GREY, _ROW = "#777777", 0.155
 
 
@@ -62,13 +63,12 @@ def layers_figure(accuracies: Mapping[str, Mapping[str, float]], majority: Mappi
             values = [scores[name] for name in names]
             axes.scatter(values, places, s=13, color=colour, marker=mark, linewidths=0, zorder=3)
             if names:
-                axes.vlines(
-                    sum(values) / len(values), first - 0.5, places[-1] + 0.5, color=colour, linewidth=0.9, zorder=1
-                )
+                mean = sum(values) / len(values)
+                axes.vlines(mean, first - 0.5, places[-1] + 0.5, color=colour, linewidth=0.9, zorder=1)
         first += len(names) + 1
     for number, layer in enumerate(accuracies):
-        x = (left + 0.2 + 0.6 * number) / width
-        figure.text(x, 1 - 0.15 / height, layer, va="center", fontsize=FONT_SIZE, color=_COLOURS[number])
+        corner, text = ((left + 0.2 + 0.6 * number) / width, 1 - 0.15 / height), f"{_LETTERS[number]} {layer}"
+        figure.text(*corner, text, va="center", fontsize=FONT_SIZE, color=_COLOURS[number])
     note = "above: related to identity; below: all others\nblack: the more frequent answer; lines: means of a layer"
     figure.text((left + plot / 2) / width, 0.05 / height, note, ha="center", va="bottom", fontsize=7, color=_GREY)
     return render(figure)
