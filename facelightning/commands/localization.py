@@ -184,7 +184,7 @@ def draw_recall(subject: Subject) -> Iterator[tuple[str, Drawn]]:
         return
     systems = {_name(subject.ckpt_path): [subject.ckpt_path]}
     for name, paths in (subject.beside or {}).items():
-        systems[name] = [*systems.get(name, []), *paths]
+        systems[name] = list(dict.fromkeys([*systems.get(name, []), *paths]))  # a file twice is one seed
     loader = subject.loader(module)
     curves, numbers = dict[str, Floats](), dict[str, Any]()
     for name, paths in systems.items():

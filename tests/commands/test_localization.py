@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -55,6 +56,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         trainer = make_trainer()
         trainer.strategy.connect(task)
         trainer.save_checkpoint(root / f"{name}.ckpt")
+    shutil.copy(root / "two.ckpt", root / "copy.ckpt")  # for another seed
     return root
 
 
@@ -124,7 +126,9 @@ def test_of_every_face_through_the_command(
     words = ["--data=SyntheticScenesDataModule", "--data.root=drawn", "--data.scenes=[1,1,5]"]
     words += ["--data.faceless=[0,0,0]", "--data.faces=[2,3]", "--data.scene_size=[80,100]", "--data.drawing_seed=1"]
     words += ["--data.image_size=[90,90]", "--data.num_workers=0"]
-    others = json.dumps({"a table": [str(folder / "table.ckpt")], "two": [str(folder / "two.ckpt")]})
+    others = json.dumps(
+        {"a table": [str(folder / "table.ckpt")], "two": [str(folder / f"{name}.ckpt") for name in ("two", "copy")]}
+    )
     words += [f"--ckpt_path={folder / 'two.ckpt'}", f"--beside={others}", f"--boxes={true}", "--output=made"]
     assert main(["visualize", *words]) == 0
     assert sorted(path.name for path in Path("made").iterdir()) == ["recall.json", "recall.png", "responses.png"]
