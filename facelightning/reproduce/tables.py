@@ -95,9 +95,11 @@ def write_tables(folder: Path, records: Sequence[Mapping[str, Any]]) -> str:
             each), ``attribution`` (scores of each, ``None`` where not measured) and, against the baseline,
             ``difference`` of :func:`~facelightning.statistics.bootstrap_differences`.
     """
+    tables = read_tables()
+    titles = {row.name: row.title for table in tables for row in table.rows}
     text = "\n\n".join(
-        _markdown(table, [record for record in records if record["table"] == table.name])
-        for table in read_tables()
+        _markdown(table, [record for record in records if record["table"] == table.name], titles[table.baseline])
+        for table in tables
         if any(record["table"] == table.name and record["seeds"] for record in records)
     )
     (folder / "tables.md").write_text(text + "\n")
@@ -121,7 +123,7 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02} min" if minutes >= 60 else f"{minutes} min" if minutes else "< 1 min"
 
 
-def _markdown(table: Table, records: Sequence[Mapping[str, Any]]) -> str:
+def _markdown(table: Table, records: Sequence[Mapping[str, Any]], baseline: str) -> str:
     """A table as Markdown: published | ours, with differences where there are any; transposed if it is wide."""
     titles = list(table.columns.values())
     published = [[_published(record, column) for column in table.columns] for record in records]
@@ -142,7 +144,6 @@ def _markdown(table: Table, records: Sequence[Mapping[str, Any]]) -> str:
     seeds = sorted({seed for record in records for seed in record["seeds"]})
     text += ["", f"Ours: mean ± standard deviation over seeds {', '.join(map(str, seeds))}, of finished runs."]
     if any("difference" in record for record in records):
-        baseline = next(row.title for row in table.rows if row.name == table.baseline)
         text.append(f"Δ: to {baseline}, with a bootstrap interval over the test's identities, not over trainings.")
     text.append("Time: from start to end, perhaps beside other runs. Memory: of the main process, without a GPU's.")
     return "\n".join(text)

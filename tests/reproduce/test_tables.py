@@ -155,6 +155,14 @@ def test_a_wide_table_is_printed_transposed(tmp_path: Path) -> None:
     assert (row["published_mean_accuracy"], row["Young_seed_0"], row["Young_seed_1"]) == ("83", "100", "101")
 
 
+def test_differences_name_the_baseline_of_another_table(tmp_path: Path) -> None:
+    record = {"table": "stages", "row": "off the shelf", "seeds": [0], "published": {}, "original": {}}
+    ours = {"mean_accuracy": [80.0], "mean_ap": [50.0], "balanced_accuracy": [60.0]}
+    difference = {"error": [1.0, 0.5, 1.5], "mean_ap": [0.0, -1.0, 1.0]}
+    record |= {"ours": ours, "finished": [], "attribution": [None], "difference": difference}
+    assert "\nΔ: to ANet without pre-training, with a bootstrap" in write_tables(tmp_path, [record])
+
+
 def test_accuracy_of_anet_with_and_without_identities(
     faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
