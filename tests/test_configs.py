@@ -157,7 +157,7 @@ def score_and_predict(command: Callable[..., None], name: str, checkpoint: str, 
     """Score and predict with a checkpoint in ``runs/NAME``, which is all that is said of the model and the data."""
     run = Path("runs") / name
     assert {"model", "data", "trainer"} <= yaml.safe_load((run / "version_0/config.yaml").read_text()).keys()
-    for stage in ("validate", "test", "predict"):
+    for stage in ("test", "predict"):  # tests of checkpoints validate
         drawn = "--figures.num_images=0"  # figures would take half of the time
         command(stage, f"--ckpt_path={run}/version_0/checkpoints/{checkpoint}.ckpt", *data, drawn)
     results = json.loads(next(run.glob("version_[123]/test_results.json")).read_text())

@@ -107,7 +107,7 @@ def test_a_misspelt_key_of_a_file_is_answered_with_the_right_one(refused: Callab
 
 
 def test_a_name_that_is_unlike_any_lists_what_there_is(refused: Callable[..., str]) -> None:
-    assert "commands are fit, validate, test, predict, reproduce, visualize, attribution" in refused("xyzzy")
+    assert "commands are fit, validate, test, predict, reproduce, visualize, compare, attribution" in refused("xyzzy")
     nowhere = refused("fit", "--config", "nope.yaml")
     assert "nope.yaml is neither in" in nowhere
     assert "there are anet, " in nowhere
