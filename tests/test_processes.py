@@ -43,6 +43,8 @@ def training(name: str, faces: Path) -> list[str]:
         words += [f"--data.root={faces}", "--data.faces=[21,11,13]", "--data.masks=[9,5,7]", "--test_after_fit=false"]
     else:
         words += [f"--data.root={faces / ('helen' if name == 'segnet' else 'celeba')}"]
+    if name == "avg":
+        words += ["--model.objective=RelatedAttributes"]  # whose loss and scores sum over all images
     return words
 
 

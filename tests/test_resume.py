@@ -17,7 +17,7 @@ from facelightning.models.gating import SemanticGating
 from facelightning.models.heads import LinearHead, LocalizationHead
 from facelightning.models.parser import ParserRegions
 from facelightning.models.pooling import SemanticPooling
-from facelightning.objectives import BalancedAttributes
+from facelightning.objectives import BalancedAttributes, RelatedAttributes
 from facelightning.tasks import AttributeNet, FaceTask, JointNet, SegNet
 from tests.conftest import SIZE
 from tests.tasks.test_own_parts import DeepHead
@@ -39,8 +39,10 @@ def make(kind: str, faces: Path, workers: int, parser: Path | None = None) -> tu
         attributes = CelebADataModule(
             str(faces / "celeba"), image_size=SIZE, batch_size=4, num_workers=workers, augmentations=augmentations
         )
-        if kind != "ssg":
-            return AttributeNet(width=2, head=DeepHead if kind == "dropout" else LinearHead), attributes
+        if kind == "single":
+            return AttributeNet(width=2, head=LinearHead), attributes
+        if kind == "dropout":
+            return AttributeNet(width=2, head=DeepHead, objective=RelatedAttributes), attributes
         regions = partial(ParserRegions, checkpoint=str(parser))
         return AttributeNet(width=2, gate=SemanticGating, regions=regions, objective=BalancedAttributes), attributes
     both = SyntheticDataModule(

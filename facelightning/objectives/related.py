@@ -151,7 +151,7 @@ class RelatedScores(AttributeScores):
     """:class:`~facelightning.metrics.AttributeScores`, and ``relation_share``.
 
     The latter is the norm of the relation loss's gradient at the logits of all images, α included, in percent of that
-    of cross-entropy.
+    of cross-entropy, to three digits.
     """
 
     squares: list[Tensor]
@@ -169,7 +169,9 @@ class RelatedScores(AttributeScores):
         """The scores of the attributes, and ``relation_share``."""
         # exact sums do not depend on the order of the images
         cross_entropy, relation = (math.sqrt(math.fsum(column)) for column in dim_zero_cat(self.squares).T.tolist())
-        return {**super().compute(), "relation_share": 100 * relation / cross_entropy if cross_entropy else 0.0}
+        share = 100 * relation / cross_entropy if cross_entropy else 0.0
+        # more digits would depend on the batches, by which networks round differently
+        return {**super().compute(), "relation_share": float(f"{share:.3g}")}
 
 
 def pair_sums(targets: Tensor) -> Tensor:

@@ -119,7 +119,7 @@ def test_the_share_of_the_gradient() -> None:
         (first,) = torch.autograd.grad(6 * plain.sample_loss(*both).sum(), leaf)
         norms += torch.stack([first.square().sum(), (whole - first).square().sum()])
     expected = 100 * (norms[1] / norms[0]).sqrt().item()
-    assert scores.compute()["relation_share"] == pytest.approx(expected, rel=1e-4)
+    assert scores.compute()["relation_share"] == pytest.approx(expected, rel=5e-3)
     assert expected > 1
 
 
