@@ -25,7 +25,7 @@ class TestedRun:
     Args:
         folder: Its folder.
         images: The number of its training images, if its configuration says one.
-        scores: Attribute → ``error``, ``ap`` and ``balanced_accuracy`` in percent; ``None`` where undefined.
+        scores: Attribute → ``error`` and ``ap`` in percent; ``None`` where undefined.
     """
 
     folder: Path
@@ -44,12 +44,14 @@ class TestedRun:
         if not files.results.is_file():
             raise DataNotFoundError(f"{folder} has no {files.results.name}: test the run, then name its folder")
         try:
-            scores: PerAttribute = json.loads(files.results.read_text("utf-8"))["attributes"]["per_attribute"]
-        except (ValueError, KeyError, TypeError):
+            found = json.loads(files.results.read_text("utf-8"))["attributes"]["per_attribute"]
+            scores = {name: {key: _percent(each[key]) for key in ("error", "ap")} for name, each in found.items()}
+        except (ValueError, KeyError, TypeError, AttributeError):
             raise DataFormatError(f"{files.results} has no scores of attributes: name a run that has") from None
         data: Any = read_config(files.config).get("data") if files.config.is_file() else None
         options = data.get("init_args") if isinstance(data, dict) else None
-        return cls(files.path, options.get("train_images") if isinstance(options, dict) else None, scores)
+        images = options.get("train_images") if isinstance(options, dict) else None
+        return cls(files.path, images if isinstance(images, int) else None, scores)
 
     def mean(self, names: Sequence[str]) -> dict[str, float]:
         """The mean ``accuracy`` and ``ap`` of some attributes, in percent, over those where each is defined.
@@ -63,6 +65,12 @@ class TestedRun:
         known = {key: [value for value in values if value is not None] for key, values in found.items()}
         errors, aps = (mean(values) if values else float("nan") for values in known.values())
         return {"accuracy": 100 - errors, "ap": aps}
+
+
+def _percent(value: Any) -> float | None:
+    if value is None or (isinstance(value, int | float) and 0 <= value <= 100):
+        return value
+    raise ValueError(value)
 
 
 def comparison(runs: Sequence[TestedRun], attributes: Sequence[str] = ()) -> str:
@@ -116,12 +124,23 @@ def compare(runs: list[str], attributes: list[str] | None = None, output: str | 
     names = attributes or [name for name in found[0].scores if all(name in run.scores for run in found)]
     for run in found:
         if run.images is not None:
-            curve = curves.setdefault(run.folder.absolute().parent.name, [])
+            curve = curves.setdefault(_name(run, found), [])
             curve.append((run.images, run.mean(names)["accuracy"]))
     if len({size for curve in curves.values() for size, _ in curve}) > 1:
         path = Path(output or "") / "training_size.png"
         save_image(path, training_size_figure(curves))
         print(f"written: {path}")
+
+
+def _name(run: TestedRun, runs: Sequence[TestedRun]) -> str:
+    """The name of a run's parent folder; with as much of its path as tells it from the parents of other runs."""
+    parents = {each.folder.absolute().parent for each in runs}
+    own = run.folder.absolute().parent
+    for count in range(1, len(own.parts)):
+        name = Path(*own.parts[-count:])
+        if sum(parent.parts[-count:] == own.parts[-count:] for parent in parents) == 1:
+            break
+    return name.as_posix()
 
 
 def main(args: Sequence[str]) -> None:

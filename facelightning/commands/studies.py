@@ -18,6 +18,7 @@ from facelightning.data import FaceDataModule
 from facelightning.errors import ConfigurationError
 from facelightning.figures import Floats, Image, attribute_regions_figure, mean_faces_figure
 from facelightning.models.blocks import as_floats
+from facelightning.models.heads import Head
 from facelightning.models.svm import as_vectors
 from facelightning.tasks import ANet, AttributeNet, EnsembleNet, FaceTask, IdentityNet, JointNet
 
@@ -195,8 +196,14 @@ def describes(subject: Subject) -> bool:
 
 
 def weighs_attributes(subject: Subject) -> bool:
-    """Whether each attribute has a vector of weights."""
-    return isinstance(subject.task, AttributeNet | JointNet | ANet)
+    """Whether each attribute has a vector of weights, of the same features."""
+    head = getattr(subject.task.network, "head", None)
+    kinds = AttributeNet | JointNet | ANet
+    return (
+        isinstance(subject.task, kinds)
+        and isinstance(head, Head)
+        and type(head).attribute_vectors is not Head.attribute_vectors
+    )
 
 
 def says_attributes(subject: Subject) -> bool:

@@ -6,12 +6,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import torchvision
 from torch.utils.data import Dataset
 
 from facelightning.data.datamodule import FaceDataModule
 from facelightning.data.files import SUFFIXES, Record, Split, existing_root, read_image, warn
-from facelightning.data.folder import NO_PHOTOGRAPHS
+from facelightning.data.folder import NO_PHOTOGRAPHS, files_in
 from facelightning.errors import DataFormatError, DataNotFoundError, ending, quoted, reading
 from facelightning.facts import DataFacts
 
@@ -22,7 +21,7 @@ class ImageFolder(Dataset[Record]):
     """Images by category, in the layout of ImageNet: ``root/train/CATEGORY/*.jpg``, likewise ``val`` and ``test``.
 
     The folders in ``train`` are the categories, in alphabetical order. Another split may lack some of them. Subfolders
-    of a category belong to it; images are upright. ``name`` is the path within the split.
+    of a category belong to it, also by links; images are upright. ``name`` is the path within the split.
 
     Args:
         root: The folder of ``train``, ``val`` and ``test``; never written to.
@@ -42,26 +41,20 @@ class ImageFolder(Dataset[Record]):
                 f"{ending(self.folder)} has categories that train lacks ({quoted(', '.join(unknown))}): rename or "
                 "remove their folders"
             )
-        numbers = {name: self.categories.index(name) for name in own}
-        others: list[str] = []
-        begin = len(str(self.folder)) + 1
-
-        def is_image(file: str) -> bool:
-            name = file[begin:]
-            if any(map(_is_hidden, name.split(os.sep))):
-                return False
-            if not file.lower().endswith(SUFFIXES):
-                others.append(name)
-            return file.lower().endswith(SUFFIXES)
-
-        listed = torchvision.datasets.ImageFolder.make_dataset
-        files = listed(str(self.folder), numbers, is_valid_file=is_image, allow_empty=True)
-        self.names = np.array([Path(file[begin:]).as_posix() for file, _ in files])
-        self.numbers = np.array([number for _, number in files], np.int64)
+        names, numbers, others = list[str](), list[int](), list[str]()
+        for category in own:
+            # not torchvision's listing: it follows a link that leads back without end
+            files = sorted(files_in(self.folder / category))
+            images = [file for file in files if file.suffix.lower() in SUFFIXES]
+            if not images:
+                where = ending(self.folder / category)
+                raise DataFormatError(f"{where} holds no image that can be read ({', '.join(SUFFIXES[:4])}, …)")
+            names += [file.relative_to(self.folder).as_posix() for file in images]
+            numbers += [self.categories.index(category)] * len(images)
+            others += [file.relative_to(self.folder).as_posix() for file in files if file not in images]
+        self.names = np.array(names)
+        self.numbers = np.array(numbers, np.int64)
         """The category of each image, as an index of ``categories``."""
-        if empty := sorted(set(numbers.values()) - set(self.numbers.tolist())):
-            where = ending(self.folder / self.categories[empty[0]])
-            raise DataFormatError(f"{where} holds no image that can be read ({', '.join(SUFFIXES[:4])}, …)")
         if others:
             warn(f"{ending(self.folder)}: {len(others)} files are left out ({quoted(', '.join(others[:3]), 60)})")
 

@@ -29,7 +29,7 @@ class Folder(Dataset[Record]):
 
     def __init__(self, root: str | Path | None) -> None:
         self.root = existing_root(root, "Folder", "photographs")
-        files = sorted(_files(self.root))
+        files = sorted(files_in(self.root))
         self.paths = [path for path in files if path.suffix.lower() in SUFFIXES]
         self.names = [path.relative_to(self.root).as_posix() for path in self.paths]
         others = [path.relative_to(self.root).as_posix() for path in files if path.suffix.lower() not in SUFFIXES]
@@ -50,7 +50,7 @@ class Folder(Dataset[Record]):
         return Record(image=image, name=self.names[index])
 
 
-def _files(root: Path) -> Iterator[Path]:
+def files_in(root: Path) -> Iterator[Path]:
     """All that is no folder in a folder and its subfolders, also what cannot be read, such as a link to nothing."""
     waiting, seen = deque([root]), set()
     while waiting:

@@ -59,6 +59,11 @@ class AttributeNetwork(nn.Module):
         self.regions = None if regions is None else regions()
         names = () if self.regions is None else self.regions.names
         self.encoder = make_encoder(encoder, width, None if image_input is None else image_input(len(names)))
+        if self.encoder.networks not in (None, num_outputs):
+            raise ConfigurationError(
+                f"{type(self.encoder).__name__} holds {self.encoder.networks} networks for {num_outputs} attributes: "
+                "set its `networks` to their number"
+            )
         if gate is not None:
             self.encoder.add_gate(gate, len(names))
         self.tail = self.encoder.tail()

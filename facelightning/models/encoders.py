@@ -97,6 +97,8 @@ class Encoder(nn.Module):
     """Channels of each map."""
     strides: tuple[int, ...]
     """Stride of each map: width and height of a cell, in pixels."""
+    networks: int | None = None
+    """Of an encoder that holds a network for each attribute, their number."""
     offset = 0.0
     """Pixels by which the middle of a cell of the last map lies right of and below the centre of what the cell sees."""
 

@@ -34,6 +34,7 @@ class SeparateEncoder(Encoder):
     """
 
     strides = (1, 2, 4, 8)
+    networks: int
 
     def __init__(self, image_input: Input, networks: int = 40, width: int = 4) -> None:
         super().__init__()
@@ -78,8 +79,8 @@ class SeparateHead(Head):
         super().__init__(channels, num_places, num_outputs)
         if channels % num_outputs:
             raise ConfigurationError(
-                f"SeparateHead: {channels} channels cannot be shared among {num_outputs} attributes; take as many "
-                "`networks` in SeparateEncoder as there are attributes"
+                f"SeparateHead: {channels} channels cannot be shared among {num_outputs} attributes; take a "
+                "SeparateEncoder"
             )
         inputs = num_places * channels // num_outputs
         layers = [nn.Linear(inputs, 1) for _ in range(num_outputs)]

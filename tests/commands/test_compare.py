@@ -52,6 +52,26 @@ def test_runs_of_several_sizes_are_drawn(
     assert drawn is not None and np.array_equal(drawn, expected)
 
 
+def test_runs_of_one_name_in_different_places_are_two_curves(command: Callable[..., None], tmp_path: Path) -> None:
+    sizes = {"x/avg/1": (500, 20.0), "x/avg/2": (1000, 15.0), "y/avg/1": (500, 22.0)}
+    runs = [write(tmp_path / name, {"Male": error}, images) for name, (images, error) in sizes.items()]
+    command("compare", f"--runs=[{','.join(runs)}]", "--output=made")
+    drawn = cv2.imread("made/training_size.png", cv2.IMREAD_COLOR_RGB)
+    expected = training_size_figure({"x/avg": [(500, 80.0), (1000, 85.0)], "y/avg": [(500, 78.0)]})
+    assert drawn is not None and np.array_equal(drawn, expected)
+
+
+BROKEN = ('{"Male": {"ap": 1}}', '["Male"]', '{"Male": 3}', '{"Male": {"error": "x", "ap": 1}}', "null")
+
+
+@pytest.mark.parametrize("scores", BROKEN)
+def test_strange_results_are_one_sentence(scores: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write(tmp_path / "a", {"Male": 3.0})
+    (tmp_path / "a/test_results.json").write_text(f'{{"attributes": {{"per_attribute": {scores}}}}}')
+    assert main(["compare", f"--runs=[{folder}]"]) == 1
+    assert "test_results.json has no scores of attributes" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -14,12 +14,22 @@ import yaml
 
 from facelightning.__main__ import main
 from facelightning.commands.fitted_studies import cosine, group_similarity, group_vectors, layers_of, shuffled
-from facelightning.commands.studies import FEWEST, correlations, mean_evidence, mean_faces, telling_neurons
+from facelightning.commands.kinds import Subject
+from facelightning.commands.studies import (
+    FEWEST,
+    correlations,
+    mean_evidence,
+    mean_faces,
+    telling_neurons,
+    weighs_attributes,
+)
 from facelightning.data import CelebADataModule
 from facelightning.data.synthetic.dataset import write_image, write_lines
 from facelightning.errors import ConfigurationError
+from facelightning.facts import DataFacts
 from facelightning.labels import ATTRIBUTES, IDENTITY_ATTRIBUTES
 from facelightning.models.anet import ANetwork
+from facelightning.models.heads import GroupHead, Head, LinearHead, LocalizationHead
 from facelightning.tasks import AttributeNet
 from tests.conftest import SIZE
 
@@ -220,3 +230,9 @@ def test_what_cannot_be_drawn_is_said(
     monkeypatch.setitem(sys.modules, "facelightning.commands.fitted_studies", None)
     assert main(["visualize", checkpoint, "--kinds=[groups]"]) == 1
     assert "groups is fitted by scikit-learn, which is not installed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("head", "possible"), [(LinearHead, True), (LocalizationHead, True), (GroupHead, False)])
+def test_only_weights_of_the_same_features_are_grouped(head: type[Head], possible: bool) -> None:
+    task = AttributeNet(width=2, head=head).build(DataFacts(SIZE, attributes=ATTRIBUTES))
+    assert weighs_attributes(Subject("a", {"a": task}, [])) == possible

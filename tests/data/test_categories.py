@@ -57,6 +57,17 @@ def test_what_is_no_image_is_no_sample(root: Path) -> None:
         assert len(ImageFolder(root, "train")) == before
 
 
+def test_links_are_followed_and_none_leads_back(root: Path) -> None:
+    write(root / "elsewhere/9.jpg", 200)
+    cat = root / "train/cat"
+    for number in range(3):
+        (cat / f"self_{number}").symlink_to(cat)
+    (cat / "up").symlink_to(root)
+    (cat / "more").symlink_to(root / "elsewhere")
+    names = ImageFolder(root, "train").names.tolist()
+    assert sorted(names) == sorted([*FILES["train"], "cat/more/9.jpg"])
+
+
 def test_an_image_is_upright(root: Path) -> None:
     path = root / "train/cat/b.JPG"
     jpeg, tag = path.read_bytes(), b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"

@@ -63,8 +63,10 @@ def test_no_separate_network_sees_another() -> None:
             else:
                 mine.copy_(theirs.unflatten(0, (3, -1))[number])
         torch.testing.assert_close(alone.eval()(images)["attributes"][:, 0], logits[:, number], rtol=1e-4, atol=1e-5)
-    with pytest.raises(ConfigurationError, match="networks"):
+    with pytest.raises(ConfigurationError, match="64 channels"):
         SeparateHead(64, 1, 3)
+    with pytest.raises(ConfigurationError, match="holds 2 networks for 4 attributes"):
+        AttributeNetwork(4, encoder=lambda image_input: SeparateEncoder(image_input, 2, width=2), head=SeparateHead)
 
 
 def test_the_spatial_transformer_starts_as_the_identity_and_learns() -> None:
