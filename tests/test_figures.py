@@ -472,6 +472,8 @@ class TestLocalization:
         for colour, pictures in ((blue, (page, more)), (vermilion, (page, more)), (green, (more,))):
             assert all((picture == colour).all(axis=2).sum() > 100 for picture in pictures)
         assert not (page == green).all(axis=2).any()
+        wide = recall_figure({"a name as long as any that is drawn: 60 letters, no more here": self.CURVE})
+        assert (wide[:, -3:] == 255).all()
 
     @pytest.mark.parametrize(
         ("curves", "message"),

@@ -11,7 +11,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from facelightning.errors import quoted
-from facelightning.figures.drawing import FONT_SIZE, Floats, Image, blank_page, render
+from facelightning.figures.drawing import FONT_SIZE, LETTER, Floats, Image, blank_page, render
 
 OVERLAPS = np.arange(101) / 100
 """Where a curve of recall is drawn."""
@@ -51,13 +51,15 @@ def recall_figure(curves: Mapping[str, Floats], of: str = "faces") -> Image:
             raise ValueError(f"{name}: a curve is (S, {len(OVERLAPS)}), S at least 1; found {curve.shape}")
         if not ((curve >= 0) & (curve <= 100)).all():
             raise ValueError(f"{name}: recall lies in 0...100; found {curve.min()}...{curve.max()}")
-    height = 3.25 + 0.18 * len(curves)
-    figure = Figure(figsize=(4.6, height), dpi=_DPI)
-    axes = figure.add_axes((0.11, 1 - 2.75 / height, 0.86, 2.65 / height))
-    for number, (name, curve) in enumerate(curves.items()):
+    labels = []
+    for name, curve in curves.items():
+        seeds = f" ({len(curve)} seeds)" if len(curve) > 1 else ""
+        labels.append(f"{quoted(name, 60)}: {_at(curve, 50)} at 0.5, {_at(curve, 70)} at 0.7{seeds}")
+    height, width = 3.25 + 0.18 * len(curves), max(4.6, 0.9 + LETTER * max(map(len, labels)))
+    figure = Figure(figsize=(width, height), dpi=_DPI)
+    axes = figure.add_axes((0.51 / width, 1 - 2.75 / height, 3.96 / width, 2.65 / height))
+    for number, (label, curve) in enumerate(zip(labels, curves.values(), strict=True)):
         colour, style = _COLOURS[number % len(_COLOURS)], _STYLES[number % len(_STYLES)]
-        label = f"{quoted(name, 60)}: {_at(curve, 50)} at 0.5, {_at(curve, 70)} at 0.7"
-        label += f" ({len(curve)} seeds)" if len(curve) > 1 else ""
         axes.plot(OVERLAPS, curve.mean(axis=0), color=colour, linestyle=style, linewidth=1.4, label=label)
         if len(curve) > 1:
             axes.fill_between(OVERLAPS, curve.min(axis=0), curve.max(axis=0), color=colour, alpha=0.2, linewidth=0)
