@@ -203,7 +203,7 @@ def test_true_boxes_that_are_unknown(folder: Path) -> None:
         ),
         (["--ckpt_path=TWO", "--boxes=other.csv"], "other.csv names none of the images"),
         (["--ckpt_path=TABLE", "--data=FolderDataModule", "--data.root=."], "nothing to draw for CascadeNet .*table"),
-        (["--ckpt_path=SCENES"], "checkpoint .*localization.* is a folder: give a file in it, such as .*lnet_o.ckpt"),
+        (["--ckpt_path=SCENES"], "checkpoint .*localization.* is a folder: give a file in it, such as .*.ckpt"),
     ],
 )
 def test_mistakes_are_one_sentence(

@@ -166,7 +166,7 @@ class TestCommand:
             "lnet_anet: LNets+ANet; published: mean_accuracy 87 and 40 more\n  data: wild; starts from: lnet_o,"
             in every
         )
-        assert every.splitlines()[-1] == "to do: 34 runs; 34 of them not measured"
+        assert every.splitlines()[-1] == "to do: 37 runs; 37 of them not measured"
         assert main([*arguments, f"--helen={tmp_path}", "--recipe=quickstart"]) == 0
         found = capsys.readouterr().out
         assert "  seed 0 to be trained\n" in found
