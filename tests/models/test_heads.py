@@ -4,9 +4,11 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from facelightning.models.heads import Head, LinearHead, LocalizationHead
+from facelightning.errors import ConfigurationError
+from facelightning.labels import ATTRIBUTE_GROUPS, ATTRIBUTES
+from facelightning.models.heads import GroupHead, Head, LinearHead, LocalizationHead
 from facelightning.models.pooling import AveragePooling, Pooled, SemanticPooling
 from tests.models.conftest import KnownRegions
 
@@ -178,3 +180,28 @@ def test_every_image_is_scored_by_itself(head: type[Head]) -> None:
     assert together.shape == (6, 4)
     alone = [module(Pooled(vectors[[i]], present[[i]]))["logits"] for i in range(6)]
     torch.testing.assert_close(together, torch.cat(alone))
+
+
+def test_group_head_is_nine_heads() -> None:
+    """Each group: a convolution, a hidden layer and a classifier of its own, on all places."""
+    torch.manual_seed(0)
+    head = GroupHead(8, 4, 40, filters=3, width=5).double()
+    vectors = torch.rand(6, 4, 8, dtype=torch.float64)
+    logits = head(Pooled(vectors, torch.ones(6, 4, 1, dtype=torch.bool)))["logits"]
+    for number, names in enumerate(ATTRIBUTE_GROUPS.values()):
+        convolution = nn.Conv2d(8, 3, kernel_size=1).double()
+        hidden, classifier = nn.Linear(12, 5).double(), nn.Linear(5, len(names)).double()
+        with torch.no_grad():
+            rows = slice(3 * number, 3 * number + 3)
+            convolution.weight.copy_(head.convolution.weight[rows, :, None, None])
+            convolution.bias.copy_(head.convolution.bias[rows])
+            hidden.weight.copy_(head.hidden.weight[number].T)
+            hidden.bias.copy_(head.hidden.bias[number, 0])
+            classifier.weight.copy_(head.classifier.weight[number, :, : len(names)].T)
+            classifier.bias.copy_(head.classifier.bias[number, 0, : len(names)])
+        maps = convolution(vectors.transpose(1, 2).unflatten(2, (2, 2))).relu()  # a map of 2×2 places
+        expected = classifier(hidden(maps.permute(0, 2, 3, 1).flatten(1)).relu())
+        found = logits[:, [ATTRIBUTES.index(name) for name in names]]
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    with pytest.raises(ConfigurationError, match="40 attributes, not of 3"):
+        GroupHead(8, 4, 3)

@@ -138,7 +138,7 @@ class TestFaceTracer:
 
     def test_takes_no_gate(self) -> None:
         with pytest.raises(ConfigurationError, match="FaceTracer takes no gate"):
-            self.encoder().add_gate(nn.Module, 11)  # type: ignore[arg-type]
+            self.encoder().add_gate(nn.Module, 11)  # type: ignore[arg-type]  # refused, whatever it is
 
 
 def alone(network: nn.Module, part: int, parts: int) -> nn.Sequential:

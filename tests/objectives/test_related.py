@@ -1,4 +1,4 @@
-"""Related attributes: moving means and loss against loops in float64, the whole batch on several processes."""
+"""Related attributes against loops in float64: correlations, moving means, loss; a whole batch on several processes."""
 
 import math
 from pathlib import Path
@@ -9,13 +9,70 @@ import torch
 from torch import Tensor, distributed
 
 from facelightning.errors import ConfigurationError
+from facelightning.losses import relation_losses
 from facelightning.objectives import Attributes, RelatedAttributes
-from tests.objectives.test_relations import labels, pearson
+from facelightning.objectives.related import correlations, pair_sums
 from tests.processes import FORKS
 
 NAMES = tuple("abcdef")
-WIDE = {"relation_weight": 2.0, "decay": 0.9, "attract": 0.6, "repel": 0.4}
+WIDE: dict[str, Any] = {"relation_weight": 2.0, "decay": 0.9, "attract": 0.6, "repel": 0.4}
 """Thresholds between which few pairs lie."""
+
+
+def pearson(first: list[float], second: list[float]) -> float:
+    """The correlation of what both know; NaN where one of both is constant."""
+    both = [(a, b) for a, b in zip(first, second, strict=True) if a == a and b == b]
+    if not both:
+        return math.nan
+    means = [sum(side) / len(both) for side in zip(*both, strict=True)]
+    xs, ys = ([pair[side] - means[side] for pair in both] for side in (0, 1))
+    scale = math.sqrt(sum(x * x for x in xs)) * math.sqrt(sum(y * y for y in ys))
+    return sum(x * y for x, y in zip(xs, ys, strict=True)) / scale if scale else math.nan
+
+
+def labels(generator: torch.Generator, images: int, attributes: int, unknown: float = 0.1) -> Tensor:
+    """Random ones: rare, frequent and constant attributes, and unknown entries."""
+    rates = torch.rand(attributes, generator=generator) ** 2
+    targets = (torch.rand(images, attributes, generator=generator) < rates).float()
+    return targets.masked_fill(torch.rand(images, attributes, generator=generator) < unknown, torch.nan)
+
+
+@pytest.mark.parametrize("images", [1, 2, 7, 33])
+def test_correlations_are_those_of_the_definition(images: int) -> None:
+    targets = labels(torch.Generator().manual_seed(images), images, 6)
+    columns = targets.T.double().tolist()
+    expected = torch.tensor([[pearson(first, second) for second in columns] for first in columns])
+    torch.testing.assert_close(correlations(pair_sums(targets)), expected, equal_nan=True)
+
+
+def test_sums_of_parts_are_those_of_the_whole() -> None:
+    targets = labels(torch.Generator().manual_seed(0), 50, 40)
+    parts = sum(pair_sums(part) for part in targets.split(9))
+    assert torch.equal(parts, pair_sums(targets))
+
+
+def test_loss_is_the_triple_sum() -> None:
+    generator = torch.Generator().manual_seed(0)
+    probabilities = torch.rand(5, 7, generator=generator, dtype=torch.float64)
+    attract, repel = (torch.rand(7, 7, generator=generator) < 0.3 for _ in range(2))
+    rows = probabilities.tolist()
+    expected = []
+    for row in rows:
+        squares = [[(a - b) ** 2 for b in row] for a in row]
+        total = sum(
+            bool(attract[i, j]) * squares[i][j] + bool(repel[i, j]) * (1 - squares[i][j]) ** 2
+            for i in range(7)
+            for j in range(7)
+        )
+        expected.append(total / (2 * 7**2))
+    assert relation_losses(probabilities, attract, repel).tolist() == pytest.approx(expected, rel=1e-12)
+
+
+def test_gradients() -> None:
+    generator = torch.Generator().manual_seed(1)
+    probabilities = torch.rand(3, 5, generator=generator, dtype=torch.float64, requires_grad=True)
+    attract, repel = (torch.rand(5, 5, generator=generator) < 0.4 for _ in range(2))
+    assert torch.autograd.gradcheck(lambda p: relation_losses(p, attract, repel), probabilities)
 
 
 def batches(count: int = 20, images: int = 12) -> list[tuple[Tensor, Tensor]]:
@@ -70,7 +127,7 @@ class ByLoops:
 @pytest.mark.parametrize("relation", ["shifted", "correlation"])
 @pytest.mark.parametrize("divide_by", ["all", "selected"])
 def test_twenty_batches_are_those_of_the_equations(relation: Any, divide_by: Any) -> None:
-    objective = RelatedAttributes(NAMES, relation=relation, divide_by=divide_by, **WIDE)  # type: ignore[arg-type]
+    objective = RelatedAttributes(NAMES, relation=relation, divide_by=divide_by, **WIDE)
     loops = ByLoops(relation, divide_by)
     for logits, targets in batches():
         expected = loops.loss(logits, targets)
@@ -103,7 +160,7 @@ def test_cross_entropy_is_a_sum_over_attributes() -> None:
 
 
 def test_the_share_of_the_gradient() -> None:
-    objective = RelatedAttributes(NAMES, **WIDE)  # type: ignore[arg-type]
+    objective = RelatedAttributes(NAMES, **WIDE)
     made = batches(6)
     for logits, targets in made:
         objective.loss({"attributes": logits}, {"attributes": targets})
@@ -126,7 +183,7 @@ def test_the_share_of_the_gradient() -> None:
 def _train(rank: int, processes: int, folder: Path) -> None:
     """Twenty steps on this process's share of each batch; its weights and its relations go to a file."""
     distributed.init_process_group("gloo", f"file://{folder}/meeting", rank=rank, world_size=processes)
-    objective = RelatedAttributes(NAMES, **WIDE)  # type: ignore[arg-type]
+    objective = RelatedAttributes(NAMES, **WIDE)
     weights, losses = torch.zeros(len(NAMES), len(NAMES), requires_grad=True), []
     for inputs, targets in batches():
         targets = targets.nan_to_num(0)  # cross-entropy is a mean of what a process knows
@@ -160,6 +217,6 @@ def test_several_processes_learn_the_relations_of_the_whole_batch(processes: int
 
 
 @pytest.mark.parametrize("wrong", [{"decay": 0.0}, {"attract": 0.1}, {"repel": -2.0}, {"relation_weight": -1.0}])
-def test_numbers_out_of_range_are_refused(wrong: dict[str, float]) -> None:
+def test_numbers_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match=next(iter(wrong)).removeprefix("relation_")):
-        RelatedAttributes(NAMES, **wrong)  # type: ignore[arg-type]
+        RelatedAttributes(NAMES, **wrong)
