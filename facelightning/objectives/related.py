@@ -29,8 +29,8 @@ class RelatedAttributes(Attributes):
     2 repel; with the raw correlation, 0 attract and 712 repel. A pair that is constant in a batch, or known to none of
     its images, has no correlation there: its mean stays what it was, and before its first one it has no relation.
 
-    On several processes, R is that of the whole batch: counts are added, not matrices. The loss is an image's mean over
-    the whole batch, too, as DDP averages the processes' gradients.
+    On several processes, R is that of the whole batch: counts are added, not matrices. Both losses are means over the
+    whole batch, too, also where the processes have unequal shares of it.
 
     Args:
         names: The attributes, in the order of the columns.
@@ -113,11 +113,13 @@ class RelatedAttributes(Attributes):
         logits, targets = output["attributes"], batch["attributes"]
         with torch.no_grad():
             self._learn(targets)
-            images = torch.tensor(float(len(logits)), device=logits.device)
-            whole = _all_processes(torch.stack([images, torch.ones_like(images)]))
-        # this process's share of the whole batch's mean, times the processes, over which DDP averages
-        relation = self._relation_losses(logits).sum() * whole[1] / whole[0]
-        return len(self.names) * attribute_loss(logits, targets) + relation
+            known = (~targets.isnan()).sum()
+            here = torch.stack([torch.full_like(known, len(logits)), known, torch.ones_like(known)])
+            images, entries, processes = _all_processes(here)
+        # shares of the whole batch's means, times the processes, over which DDP averages
+        cross_entropy = attribute_loss(logits, targets) * known * processes / entries.clamp(min=1)
+        relation = self._relation_losses(logits).sum() * processes / images
+        return len(self.names) * cross_entropy + relation
 
     def sample_loss(self, output: Output, batch: Batch) -> Tensor:
         logits = output["attributes"]

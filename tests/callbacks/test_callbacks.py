@@ -32,11 +32,11 @@ from facelightning.callbacks.predictions import relative_path
 from facelightning.callbacks.report import score_table
 from facelightning.errors import ConfigurationError
 from facelightning.facts import DataFacts
-from facelightning.figures import average_precision_figure, faces_figure
+from facelightning.figures import average_precision_figure, faces_figure, relations_figure
 from facelightning.labels import ATTRIBUTES, HELEN7, HELEN11, HELEN11_TO_7
 from facelightning.models.heads import LocalizationHead
 from facelightning.models.pooling import SemanticPooling
-from facelightning.objectives import Batch, Objective, Output
+from facelightning.objectives import Batch, Objective, Output, RelatedAttributes
 from facelightning.tasks import FaceTask
 from tests.conftest import SIZE
 from tests.test_configs import small_overlay
@@ -353,7 +353,8 @@ def test_attributes_are_drawn_as_they_were_predicted(tmp_path: Path, with_masks:
     truth = torch.randint(0, 2, (70, 40)).float()
     truth[:, 4], truth[3, 7] = 0, math.nan  # an attribute without positives, and one that is not known
     data = Faces([""] * 70, attributes=truth)
-    task = joint_net() if with_masks else AttributeNet(width=2).build(replace(FACTS, positive_rates=(0.3,) * 40))
+    rates = replace(FACTS, positive_rates=(0.3,) * 40)
+    task = joint_net() if with_masks else AttributeNet(width=2, objective=RelatedAttributes).build(rates)
     loader = torch.utils.data.DataLoader(data, batch_size=8)
     make_trainer(tmp_path, Figures(num_images=3)).validate(task, loader, verbose=False)
     with torch.no_grad():
@@ -369,6 +370,8 @@ def test_attributes_are_drawn_as_they_were_predicted(tmp_path: Path, with_masks:
         "attributes": average_precision_figure(scores, None if with_masks else dict.fromkeys(ATTRIBUTES, 0.3)),
         "faces": faces_figure(images[chosen], ATTRIBUTES, likely[chosen].numpy(), truth[chosen].numpy()),
     }
+    if not with_masks:  # nothing is trained, so nothing is known of them
+        expected["relations"] = relations_figure(np.full((40, 40), np.nan), ATTRIBUTES)
     folder = tmp_path / "run/version_0/figures"
     for name, image in expected.items():
         page = cv2.imread(str(folder / f"{name}.png"), cv2.IMREAD_COLOR_RGB)
