@@ -14,10 +14,10 @@ from facelightning.models.regions import Regions
 
 
 class SeparateEncoder(Encoder):
-    """As many networks as attributes, which share nothing but their image ("Separate": Rudd et al., ECCV 2016).
+    """A network for each attribute; they share nothing but the image ("Separate": Rudd et al., ECCV 2016).
 
-    Grouped convolutions hold a network in each group: the paper's twelve layers of Kalayeh et al. (CVPR 2017) at a
-    smaller width, as forty VGG networks would fit no machine of ours. The head must be :class:`SeparateHead`.
+    Each group of a convolution is one network: the twelve layers of Kalayeh et al. (CVPR 2017), narrower; Rudd et al.
+    train forty VGG networks. Use it with :class:`SeparateHead`.
 
     Args:
         image_input: The input of each network's first layer.

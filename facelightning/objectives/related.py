@@ -119,7 +119,8 @@ class RelatedAttributes(Attributes):
         # shares of the whole batch's means, times the processes, over which DDP averages
         cross_entropy = attribute_loss(logits, targets) * known * processes / entries.clamp(min=1)
         relation = self._relation_losses(logits).sum() * processes / images
-        return len(self.names) * cross_entropy + relation
+        loss: Tensor = len(self.names) * cross_entropy + relation
+        return loss
 
     def sample_loss(self, output: Output, batch: Batch) -> Tensor:
         logits = output["attributes"]
