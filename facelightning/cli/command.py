@@ -42,7 +42,8 @@ class SaveConfig(SaveConfigCallback):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Runs on every process: ``log_dir`` is a collective call."""
-        self.folder, self.text = RunFolder.of(trainer), self.parser.dump(self.config, skip_none=False)
+        self.folder = RunFolder.of(trainer)
+        self.text = self.parser.dump(self.config, skip_none=False, skip_validation=True)  # parsing has validated it
         super().setup(trainer, pl_module, stage)
 
     def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -84,6 +85,7 @@ class FaceCLI(LightningCLI):
         self.command = self.own_command or args[0]
         self.checkpoint: Checkpoint | None = None
         self.any_size = False
+        self.config_dump: dict[str, Any] = {}  # what Lightning would keep as hyperparameters: SaveConfig keeps all
         try:
             super().__init__(
                 FaceTask,
