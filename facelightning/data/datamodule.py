@@ -236,14 +236,15 @@ class AttributeDataModule(FaceDataModule):
 
     @property
     def facts(self) -> DataFacts:
-        """Image size and attributes; once the training split is open, also positive rates and identities."""
+        """Image size and attributes; once the training split is open, also what is counted in it."""
         names = tuple(name for name in ATTRIBUTES if name not in self.leave_out)
         facts = DataFacts(self.image_size, attributes=names)
         if "train" not in self._datasets:
             return facts
         train = self.records("train")
         identities = None if train.identities is None else tuple(np.unique(train.identities).tolist())
-        return replace(facts, positive_rates=tuple(train.positive_rates().tolist()), identities=identities)
+        rates = tuple(train.positive_rates().tolist())
+        return replace(facts, positive_rates=rates, images=len(train), identities=identities)
 
 
 @dataclass(eq=False)

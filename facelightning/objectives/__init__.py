@@ -4,6 +4,7 @@ from facelightning.objectives.attributes import (
     AdaptedAttributes,
     Attributes,
     BalancedAttributes,
+    ClassBalancedAttributes,
     DecidedAttributes,
     FocalAttributes,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "BalancedAttributes",
     "Batch",
     "Categories",
+    "ClassBalancedAttributes",
     "DecidedAttributes",
     "Faces",
     "FocalAttributes",
