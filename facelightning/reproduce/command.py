@@ -29,7 +29,7 @@ def reproduce(
     helen: str | None = None,
     lfwa: str | None = None,
     wild: str | None = None,
-    faces: str | None = None,
+    faces_and_others: str | None = None,
     persons: str | None = None,
     ages: str | None = None,
     races: str | None = None,
@@ -55,7 +55,7 @@ def reproduce(
         helen: Folder of Helen.
         lfwa: Folder of LFWA.
         wild: Folder of CelebA with the original images.
-        faces: Folder of images of faces and of others, as facenet0.yaml reads it.
+        faces_and_others: Folder of images of faces and of what is none, as facenet0.yaml reads it.
         persons: Folder of a folder for each person, as identitynet.yaml reads it.
         ages: Folder of faces of known age, as agenet.yaml reads it.
         races: Folder of faces of known race, as racenet.yaml reads it.
@@ -72,7 +72,7 @@ def reproduce(
             recipe. Needs no data.
     """
     given = {"celeba": celeba, "helen": helen, "lfwa": lfwa, "wild": wild}
-    given |= {"faces": faces, "persons": persons, "ages": ages, "races": races}
+    given |= {"faces_and_others": faces_and_others, "persons": persons, "ages": ages, "races": races}
     roots = {name: str(Path(root).expanduser().resolve()) for name, root in given.items() if root is not None}
     for name, root in roots.items():
         if not Path(root).is_dir():
