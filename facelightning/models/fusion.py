@@ -15,6 +15,7 @@ from facelightning.models.blocks import Frozen, as_floats
 from facelightning.models.encoders import Encoder, Input, PlainInput, Tail, make_encoder
 from facelightning.models.gating import Gate
 from facelightning.models.regions import Regions
+from facelightning.models.stored_maps import MapStore, weights_key
 
 PREFIX = "network.encoder."
 """How the names of an encoder's weights begin in a checkpoint."""
@@ -63,11 +64,25 @@ class TrainedNet(nn.Module):
 
 
 class FrozenNet(Frozen, TrainedNet):
-    """The same, always in evaluation mode and without gradients of its weights: they stay as they were trained."""
+    """The same, always in evaluation mode and without gradients of its weights: they stay as they were trained.
 
-    def __init__(self, source: str) -> None:
+    Args:
+        source: As above.
+        store: Where its maps are kept; nowhere if not given.
+    """
+
+    def __init__(self, source: str, store: MapStore | None = None) -> None:
         super().__init__(source)
+        self.store = store
         self.freeze()
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.store is None or images.requires_grad:
+            return super().forward(images)
+        device = images.device.type
+        precision = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+        key = weights_key(self) + f"{self.description} {precision}".encode()
+        return cast(Tensor, self.store.maps(key, images, super().forward))
 
 
 class Fusion(Encoder):
@@ -87,6 +102,8 @@ class Fusion(Encoder):
         image_input: The normalised image; each network has its own.
         frozen: Checkpoints of networks whose weights stay as they are.
         tuned: Checkpoints of networks that are trained further.
+        store: A file in which the maps of the frozen ones are kept, so that only what comes after them is trained:
+            see :class:`~facelightning.models.stored_maps.MapStore`. A checkpoint does not know it.
 
     Raises:
         ConfigurationError: If no network is named, or another input is given.
@@ -98,15 +115,23 @@ class Fusion(Encoder):
         facelightning.errors.CheckpointError: Fusion: checkpoint runs/racenet/missing.ckpt does not exist; ...
     """
 
-    def __init__(self, image_input: Input, frozen: Sequence[str] = (), tuned: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        image_input: Input,
+        frozen: Sequence[str] = (),
+        tuned: Sequence[str] = (),
+        store: str | None = None,
+    ) -> None:
         super().__init__()
         if type(image_input) is not PlainInput:
             raise ConfigurationError("Fusion: each network has its own input: leave out `image_input`")
         if not (frozen or tuned):
             raise ConfigurationError("Fusion: `frozen` and `tuned` must name a checkpoint of a trained network")
-        nets = [*map(FrozenNet, frozen), *map(TrainedNet, tuned)]
-        first, rest = nets[: len(frozen)], nets[len(frozen) :]
-        self.settings = {"frozen": [net.description for net in first], "tuned": [net.description for net in rest]}
+        kept = None if store is None else MapStore(store)
+        first, rest = [FrozenNet(source, kept) for source in frozen], [TrainedNet(source) for source in tuned]
+        descriptions = {"frozen": [net.description for net in first], "tuned": [net.description for net in rest]}
+        self.settings = descriptions | {"store": None}
+        nets = [*first, *rest]
         self.nets = nn.ModuleList(nets)
         self.channels = (sum(net.encoder.channels[-1] for net in nets),)
         self.strides = (max(net.encoder.strides[-1] for net in nets),)

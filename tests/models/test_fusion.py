@@ -132,6 +132,39 @@ def test_gradients_reach_the_image(nets: dict[str, Path]) -> None:
     assert seen.grad is not None and seen.grad.abs().sum() > 0
 
 
+def test_stored_maps_are_what_was_computed(nets: dict[str, Path], tmp_path: Path) -> None:
+    """To the bit; a flipped image and other weights have maps of their own; a checkpoint knows no store."""
+    path = tmp_path / "new" / "maps.sqlite"
+    encoder = partial(Fusion, frozen=[str(nets["segnet"]), str(nets["joint"])])
+    plain = AttributeNet(encoder=encoder, **HEAD).build(FACTS).network.encoder
+    task = AttributeNet(encoder=partial(encoder, store=str(path)), **HEAD).build(FACTS)
+    stored, seen = task.network.encoder, images(3)
+    expected, flipped = plain(seen)[-1], plain(seen.flip(3))[-1]
+    first = stored(seen)[-1]
+    assert_equal(first, expected)
+    computed = []
+    for net in stored.nets:
+        net.encoder.register_forward_hook(lambda _, inputs, __: computed.append(len(inputs[0])))
+    assert_equal(stored(seen[[2, 0, 2]])[-1], expected[[2, 0, 2]])
+    assert not computed
+    torch.testing.assert_close(stored(torch.cat([seen, seen.flip(3)]))[-1], torch.cat([expected, flipped]))
+    assert computed == [3, 3]
+    with torch.autocast("cpu", torch.bfloat16):
+        assert_equal(stored(seen)[-1], plain(seen)[-1])
+        assert_equal(stored(seen)[-1], plain(seen)[-1])
+    assert_equal(stored(seen)[-1], expected)
+    with torch.no_grad():
+        for net in (*plain.nets, *stored.nets):
+            net.encoder.conv4[1][2].weight += 1
+    assert_equal(stored(seen)[-1], plain(seen)[-1])
+    again = load_model(written(task, tmp_path / "task.ckpt"))
+    path.unlink()
+    assert_equal(again.network.encoder(seen)[-1], stored(seen)[-1])
+    path.write_text("no such file" * 999)
+    with pytest.raises(ConfigurationError, match=r"maps.sqlite cannot be used \(file is not a database\): delete it"):
+        stored(seen)
+
+
 def test_what_cannot_be_fused_is_refused(nets: dict[str, Path], tmp_path: Path) -> None:
     one = str(nets["lnet"])
     with pytest.raises(ConfigurationError, match="`frozen` and `tuned` must name"):
