@@ -147,5 +147,10 @@ class Fusion(Encoder):
 
     def forward(self, images: Tensor, regions: Regions | None = None) -> list[Tensor]:
         height, width = (-(-side // self.strides[-1]) for side in images.shape[-2:])
-        fused = torch.cat([adaptive_avg_pool2d(net(images), (height, width)) for net in self.nets], dim=1)
+        fused = torch.cat([_on_grid(net(images), height, width) for net in self.nets], dim=1)
         return [fused if self.gate is None else self.gate(fused, regions)]
+
+
+def _on_grid(maps: Tensor, height: int, width: int) -> Tensor:
+    same = maps.shape[-2:] == (height, width)  # pooling would be the identity, but a slow one
+    return maps if same else adaptive_avg_pool2d(maps, (height, width))
