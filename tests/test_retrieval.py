@@ -95,6 +95,17 @@ class TestRetrieval:
         chords = [4 * math.sin(math.radians(degrees) / 2) ** 2 for degrees in (10, 100, 90, 49)]
         assert found["distance"] == pytest.approx(sum(chords) / 4)
 
+    def test_one_false_accept_in_a_hundred(self) -> None:
+        """300 images of one identity each and a pair on a quarter circle, so that 1 % of their pairs is 454 or 453."""
+        angles = torch.cat([torch.linspace(0, 1, 300) ** 2, torch.tensor([2.0, 2.0 + 1e-3])])
+        features, persons = torch.stack([angles.cos(), angles.sin()], dim=1), torch.arange(302).clamp(max=300)
+        assert scores_of(features, persons)["true_accepts"] == 100
+        apart = torch.cat([angles[:301], torch.tensor([2.3])])
+        assert scores_of(torch.stack([apart.cos(), apart.sin()], dim=1), persons)["true_accepts"] == 0
+        same = torch.ones(4, 2)  # no threshold tells them apart
+        assert scores_of(same, torch.tensor([1, 1, 2, 2]))["true_accepts"] == 0
+        assert math.isnan(scores_of(same, torch.tensor([1, 1, 1, 1]))["true_accepts"])
+
     def test_cosines_not_distances(self) -> None:
         """The first image is nearest to the third, but its angle to the second's."""
         features = torch.tensor([[1.0, 0.0], [100.0, 1.0], [1.0, 0.1], [0.1, 1.0]])
