@@ -19,6 +19,7 @@ from facelightning.models.heads import GroupHead
 from facelightning.models.lnet import LNet
 from facelightning.models.parser import ParserRegions
 from facelightning.models.pooling import GridPooling
+from facelightning.models.stored_maps import MapStore
 from facelightning.models.transformer import SpatialTransformer
 from facelightning.tasks import ANet, AttributeNet, FaceTask, JointNet, SegNet, SVMNet, load_model
 from tests.tasks.tiny import FACTS, HEIGHT, QUIET, WIDTH, assert_equal, predictions, save, trained
@@ -33,7 +34,7 @@ OTHER_SIZE = DataFacts((48, 30), HELEN7, ATTRIBUTES)
 def nets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Checkpoints of networks with encoders of several kinds; the parser has images of another size."""
     folder = tmp_path_factory.mktemp("nets")
-    lnet = partial(LNet, width=3, kernel_size=3, stride=2)
+    lnet = partial(LNet, width=3, kernel_size=3, stride=4)
     tasks = {
         "lnet": AttributeNet(encoder=lnet).build(FACTS),
         "aligned": AttributeNet(width=2, image_input=partial(SpatialTransformer, width=2)).build(FACTS),
@@ -62,15 +63,16 @@ def test_maps_are_those_of_the_networks(nets: dict[str, Path]) -> None:
     """Each as its own network computes it, at its own size, on the grid of the coarsest stride."""
     names = ("joint", "lnet", "aligned")
     fusion = Fusion(PlainInput(), frozen=[str(nets[name]) for name in names[:2]], tuned=[str(nets["aligned"])]).eval()
-    assert fusion.channels == (16 + 8 + 16,) and fusion.strides == (8,)
+    assert fusion.channels == (16 + 8 + 16,) and fusion.strides == (16,)
     seen = images()
     (found,) = fusion(seen)
-    assert found.shape == (2, 40, 5, 4)
+    assert found.shape == (2, 40, 3, 2)
     joint, lnet, aligned = (load_model(nets[name]).network.encoder for name in names)
     resized = interpolate(seen / 255, (48, 30), mode="bilinear", antialias=True).clamp(0, 1)
     (first, second, third) = (joint(resized)[-1], lnet(seen)[-1], aligned(seen)[-1])
-    assert first.shape[-2:] == (6, 4)
-    torch.testing.assert_close(found, torch.cat([adaptive_avg_pool2d(first, (5, 4)), second, third], dim=1))
+    assert [tuple(each.shape[-2:]) for each in (first, second, third)] == [(6, 4), (3, 2), (5, 4)]
+    first, third = (adaptive_avg_pool2d(each, (3, 2)) for each in (first, third))
+    torch.testing.assert_close(found, torch.cat([first, second, third], dim=1))
 
 
 def test_frozen_networks_stay_and_tuned_ones_learn(nets: dict[str, Path], tmp_path: Path) -> None:
@@ -118,18 +120,20 @@ def test_a_gate_keeps_the_grid(nets: dict[str, Path]) -> None:
     regions = partial(ParserRegions, checkpoint=str(nets["segnet"]))
     task = AttributeNet(encoder=encoder, gate=SemanticGating, regions=regions).build(FACTS)
     output = task(images())
-    assert output["features"].shape == (2, 24, 5, 4)
+    assert output["features"].shape == (2, 24, 3, 2)
     output["attributes"].sum().backward()
     learning = {name.split(".")[1] for name, p in task.network.named_parameters() if p.grad is not None}
     assert learning == {"gate", "classifier"}
 
 
-def test_gradients_reach_the_image(nets: dict[str, Path]) -> None:
-    """Evidence is measured by them."""
-    task = AttributeNet(encoder=partial(Fusion, frozen=[str(nets["segnet"])])).build(FACTS).eval()
-    seen = (images() / 255).requires_grad_()
-    task(seen)["attributes"].sum().backward()
-    assert seen.grad is not None and seen.grad.abs().sum() > 0
+def test_gradients_reach_the_image(nets: dict[str, Path], tmp_path: Path) -> None:
+    """Evidence is measured by them; stored maps have none."""
+    for store in (None, str(tmp_path / "maps.sqlite")):
+        fusion = Fusion(PlainInput(), frozen=[str(nets["segnet"])], store=store)
+        seen = (images() / 255).requires_grad_()
+        fusion(seen.detach())  # stored now, if anywhere
+        fusion(seen)[-1].sum().backward()
+        assert seen.grad is not None and seen.grad.abs().sum() > 0
 
 
 def test_stored_maps_are_what_was_computed(nets: dict[str, Path], tmp_path: Path) -> None:
@@ -159,7 +163,11 @@ def test_stored_maps_are_what_was_computed(nets: dict[str, Path], tmp_path: Path
     assert_equal(stored(seen)[-1], plain(seen)[-1])
     again = load_model(written(task, tmp_path / "task.ckpt"))
     path.unlink()
-    assert_equal(again.network.encoder(seen)[-1], stored(seen)[-1])
+    found = again.network.encoder(seen)[-1]
+    assert not path.exists()
+    assert_equal(found, stored(seen)[-1])
+    wide, high = (MapStore(path).maps(b"", torch.zeros(1, 3, *size), torch.clone) for size in ((2, 4), (4, 2)))
+    assert (wide.shape[-2:], high.shape[-2:]) == ((2, 4), (4, 2))  # the same bytes
     path.write_text("no such file" * 999)
     with pytest.raises(ConfigurationError, match=r"maps.sqlite cannot be used \(file is not a database\): delete it"):
         stored(seen)
