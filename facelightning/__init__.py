@@ -29,10 +29,12 @@ if TYPE_CHECKING:
     from facelightning.facts import DataFacts
     from facelightning.labels import ATTRIBUTES, HELEN7, HELEN11, LabelSpace
     from facelightning.tasks import (
+        AgeNet,
         ANet,
         AttributeNet,
         CascadeNet,
         CategoryNet,
+        EmbeddingNet,
         EnsembleNet,
         IdentityNet,
         JointNet,
@@ -52,11 +54,11 @@ _HOMES = {
 }  # what ends in Net is in tasks, and all others in data
 
 __all__ = [
-    "ATTRIBUTES", "HELEN7", "HELEN11", "LFWA", "ANet", "AttributeNet", "CascadeNet", "CategoryNet", "CelebA",
-    "CelebADataModule", "DataFacts", "EnsembleNet", "FolderDataModule", "Helen", "HelenDataModule", "IdentityNet",
-    "ImageFolder", "ImageFolderDataModule", "JointDataModule", "JointNet", "LFWADataModule", "LabelSpace", "SVMNet",
-    "SegNet", "SyntheticDataModule", "SyntheticObjectsDataModule", "SyntheticScenesDataModule", "__version__",
-    "load_model",
+    "ATTRIBUTES", "HELEN7", "HELEN11", "LFWA", "ANet", "AgeNet", "AttributeNet", "CascadeNet", "CategoryNet", "CelebA",
+    "CelebADataModule", "DataFacts", "EmbeddingNet", "EnsembleNet", "FolderDataModule", "Helen", "HelenDataModule",
+    "IdentityNet", "ImageFolder", "ImageFolderDataModule", "JointDataModule", "JointNet", "LFWADataModule",
+    "LabelSpace", "SVMNet", "SegNet", "SyntheticDataModule", "SyntheticObjectsDataModule", "SyntheticScenesDataModule",
+    "__version__", "load_model",
 ]  # fmt: skip
 
 

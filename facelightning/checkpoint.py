@@ -165,12 +165,12 @@ def read_file(path: str | Path) -> Any:
     raise CheckpointError(f"checkpoint {path} cannot be read ({reason})")
 
 
-def describe(source: str, task: str, purpose: str, config: str) -> tuple[dict[str, Any], Checkpoint | None]:
+def describe(source: str, task: str | None, purpose: str, config: str) -> tuple[dict[str, Any], Checkpoint | None]:
     """The description of a trained task that is part of another, and its checkpoint if ``source`` is a file.
 
     Args:
         source: A checkpoint file, or a description as JSON, which checkpoints store for the tasks they contain.
-        task: Name of the expected task class; several are joined by "or".
+        task: Name of the expected task class; several are joined by "or"; any if not given.
         purpose: What it is for, for error messages.
         config: Name of a configuration that trains one, for error messages.
 
@@ -184,7 +184,7 @@ def describe(source: str, task: str, purpose: str, config: str) -> tuple[dict[st
         found = Checkpoint.read(source) if about is None else Checkpoint.of(about)
     except CheckpointError as error:
         raise CheckpointError(f"{purpose}: {error}; {remedy}") from None
-    if found.task not in task.split(" or "):
+    if task is not None and found.task not in task.split(" or "):
         raise CheckpointError(f"{purpose}: {found.path} holds {found.task}, not {task}; {remedy}")
     return found.description, found if is_file else None
 

@@ -16,6 +16,7 @@ class DataFacts:
         label_space: The masks' label space; ``None`` for data without masks.
         attributes: Attribute names in the order of a batch's columns; ``None`` for data without attributes.
         positive_rates: How often each attribute occurs in the training split, in [0, 1]; known after setup.
+        images: How many images the training split has; known after setup.
         identities: Numbers of the identities in the training split, ascending; known after setup.
         categories: Names of the categories in the order of their numbers; known after setup.
 
@@ -31,6 +32,7 @@ class DataFacts:
     label_space: LabelSpace | None = None
     attributes: tuple[str, ...] | None = None
     positive_rates: tuple[float, ...] | None = None
+    images: int | None = None
     identities: tuple[int, ...] | None = None
     categories: tuple[str, ...] | None = None
 

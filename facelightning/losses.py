@@ -170,6 +170,28 @@ def domain_weights(source: Tensor, target: Tensor) -> Tensor:
     return torch.stack([odds, 1 / odds]).clamp(max=1)
 
 
+def effective_rates(rates: Tensor, images: int, beta: float) -> Tensor:
+    """Positive rates of effective numbers of images, for :func:`attribute_loss`.
+
+    Cui et al., "Class-Balanced Loss Based on Effective Number of Samples", CVPR 2019: n images of a class tell as much
+    as E = (1 - β^n) / (1 - β) that do not overlap, so the class weighs 1 / E. Theirs add up to 2; ours average 1.
+
+    Args:
+        rates: How often each attribute occurs in the training data, ``(A,)``, in [0, 1].
+        images: How many images that has.
+        beta: β, in [0, 1): 0 balances nothing; with β near 1 rates stay what they are.
+
+    Returns:
+        E₊ / (E₊ + E₋), ``(A,)``, in [0, 1].
+
+    Example:
+        >>> effective_rates(torch.tensor([0.5, 0.01, 0.0]), images=10_000, beta=0.999)
+        tensor([0.5000, 0.0869, 0.0000])
+    """
+    effective = 1 - beta ** (images * torch.stack([rates, 1 - rates]).double())
+    return (effective[0] / effective.sum(dim=0)).to(rates.dtype)
+
+
 def relation_losses(probabilities: Tensor, attract: Tensor, repel: Tensor) -> Tensor:
     """The Online Batch Relation Loss of each image (Wang, Su, Zhao, equation (2), without its mean over the batch).
 

@@ -12,7 +12,7 @@ import yaml
 
 from facelightning.__main__ import main
 from facelightning.configs import chain, config_folder, find_config, find_recipe
-from facelightning.data.synthetic import write_objects, write_scenes
+from facelightning.data.synthetic import write_objects, write_people, write_scenes
 from facelightning.errors import ConfigurationError
 from facelightning.tasks import TASKS
 from tests.conftest import SIZE, write_lfwa
@@ -21,6 +21,7 @@ EXPERIMENTS = sorted(path.name for path in config_folder().glob("*.yaml"))
 OVERLAYS = sorted(path.relative_to(config_folder()).as_posix() for path in config_folder().glob("overlays/*.yaml"))
 RECIPES = sorted(path for path in config_folder().glob("recipes/*/*.yaml") if path.stem != "minutes")
 FOLDERS = {"CelebADataModule": "celeba", "HelenDataModule": "helen"}
+PEOPLE: dict[str, Any] = {"persons": [12, 3, 3], "faces_per_person": 2}
 
 
 def merged(*contents: Any) -> Any:
@@ -48,6 +49,11 @@ def smaller_data(data: dict[str, Any], faces: Path) -> dict[str, Any]:
     if name == "ImageFolderDataModule":
         small["root"] = str(faces.parent / "objects")
         write_objects(Path(small["root"]), (20, 6, 6), size=(64, 64))
+    elif name in ("FaceTableDataModule", "PersonFoldersDataModule", "SyntheticPeopleDataModule"):
+        root = faces.parent / "people"
+        write_people(root, tuple(PEOPLE["persons"]), PEOPLE["faces_per_person"])
+        small["root"] = str(root / "train" if name == "PersonFoldersDataModule" else root)
+        small |= PEOPLE if name == "SyntheticPeopleDataModule" else {}
     elif name == "SyntheticScenesDataModule" or data["init_args"].get("images") == "wild":
         scenes: dict[str, Any] = {"scenes": [10, 6, 6], "faceless": [0, 0, 0], "scene_size": [64, 64]}
         root = faces.parent / "scenes"
@@ -102,9 +108,11 @@ def small_overlay(config: str, faces: Path, folder: Path) -> str:
         overlay["figures"] = {"num_images": 0}
     if not is_assembled(config):
         overlay["model"] = {"init_args": {"width": 2}}
-    encoder = complete(config)["model"]["init_args"].get("encoder") or {}
+    model = complete(config)["model"]
+    encoder = model["init_args"].get("encoder") or {}
     if encoder.get("class_path") == "LNet":
-        overlay["model"] = {"init_args": {"encoder": {"init_args": {"width": 3}}, "head": {"init_args": {"width": 5}}}}
+        last = {"num_features": 8} if "num_features" in model["init_args"] else {"head": {"init_args": {"width": 5}}}
+        overlay["model"] = {"init_args": {"encoder": {"init_args": {"width": 3}}, **last}}
     elif encoder.get("class_path") == "PANDA":
         overlay["model"] = {
             "init_args": {"encoder": {"init_args": {"width": 2}}, "image_input": {"init_args": {"size": 16}}}
@@ -113,7 +121,7 @@ def small_overlay(config: str, faces: Path, folder: Path) -> str:
         overlay["model"]["init_args"]["encoder"] = {"init_args": {"width": 1}}
     elif encoder.get("init_args", {}).get("weights"):
         overlay["model"] = {"init_args": {"encoder": {"init_args": {"weights": None}}}}  # nothing is downloaded
-    if complete(config)["model"]["class_path"] in ("ANet", "IdentityNet"):
+    if model["class_path"] in ("ANet", "IdentityNet"):
         overlay["model"]["init_args"]["cell"] = 3
         overlay["data"]["init_args"]["image_size"] = [129, 129]  # the smallest that they take
     if "images_per_identity" in complete(config)["data"]["init_args"]:
@@ -162,7 +170,7 @@ def score_and_predict(command: Callable[..., None], name: str, checkpoint: str, 
         command(stage, f"--ckpt_path={run}/version_0/checkpoints/{checkpoint}.ckpt", *data, drawn)
     results = json.loads(next(run.glob("version_[123]/test_results.json")).read_text())
     assert results
-    assert results.keys() <= {"attributes", "category", "faces", "identity", "parsing"}
+    assert results.keys() <= {"age", "attributes", "category", "faces", "identity", "parsing"}
     assert any(run.glob("version_[123]/predictions/*"))
 
 

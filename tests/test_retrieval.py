@@ -58,6 +58,19 @@ def by_loop(features: Tensor, identities: Tensor) -> tuple[float, int]:
     return 100 * sum(found) / len(found), len(found)
 
 
+def true_accepts_by_loop(features: Tensor, identities: Tensor) -> float:
+    """The true accept rate at the lowest threshold that takes no more than 1 % of the pairs of two identities."""
+    vectors, persons, cosines = features.double().tolist(), identities.tolist(), ([], [])
+    for i, vector in enumerate(vectors):
+        for j, other in enumerate(vectors[:i]):
+            product = sum(a * b for a, b in zip(vector, other, strict=True))
+            cosines[persons[i] == persons[j]].append(product / (math.hypot(*vector) * math.hypot(*other)))
+    others, same = cosines
+    allowed = math.floor(len(others) / 100)
+    reached = sorted(others, reverse=True)[allowed]  # a threshold must lie above this one
+    return 100 * sum(cosine > reached for cosine in same) / len(same)
+
+
 class TestRetrieval:
     @pytest.mark.parametrize("seed", range(5))
     def test_agrees_with_a_loop(self, seed: int) -> None:
@@ -69,6 +82,8 @@ class TestRetrieval:
         assert found["images"] == images
         assert 20 < rank < 80
         assert 0 < images < COUNT
+        assert found["true_accepts"] == pytest.approx(true_accepts_by_loop(features, identities), rel=1e-12)
+        assert 0 < found["true_accepts"] < 100
         assert found["distance"] == pytest.approx(float(similarity_loss(features.double(), identities.clamp(min=0))))
 
     def test_numbers_written_out(self) -> None:
@@ -80,6 +95,17 @@ class TestRetrieval:
         chords = [4 * math.sin(math.radians(degrees) / 2) ** 2 for degrees in (10, 100, 90, 49)]
         assert found["distance"] == pytest.approx(sum(chords) / 4)
 
+    def test_one_false_accept_in_a_hundred(self) -> None:
+        """300 images of one identity each and a pair on a quarter circle, so that 1 % of their pairs is 454 or 453."""
+        angles = torch.cat([torch.linspace(0, 1, 300) ** 2, torch.tensor([2.0, 2.0 + 1e-3])])
+        features, persons = torch.stack([angles.cos(), angles.sin()], dim=1), torch.arange(302).clamp(max=300)
+        assert scores_of(features, persons)["true_accepts"] == 100
+        apart = torch.cat([angles[:301], torch.tensor([2.3])])
+        assert scores_of(torch.stack([apart.cos(), apart.sin()], dim=1), persons)["true_accepts"] == 0
+        same = torch.ones(4, 2)  # no threshold tells them apart
+        assert scores_of(same, torch.tensor([1, 1, 2, 2]))["true_accepts"] == 0
+        assert math.isnan(scores_of(same, torch.tensor([1, 1, 1, 1]))["true_accepts"])
+
     def test_cosines_not_distances(self) -> None:
         """The first image is nearest to the third, but its angle to the second's."""
         features = torch.tensor([[1.0, 0.0], [100.0, 1.0], [1.0, 0.1], [0.1, 1.0]])
@@ -90,7 +116,7 @@ class TestRetrieval:
         assert scores_of(twins, torch.tensor([1, 1, 2, 2]))["rank_1"] == 0
         assert scores_of(twins[:3], torch.tensor([1, 1, 1]))["rank_1"] == 100
         assert scores_of(torch.zeros(4, 3), torch.tensor([1, 1, 2, 2])) == {
-            "rank_1": 0.0, "images": 4, "distance": 0.0
+            "rank_1": 0.0, "images": 4, "true_accepts": 0.0, "distance": 0.0
         }  # fmt: skip
 
     def test_the_order_of_samples_is_of_no_account(self) -> None:
@@ -101,7 +127,7 @@ class TestRetrieval:
         for seed in range(6):
             order = torch.randperm(200, generator=torch.Generator().manual_seed(seed))
             scores = scores_of(features[order], identities[order], batch=1 + 37 * seed)
-            found.add((scores["rank_1"], scores["images"]))
+            found.add((scores["rank_1"], scores["images"], scores["true_accepts"]))
         assert len(found) == 1
 
     @pytest.mark.parametrize("seed", range(12))
@@ -118,6 +144,7 @@ class TestRetrieval:
         features, identities = random_faces(ROWS + 44, 60, 4)
         found, (rank, images) = scores_of(features, identities, batch=64), by_loop(features, identities)
         assert (found["rank_1"], found["images"]) == (pytest.approx(rank), images)
+        assert found["true_accepts"] == pytest.approx(true_accepts_by_loop(features, identities), rel=1e-12)
 
     def test_takes_bfloat16(self) -> None:
         features, identities = random_faces()
@@ -126,16 +153,18 @@ class TestRetrieval:
     def test_without_pairs_nothing_counts(self) -> None:
         found = scores_of(torch.eye(3), torch.tensor([3, 1, 2]))
         assert math.isnan(found.pop("rank_1"))
+        assert math.isnan(found.pop("true_accepts"))
         assert found == {"images": 0, "distance": 0.0}
         with pytest.warns(UserWarning, match="before the ``update``"):
-            assert repr(RetrievalScores().compute()) == repr({"rank_1": math.nan, "images": 0, "distance": 0.0})
+            nothing = {"rank_1": math.nan, "images": 0, "true_accepts": math.nan, "distance": 0.0}
+            assert repr(RetrievalScores().compute()) == repr(nothing)
 
     def test_reset_forgets(self) -> None:
         scores = RetrievalScores()
         scores.update(*random_faces())
         scores.reset()
-        scores.update(torch.eye(2), torch.tensor([1, 1]))
-        assert scores.compute() == {"rank_1": 100.0, "images": 2, "distance": 2.0}
+        scores.update(torch.eye(3), torch.tensor([1, 1, 2]))
+        assert scores.compute() == {"rank_1": 0.0, "images": 2, "true_accepts": 0.0, "distance": 2.0}
 
     @pytest.mark.parametrize("value", [math.nan, math.inf])
     def test_a_diverged_network_is_an_error(self, value: float) -> None:

@@ -12,10 +12,13 @@ from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]  # not m
 from jsonargparse import Path as ConfigPath  # type: ignore[attr-defined]
 from lightning.pytorch.cli import LightningArgumentParser
 
-import facelightning.data.joint  # imported so that configurations can name data modules without a path
+import facelightning.data.face_table  # imported so that configurations can name data modules without a path
+import facelightning.data.joint
 import facelightning.data.objects
+import facelightning.data.person_folders
 import facelightning.data.photographs
 import facelightning.data.scenes
+import facelightning.data.utkface
 import facelightning.models  # and parts of networks
 import facelightning.objectives  # and of losses
 from facelightning.configs import chain, find_config

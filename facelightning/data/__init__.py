@@ -16,15 +16,19 @@ if TYPE_CHECKING:
         HelenDataModule,
         LFWADataModule,
     )
+    from facelightning.data.face_table import FaceTable, FaceTableDataModule, SyntheticPeopleDataModule
     from facelightning.data.joint import JointDataModule, SyntheticDataModule
     from facelightning.data.objects import SyntheticObjectsDataModule
+    from facelightning.data.person_folders import PersonFolders, PersonFoldersDataModule
     from facelightning.data.photographs import FolderDataModule
     from facelightning.data.scenes import SyntheticScenesDataModule
+    from facelightning.data.utkface import UTKFace, UTKFaceDataModule
 
 __all__ = [
-    "LFWA", "CelebA", "CelebADataModule", "FaceDataModule", "Folder", "FolderDataModule",
-    "Helen", "HelenDataModule", "ImageFolder", "ImageFolderDataModule", "JointDataModule", "LFWADataModule",
-    "SyntheticDataModule", "SyntheticObjectsDataModule", "SyntheticScenesDataModule",
+    "LFWA", "CelebA", "CelebADataModule", "FaceDataModule", "FaceTable", "FaceTableDataModule", "Folder",
+    "FolderDataModule", "Helen", "HelenDataModule", "ImageFolder", "ImageFolderDataModule", "JointDataModule",
+    "LFWADataModule", "PersonFolders", "PersonFoldersDataModule", "SyntheticDataModule", "SyntheticObjectsDataModule",
+    "SyntheticPeopleDataModule", "SyntheticScenesDataModule", "UTKFace", "UTKFaceDataModule",
 ]  # fmt: skip
 
 
@@ -38,5 +42,8 @@ def __getattr__(name: str) -> object:
         "SyntheticScenesDataModule": "scenes",
     }
     homes |= dict.fromkeys(("JointDataModule", "SyntheticDataModule"), "joint")
+    homes |= dict.fromkeys(("FaceTable", "FaceTableDataModule", "SyntheticPeopleDataModule"), "face_table")
+    homes |= dict.fromkeys(("PersonFolders", "PersonFoldersDataModule"), "person_folders")
+    homes |= dict.fromkeys(("UTKFace", "UTKFaceDataModule"), "utkface")
     homes |= dict.fromkeys(("ImageFolder", "ImageFolderDataModule"), "categories")
     return getattr(import_module(f"facelightning.data.{homes.get(name, 'datamodule')}"), name)

@@ -1,7 +1,6 @@
 """From data sets to batches: sizes, augmentation, order, loaders, and what a task must know about its data."""
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -9,46 +8,21 @@ from typing import Any, Literal
 import cv2
 import lightning as L
 import numpy as np
-import numpy.typing as npt
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from facelightning.data.celeba import Crop, read_celeba
 from facelightning.data.cropping import CroppedRecords, FaceCrop
-from facelightning.data.files import Records, Split
+from facelightning.data.files import IdentityRecords, Records, Split
 from facelightning.data.helen import Helen
 from facelightning.data.lfwa import read_lfwa
 from facelightning.data.prediction import PredictionLoader, Readable, apart
-from facelightning.data.sampling import EvaluationSampler, IdentitySampler, Key, ResumableLoader, TrainSampler
+from facelightning.data.sampling import EvaluationSampler, IdentitySampler, ResumableLoader, TrainSampler
 from facelightning.data.tables import AttributeDataset
-from facelightning.data.transforms import Augmentation, FaceTransform, Sample, horizontal_flip
+from facelightning.data.transforms import Augmentation, FaceDataset, FaceTransform, Sample, horizontal_flip
 from facelightning.errors import ConfigurationError, DataFormatError
 from facelightning.facts import DataFacts
 from facelightning.labels import ATTRIBUTES, LABEL_SPACES
-
-
-class FaceDataset(Dataset[Sample]):
-    """Records and a transform, indexed by the (sample, augmentation seed) that a sampler yields."""
-
-    def __init__(self, records: Records, transform: FaceTransform) -> None:
-        self.records, self.transform = records, transform
-
-    @property
-    def names(self) -> Sequence[str] | npt.NDArray[np.str_]:
-        """The name of each image."""
-        return self.records.names
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def __getitem__(self, key: Key) -> Sample:
-        if not isinstance(key, tuple):
-            raise ConfigurationError(
-                "a face data set is indexed by (sample, seed), but got one number, probably from a sampler of "
-                "Lightning's: create the Trainer with use_distributed_sampler=False"
-            )
-        index, seed = key
-        return self.transform(self.records[index], seed)
 
 
 @dataclass(kw_only=True, eq=False)  # data modules compare by identity, not by options
@@ -178,25 +152,15 @@ class FaceDataModule(Loading, L.LightningDataModule):
 
 
 @dataclass(kw_only=True, eq=False)
-class AttributeDataModule(FaceDataModule):
-    """Base of the data modules with attributes: a subclass defines how to read the splits.
+class IdentityDataModule(FaceDataModule):
+    """Base of the data modules whose batches may be made by identity.
 
     Args:
         images_per_identity: More than 1 for losses that compare images of one identity: a training batch then holds so
             many images of each of its identities, and identities with fewer images are left out.
-        crop: A cut around each face; the whole images if not given.
-        predicted: The images that are predicted: those of the test split, or ``all``.
-        train_images: So many of the training images, to see what a smaller set teaches: all images of one identity
-            after another, in an order that ``seed`` decides; of the last one perhaps not all. A larger number adds to
-            what a smaller one takes. All images if not given.
-        leave_out: Attributes that the data is read without, in every split: networks learn and predict the others.
     """
 
     images_per_identity: int = 1
-    crop: FaceCrop | None = None
-    predicted: Literal["test", "all"] = "test"
-    train_images: int | None = None
-    leave_out: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -205,6 +169,10 @@ class AttributeDataModule(FaceDataModule):
                 f"{type(self).__name__}: images_per_identity {self.images_per_identity} must divide batch_size "
                 f"{self.batch_size}"
             )
+
+    def records(self, split: Split) -> IdentityRecords:
+        """One split of the data set."""
+        raise NotImplementedError
 
     def train_sampler(self, seed: int) -> TrainSampler:
         """Any order, or batches by identity."""
@@ -218,6 +186,25 @@ class AttributeDataModule(FaceDataModule):
             )
         persons = self.batch_size // self.images_per_identity
         return IdentitySampler(identities, persons, self.images_per_identity, seed, *self._process())
+
+
+@dataclass(kw_only=True, eq=False)
+class AttributeDataModule(IdentityDataModule):
+    """Base of the data modules with attributes: a subclass defines how to read the splits.
+
+    Args:
+        crop: A cut around each face; the whole images if not given.
+        predicted: The images that are predicted: those of the test split, or ``all``.
+        train_images: So many of the training images, to see what a smaller set teaches: all images of one identity
+            after another, in an order that ``seed`` decides; of the last one perhaps not all. A larger number adds to
+            what a smaller one takes. All images if not given.
+        leave_out: Attributes that the data is read without, in every split: networks learn and predict the others.
+    """
+
+    crop: FaceCrop | None = None
+    predicted: Literal["test", "all"] = "test"
+    train_images: int | None = None
+    leave_out: list[str] = field(default_factory=list)
 
     @cached_property
     def splits(self) -> dict[Split, AttributeDataset]:
@@ -236,14 +223,15 @@ class AttributeDataModule(FaceDataModule):
 
     @property
     def facts(self) -> DataFacts:
-        """Image size and attributes; once the training split is open, also positive rates and identities."""
+        """Image size and attributes; once the training split is open, also what is counted in it."""
         names = tuple(name for name in ATTRIBUTES if name not in self.leave_out)
         facts = DataFacts(self.image_size, attributes=names)
         if "train" not in self._datasets:
             return facts
         train = self.records("train")
         identities = None if train.identities is None else tuple(np.unique(train.identities).tolist())
-        return replace(facts, positive_rates=tuple(train.positive_rates().tolist()), identities=identities)
+        rates = tuple(train.positive_rates().tolist())
+        return replace(facts, positive_rates=rates, images=len(train), identities=identities)
 
 
 @dataclass(eq=False)

@@ -27,7 +27,8 @@ class Record(TypedDict, total=False):
     ``image`` (H,W,3) RGB · ``mask`` (H,W), 255 = ignore · ``attributes`` (A,) in {0,1}, NaN = unknown ·
     ``landmarks`` (5,2) x,y in pixels: left and right eye, nose, left and right mouth corner ·
     ``box`` (4,) of the face: x0,y0,x1,y1 in pixels, right and bottom excluded, NaN = unknown · ``category`` the
-    index of its name in the data set's list · ``is_cut`` if ``image`` is not the file's whole one.
+    index of its name in the data set's list · ``age`` in years, NaN = unknown · ``is_cut`` if ``image`` is not the
+    file's whole one.
     """
 
     image: npt.NDArray[np.uint8]
@@ -37,6 +38,7 @@ class Record(TypedDict, total=False):
     box: npt.NDArray[np.float32]
     identity: int
     category: int
+    age: float
     name: str
     is_cut: bool
 
@@ -51,6 +53,14 @@ class Records(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> Record: ...
+
+
+class IdentityRecords(Records, Protocol):
+    """One split of a data set that may know identities."""
+
+    @property
+    def identities(self) -> npt.NDArray[np.int64] | None:
+        """The identity of each image, as a number."""
 
 
 def warn(message: str) -> None:

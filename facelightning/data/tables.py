@@ -53,7 +53,7 @@ class AnnotationTable:
         """
         columns: list[str] = []
         rows: dict[str, tuple[int, array[float]]] = {}
-        for number, (first_cell, *cells) in _cells(path):
+        for number, (first_cell, *cells) in read_cells(path):
             where = f"{path}, line {number}"
             name = first_cell.strip()
             if not name.lower().endswith(SUFFIXES):
@@ -96,8 +96,13 @@ class AnnotationTable:
             raise DataFormatError(f"{self.path}, line {self.lines[row]}: {message}, found {self.values[row, column]:g}")
 
 
-def _cells(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """The line number, from 1, and the cells of each line that is not empty."""
+def read_cells(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The line number, from 1, and the cells of each line that is not empty; see :meth:`AnnotationTable.read`.
+
+    Raises:
+        DataNotFoundError: If the file cannot be read.
+        DataFormatError: If it is no text, or a quotation mark is not closed.
+    """
     lines = read_lines(path)
     if path.suffix != ".csv":
         yield from ((number, cells) for number, line in enumerate(lines, start=1) if (cells := line.split()))

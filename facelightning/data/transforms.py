@@ -6,10 +6,13 @@ from typing import Any, TypeAlias, TypedDict
 import albumentations as A
 import cv2
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
-from facelightning.data.files import Record
+from facelightning.data.files import Record, Records
+from facelightning.data.sampling import Key
 from facelightning.errors import ConfigurationError
 from facelightning.labels import IGNORE_INDEX, LabelSpace
 
@@ -22,7 +25,8 @@ class Sample(TypedDict, total=False):
 
     ``image`` uint8 (3,H,W) RGB · ``mask`` int64 (H,W), 255 = ignore · ``attributes`` float32 (A,) in {0,1},
     NaN = unknown · ``landmarks`` float32 (5,2) x,y in pixels · ``box`` float32 (4,) x0,y0,x1,y1 in pixels, right and
-    bottom excluded, NaN = unknown · ``identity`` int64 · ``category`` int64 · ``name`` str · ``size`` int64 (2,) height
+    bottom excluded, NaN = unknown · ``identity`` int64 · ``category`` int64 · ``age`` float32 in years,
+    NaN = unknown · ``name`` str · ``size`` int64 (2,) height
     and width of the file's image · ``frame`` float32 (4,) the box that it fills in ``image``, before augmentation;
     around it is padding · ``is_cut`` bool, in place of both if ``image`` is a cut.
     """
@@ -34,6 +38,7 @@ class Sample(TypedDict, total=False):
     box: Tensor
     identity: Tensor
     category: Tensor
+    age: Tensor
     name: str
     size: Tensor
     frame: Tensor
@@ -139,6 +144,32 @@ class FaceTransform:
             sample["identity"] = torch.tensor(record["identity"])
         if "category" in record:
             sample["category"] = torch.tensor(record["category"])
+        if "age" in record:
+            sample["age"] = torch.tensor(record["age"])
         if "name" in record:
             sample["name"] = record["name"]
         return sample
+
+
+class FaceDataset(Dataset[Sample]):
+    """Records and a transform, indexed by the (sample, augmentation seed) that a sampler yields."""
+
+    def __init__(self, records: Records, transform: FaceTransform) -> None:
+        self.records, self.transform = records, transform
+
+    @property
+    def names(self) -> Sequence[str] | npt.NDArray[np.str_]:
+        """The name of each image."""
+        return self.records.names
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, key: Key) -> Sample:
+        if not isinstance(key, tuple):
+            raise ConfigurationError(
+                "a face data set is indexed by (sample, seed), but got one number, probably from a sampler of "
+                "Lightning's: create the Trainer with use_distributed_sampler=False"
+            )
+        index, seed = key
+        return self.transform(self.records[index], seed)

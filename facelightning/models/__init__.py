@@ -9,6 +9,7 @@ from facelightning.models.detectors import FrontalCascade, TableFinder, YuNet
 from facelightning.models.encoders import MaskedInput, PaperEncoder, TorchvisionEncoder
 from facelightning.models.ensemble import EnsembleNetwork
 from facelightning.models.facetracer import FaceTracer
+from facelightning.models.fusion import Fusion
 from facelightning.models.gating import SemanticGating, SymbioticAugmentation
 from facelightning.models.heads import DenseHead, GroupHead, LinearHead, LocalizationHead
 from facelightning.models.joint import JointNetwork
@@ -39,6 +40,7 @@ __all__ = [
     "FaceParts",
     "FaceTracer",
     "FrontalCascade",
+    "Fusion",
     "GridPooling",
     "GroupHead",
     "JointNetwork",

@@ -1,8 +1,9 @@
 """From images to feature maps: the paper's encoder, and torchvision's backbones, behind one contract."""
 
 import difflib
-from collections.abc import Callable
-from typing import cast
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, cast
 
 import torch
 import torchvision
@@ -101,6 +102,8 @@ class Encoder(nn.Module):
     """Of an encoder that holds a network for each attribute, their number."""
     offset = 0.0
     """Pixels by which the middle of a cell of the last map lies right of and below the centre of what the cell sees."""
+    settings: Mapping[str, Any] = MappingProxyType({})
+    """Arguments that a checkpoint stores instead of the given ones, so that it needs no other file."""
 
     def add_gate(self, gate: Callable[[int, int, int, bool], Gate], num_regions: int) -> None:
         """Put a gate into the encoder, made by ``gate(channels, num_regions, stride, pool)``."""

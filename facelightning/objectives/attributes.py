@@ -15,6 +15,7 @@ from facelightning.losses import (
     attribute_loss,
     attribute_sample_losses,
     domain_weights,
+    effective_rates,
     focal_sample_losses,
 )
 from facelightning.metrics import AttributeScores
@@ -98,6 +99,34 @@ class BalancedAttributes(Attributes):
     def prepare(self, facts: DataFacts) -> None:
         """Take the attributes' positive rates; raises :class:`ConfigurationError` if the facts lack them."""
         self.positive_rates.copy_(positive_rates(facts))
+
+
+class ClassBalancedAttributes(BalancedAttributes):
+    """Attributes whose positives and negatives have equal total weight, by their effective numbers of images.
+
+    Cui et al., CVPR 2019: see :func:`~facelightning.losses.effective_rates`. It is milder than
+    :class:`BalancedAttributes`: a rare attribute weighs less, because many images of a frequent one are alike.
+
+    Args:
+        names: The attributes, in the order of the columns.
+        weight: Weight of its loss in the total loss.
+        beta: β, in [0, 1): 1 / (1 - β) is the largest effective number.
+
+    Raises:
+        ConfigurationError: If a number is out of its range.
+    """
+
+    def __init__(self, names: Sequence[str], weight: float = 1.0, beta: float = 0.9999) -> None:
+        super().__init__(names, weight)
+        if not 0 <= beta < 1:
+            raise ConfigurationError(f"ClassBalancedAttributes: beta must lie in [0, 1), not {beta}")
+        self.beta = beta
+
+    def prepare(self, facts: DataFacts) -> None:
+        """Take the attributes' effective rates; raises :class:`ConfigurationError` if the facts lack their rates."""
+        rates = positive_rates(facts)
+        assert facts.images is not None  # counted together
+        self.positive_rates.copy_(effective_rates(rates, facts.images, self.beta))
 
 
 class FocalAttributes(Attributes):

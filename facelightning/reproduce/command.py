@@ -29,6 +29,10 @@ def reproduce(
     helen: str | None = None,
     lfwa: str | None = None,
     wild: str | None = None,
+    faces_and_others: str | None = None,
+    persons: str | None = None,
+    ages: str | None = None,
+    races: str | None = None,
     rows: list[str] | None = None,
     seeds: list[int] | None = None,
     recipe: str | None = None,
@@ -40,7 +44,8 @@ def reproduce(
 ) -> None:
     """Train the missing rows of the papers' tables, and print published and own scores.
 
-    The tables are those of Kalayeh et al. (CVPR 2017), 2 to 4, and of Liu et al. (ICCV 2015), 1.
+    The tables are those of Kalayeh et al. (CVPR 2017), 2 to 4, of Liu et al. (ICCV 2015), 1, and of Wang, Su, Zhao, II
+    and III.
 
     After an interruption the same command resumes; a run is finished once it is trained, tested and has predicted.
     Several processes on one machine, started with the same arguments, share the runs.
@@ -50,6 +55,10 @@ def reproduce(
         helen: Folder of Helen.
         lfwa: Folder of LFWA.
         wild: Folder of CelebA with the original images.
+        faces_and_others: Folder of images of faces and of what is none, as facenet0.yaml reads it.
+        persons: Folder of a folder for each person, as identitynet.yaml reads it.
+        ages: Folder of faces of known age, as agenet.yaml reads it.
+        races: Folder of faces of known race, as racenet.yaml reads it.
         rows: Names of rows; if not given, all that the given data allows. The rows that a row starts from are added.
         seeds: Each row is trained once per seed; seed 0 if not given.
         recipe: Recipe for size, optimiser and length of every training, such as small; the paper's if not given.
@@ -63,6 +72,7 @@ def reproduce(
             recipe. Needs no data.
     """
     given = {"celeba": celeba, "helen": helen, "lfwa": lfwa, "wild": wild}
+    given |= {"faces_and_others": faces_and_others, "persons": persons, "ages": ages, "races": races}
     roots = {name: str(Path(root).expanduser().resolve()) for name, root in given.items() if root is not None}
     for name, root in roots.items():
         if not Path(root).is_dir():
@@ -166,8 +176,9 @@ def _score(run: Run, part: str, column: str) -> float | None:
     """A score of all, the IoU of a class, or the accuracy of an attribute, in percent; ``None`` if there is none."""
     scores = run.results()[part]
     if "per_attribute" in scores and column not in scores:
-        error: float = scores["error"] if column == "mean_accuracy" else scores["per_attribute"][column]["error"]
-        return 100 - error
+        errors = {name: each["error"] for name, each in scores["per_attribute"].items()}
+        error: float | None = (errors | {"mean_accuracy": scores["error"]}).get(column)
+        return None if error is None else 100 - error
     value: float | None = scores[column] if column in scores else scores["iou"].get(column)
     return value
 

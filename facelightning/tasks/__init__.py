@@ -4,11 +4,13 @@ from pathlib import Path
 
 from facelightning.checkpoint import Checkpoint
 from facelightning.errors import CheckpointError
+from facelightning.tasks.agenet import AgeNet
 from facelightning.tasks.anet import ANet
 from facelightning.tasks.attributenet import AttributeNet
 from facelightning.tasks.base import FaceTask
 from facelightning.tasks.cascadenet import CascadeNet
 from facelightning.tasks.categorynet import CategoryNet
+from facelightning.tasks.embeddingnet import EmbeddingNet
 from facelightning.tasks.ensemblenet import EnsembleNet
 from facelightning.tasks.identitynet import IdentityNet
 from facelightning.tasks.jointnet import JointNet
@@ -17,9 +19,11 @@ from facelightning.tasks.svmnet import SVMNet
 
 __all__ = [
     "ANet",
+    "AgeNet",
     "AttributeNet",
     "CascadeNet",
     "CategoryNet",
+    "EmbeddingNet",
     "EnsembleNet",
     "FaceTask",
     "IdentityNet",
@@ -31,8 +35,11 @@ __all__ = [
 
 TASKS: dict[str, type[FaceTask]] = {
     task.__name__: task
-    for task in (ANet, AttributeNet, CascadeNet, CategoryNet, EnsembleNet, IdentityNet, JointNet, SVMNet, SegNet)
-}
+    for task in (
+        ANet, AgeNet, AttributeNet, CascadeNet, CategoryNet, EmbeddingNet, EnsembleNet, IdentityNet, JointNet, SVMNet,
+        SegNet,
+    )
+}  # fmt: skip
 
 
 def load_model(path: str | Path) -> FaceTask:

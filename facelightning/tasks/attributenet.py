@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 from facelightning.checkpoint import describe
 from facelightning.errors import CheckpointError, ConfigurationError
@@ -24,8 +25,8 @@ class AttributeNet(LearningTask):
 
     Args:
         width: Filters of the first layer; scales every layer of the paper's encoder.
-        encoder: The paper's if not given, or :class:`~facelightning.models.encoders.TorchvisionEncoder`, or
-            :class:`~facelightning.models.panda.PANDA`.
+        encoder: The paper's if not given, or :class:`~facelightning.models.encoders.TorchvisionEncoder`,
+            :class:`~facelightning.models.panda.PANDA`, or :class:`~facelightning.models.fusion.Fusion` of trained ones.
         image_input: The normalised image if not given; or :class:`~facelightning.models.encoders.MaskedInput`, which
             adds the regions' masks as channels (the naive approach); or
             :class:`~facelightning.models.parts.PartCrops`, which cuts the regions out (PANDA's).
@@ -73,17 +74,20 @@ class AttributeNet(LearningTask):
             )
         parts = (self.encoder, self.image_input, self.gate, self.pooling, self.head, self.regions)
         network = AttributeNetwork(len(names), self.width, *parts)
-        if network.regions is not None:
-            self.settings["regions"]["init_args"] |= network.regions.settings
+        return network, [self.objective(names)]
+
+    def build(self, facts: DataFacts) -> Self:
+        """Build it; begin with the weights of the network to fine-tune."""
+        super().build(facts)
         if self.weights is not None:
             description, trained = describe(self.weights, "AttributeNet", "AttributeNet's weights", "avg")
             assert trained is not None
-            if description["facts"]["attributes"] != list(names):
+            if description["facts"]["attributes"] != facts.plain()["attributes"]:
                 raise CheckpointError(f"AttributeNet's weights: {self.weights} was trained for other attributes")
             for key in ("width", "encoder", "image_input", "gate", "pooling", "head"):
                 theirs, ours = description["settings"][key], self.settings[key]
                 if theirs != ours:
                     what = f"{key} {shown(theirs)}, not {shown(ours)}"
                     raise CheckpointError(f"AttributeNet's weights: {self.weights} was trained with {what}")
-            trained.load_into(network, "network.")
-        return network, [self.objective(names)]
+            trained.load_into(self.network, "network.")
+        return self

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from facelightning.checkpoint import FORMAT, Checkpoint, built_from, describe, plain, restore_part
 from facelightning.errors import CheckpointError, ConfigurationError, DivergenceError
 from facelightning.facts import DataFacts, shown_apart
+from facelightning.models.encoders import Encoder
+from facelightning.models.regions import RegionSource
 from facelightning.objectives import Batch, Objective, Output
 from facelightning.tasks.lightning_details import end_at_sigterm
 from facelightning.tasks.saving import AtomicCheckpoints
@@ -70,6 +72,9 @@ class FaceTask(L.LightningModule):
         """
         self.facts = facts
         self.network, made = self.make(facts)
+        for name, part in self.network.named_children():
+            if isinstance(part, Encoder | RegionSource) and part.settings:
+                self.settings[name]["init_args"] |= part.settings
         objectives = {objective.key: objective for objective in made}
         self.objectives = cast(Mapping[str, Objective], nn.ModuleDict(objectives))
         self.validation, self.testing = Scoring(objectives), Scoring(objectives)

@@ -1,4 +1,4 @@
-"""Pre-training of ANet: identities."""
+"""Identities; and the pre-training of ANet by them."""
 
 from dataclasses import dataclass
 
@@ -9,8 +9,36 @@ from facelightning.objectives import Batch, Identities, Objective, Output
 from facelightning.tasks.learning import LearningTask
 
 
+class IdentityTask(LearningTask):
+    """Base of the tasks that learn to tell the identities of their training data apart."""
+
+    def identities(self, facts: DataFacts) -> tuple[int, ...]:
+        """Their numbers; raises :class:`ConfigurationError` if the data has none."""
+        if facts.identities is None:
+            raise ConfigurationError(
+                f"{type(self).__name__} cannot learn identities: the data has none; use CelebADataModule with the file "
+                "identity_CelebA.txt, LFWADataModule, or PersonFoldersDataModule"
+            )
+        return facts.identities
+
+    def predict_batch(self, batch: Batch) -> tuple[Output, Batch]:
+        """Describe the faces of a batch."""
+        return self.network(batch["image"]), batch
+
+    def check(self, facts: DataFacts, whose: str) -> None:
+        """Also refuse other identities: each would begin with the weights of another one."""
+        super().check(facts, whose)
+        assert self.facts is not None
+        ours, theirs = self.facts.identities, facts.identities
+        if ours is not None and theirs is not None and ours != theirs:
+            raise ConfigurationError(
+                f"{type(self).__name__} is built for {len(ours)} identities, but {whose} has other ones "
+                f"({len(theirs)}); give both one training split"
+            )
+
+
 @dataclass(eq=False, repr=False)
-class IdentityNet(LearningTask):
+class IdentityNet(IdentityTask):
     """Learn to tell identities apart: the pre-training of :class:`ANet`'s layers (Liu et al., ICCV 2015, §4).
 
     The data module's ``images_per_identity`` should be more than 1: a batch in any order holds hardly two images of an
@@ -37,25 +65,6 @@ class IdentityNet(LearningTask):
 
     def make(self, facts: DataFacts) -> tuple[ANetwork, list[Objective]]:
         """The network for these identities."""
-        if facts.identities is None:
-            raise ConfigurationError(
-                "IdentityNet cannot learn identities: the data has none; use CelebADataModule with the file "
-                "identity_CelebA.txt, or LFWADataModule"
-            )
-        network = ANetwork(len(facts.identities), self.width, self.cell, self.views, key="identity")
-        return network, [Identities(facts.identities, network.num_features, self.similarity_weight)]
-
-    def predict_batch(self, batch: Batch) -> tuple[Output, Batch]:
-        """Describe the faces of a batch."""
-        return self.network(batch["image"]), batch
-
-    def check(self, facts: DataFacts, whose: str) -> None:
-        """Also refuse other identities: each would begin with the weights of another one."""
-        super().check(facts, whose)
-        assert self.facts is not None
-        ours, theirs = self.facts.identities, facts.identities
-        if ours is not None and theirs is not None and ours != theirs:
-            raise ConfigurationError(
-                f"IdentityNet is built for {len(ours)} identities, but {whose} has other ones ({len(theirs)}); give "
-                "both one training split"
-            )
+        numbers = self.identities(facts)
+        network = ANetwork(len(numbers), self.width, self.cell, self.views, key="identity")
+        return network, [Identities(numbers, network.num_features, self.similarity_weight)]

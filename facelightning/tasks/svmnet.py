@@ -93,7 +93,7 @@ class SVMNet(FaceTask):
             raise ConfigurationError("SVMNet cannot be fitted: the data has no attributes; use CelebADataModule")
         if task.facts is None:
             task.build(facts)
-            self.settings["regions"] = task.settings["regions"]  # a parser's file is not needed again
+            self.settings |= {key: task.settings[key] for key in ("encoder", "regions")}  # need no file again
         network = SVMNetwork(task.network, task.predict_batch, facts.image_size, len(facts.attributes))
         return network, [DecidedAttributes(facts.attributes)]
 

@@ -121,11 +121,12 @@ def test_numbers_are_in_the_state() -> None:
 
 def test_scalars_and_report_are_of_the_scores() -> None:
     objective, found = make(), scored(MIXED)
-    assert objective.scalars(found) == {key: found[key] for key in ("rank_1", "distance")}
-    (line,) = objective.report(found)
-    assert line.split()[0] == objective.key == "identity"
-    assert all(f"{found[key]:.2f}" in line for key in ("rank_1", "distance"))
-    assert f"of {found['images']} images" in line
+    assert objective.scalars(found) == {key: found[key] for key in ("rank_1", "true_accepts", "distance")}
+    first, second = objective.report(found)
+    assert first.split()[0] == objective.key == "identity"
+    assert all(f"{found[key]:.2f}" in first for key in ("rank_1", "distance"))
+    assert f"of {found['images']} images" in first
+    assert f"{found['true_accepts']:.2f} % true accepts at 1 % false accepts" in second
 
 
 def test_prediction_is_what_is_compared() -> None:

@@ -1,4 +1,4 @@
-"""Losses for rare attributes: focal, asymmetric and domain-adapted, against loops, torchvision and cases by hand."""
+"""Losses for rare attributes, against loops, torchvision and cases worked by hand."""
 
 import math
 
@@ -10,7 +10,13 @@ from torchvision.ops import sigmoid_focal_loss
 from facelightning.errors import ConfigurationError
 from facelightning.facts import DataFacts
 from facelightning.losses import domain_weights
-from facelightning.objectives import AdaptedAttributes, Attributes, FocalAttributes
+from facelightning.objectives import (
+    AdaptedAttributes,
+    Attributes,
+    BalancedAttributes,
+    ClassBalancedAttributes,
+    FocalAttributes,
+)
 
 NAMES = ("a", "b", "c", "d")
 
@@ -91,10 +97,43 @@ def test_adapted_loss_is_the_definition() -> None:
     assert probabilities.tolist() == [[0, 0, 0.5, 0.75]]
 
 
+def test_class_balanced_loss_is_the_definition() -> None:
+    """A class weighs by 1 / E, up to a factor for each attribute; E by adding up the shares that n images add."""
+    rates, images, beta = (0.8, 0.2, 0.5, 0.1), 10, 0.9
+    objective = ClassBalancedAttributes(NAMES, beta=beta)
+    objective.prepare(DataFacts((8, 8), attributes=NAMES, positive_rates=rates, images=images))
+    numbers = [[round(images * share) for share in (1 - rate, rate)] for rate in rates]
+    effective = [[sum(beta**k for k in range(n)) for n in pair] for pair in numbers]  # of negatives, of positives
+    output, batch = made()
+    expected = []
+    for logits, truth in zip(output["attributes"].tolist(), batch["attributes"].tolist(), strict=True):
+        terms = [
+            asymmetric(x, y, 0, 0, 0) * sum(effective[i]) / (2 * effective[i][int(y)])
+            for i, (x, y) in enumerate(zip(logits, truth, strict=True))
+            if y == y
+        ]
+        expected.append(sum(terms) / max(len(terms), 1))
+    assert objective.sample_loss(output, batch).tolist() == pytest.approx(expected, rel=1e-4)
+
+
+def test_class_balanced_loss_lies_between_plain_and_balanced() -> None:
+    output, batch = made()
+    facts = DataFacts((8, 8), attributes=NAMES, positive_rates=(0.8, 0.0, 1.0, 0.1), images=1000)
+    ends = ((0.0, Attributes(NAMES)), (1 - 1e-9, BalancedAttributes(NAMES)))
+    for beta, other in ends:
+        objective = ClassBalancedAttributes(NAMES, beta=beta)
+        for each in (objective, other):
+            each.prepare(facts)
+        found, expected = (each.sample_loss(output, batch) for each in (objective, other))
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
 def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="positive_focus"):
         FocalAttributes(NAMES, positive_focus=0.5)
     with pytest.raises(ConfigurationError, match="target_rate"):
         AdaptedAttributes(NAMES, target_rate=1.0)
+    with pytest.raises(ConfigurationError, match="beta"):
+        ClassBalancedAttributes(NAMES, beta=1.0)
     with pytest.raises(ConfigurationError, match="counts its attributes"):
         AdaptedAttributes(NAMES, target_rate=0.5).prepare(DataFacts((8, 8), attributes=NAMES))

@@ -1,5 +1,6 @@
 """The command: its rows are data, what it would do, and that an interruption changes nothing."""
 
+import inspect
 import json
 import re
 import runpy
@@ -56,7 +57,7 @@ class TestRows:
         assert len(plan.rows) == sum(row.name is not None for row in titles)  # no name is used twice
         for name in plan.rows:
             run = plan.add(name, 0)  # finds its configurations and what they extend
-            assert set(run.row.data.values()) <= {"celeba", "helen", "lfwa", "wild"}
+            assert set(run.row.data.values()) <= inspect.signature(reproduce).parameters.keys()
             assert run.row.predicts in ("attributes", "parsing", "faces", None)
             assert run.row.assembled == (run.command[0] == "test")
         assert all(table.baseline in plan.rows for table in read_tables())
@@ -102,6 +103,46 @@ class TestRows:
             assert (abs(total / 40 - average) <= 0.5) == (title != "PANDA-w")  # its averages are rounded down
         assert rows["table1", "ANet without pre-training"] == {"mean_accuracy": 83}
         assert rows["table1_lfwa", "ANet without pre-training"] == {"mean_accuracy": 79}
+
+    def test_numbers_are_those_of_wang(self) -> None:
+        """Wang, Su, Zhao, Tables II and III, as printed: cells of both data sets, and what the paper says of them."""
+        rows = {(table.name, row.title): row.published for table in read_tables() for row in table.rows}
+        for title, celeba, lfwa in (
+            ("Net_0", 89.21, 84.17), ("Net_1, OBRL", 90.97, 85.69), ("Net_2", 89.56, 85.02),
+            ("Net_3, OBRL", 91.24, 85.90), ("Net_1 + Net_2", 90.09, 85.23), ("Net_1 + Net_3", 89.42, 85.32),
+            ("Net_2 + Net_3, OBRL", 90.55, 86.28), ("Net_1 + Net_2 + Net_3", 90.38, 85.97),
+            ("Net_1 + Net_2 + Net_3, OBRL", 91.47, 86.51),
+        ):  # fmt: skip
+            assert rows["fusion", title] == {"mean_accuracy": celeba}
+            assert rows["fusion_lfwa", title] == {"mean_accuracy": lfwa}
+        for title, celeba, lfwa in (
+            ("FaceTracer", 81.13, 73.93), ("PANDA-I", 85.1, 80.06), ("PANDA-w", 85.43, 81.03),
+            ("LNet + ANet", 87.3, 83.5), ("Location + Weather", 88.65, 86.6), ("Off-the-shelf", 86.3, 84.5),
+            ("FaceSTN", 91.1, 86.0),
+        ):  # fmt: skip
+            assert rows["others", title] == {"mean_accuracy": celeba}
+            assert rows["others_lfwa", title] == {"mean_accuracy": lfwa}
+        for table, first, total in (("fusion", 89.21, 1446.02), ("fusion_lfwa", 84.17, 1368.82)):
+            printed = [published["mean_accuracy"] for (name, _), published in rows.items() if name == table]
+            assert (printed[0], len(printed)) == (first, 16)
+            assert sum(printed) == pytest.approx(total)
+
+    def test_a_row_of_table_ii_is_a_list_of_networks(self, tmp_path: Path) -> None:
+        """Each starts from those of its title, with and without the relation loss; a recipe has something for each."""
+        roots = dict.fromkeys(("celeba", "lfwa", "faces_and_others", "persons", "ages", "races", "helen"), "/data")
+        plan = Plan(roots, "small", [], tmp_path)
+        (table,) = (table for table in read_tables() if table.name == "fusion")
+        for row in table.rows:
+            assert row.name is not None
+            nets = [
+                {"0": "facenet0", "1": "identitynet", "2": "agenet", "3": "racenet"}[n]
+                for n in re.findall(r"\d", row.title)
+            ]
+            assert row.parents == nets
+            assert row.config == ["mtcnn_obrl" if "OBRL" in row.title else "mtcnn"]
+            paths = json.dumps([f"{tmp_path}/{net}/seed_1/checkpoints/best.ckpt" for net in nets])
+            assert f"--model.encoder.frozen={paths}" in plan.add(row.name, 1).command
+        assert not [found for name in plan.rows if (found := plan.obstacle(name)) and "has nothing" in found]
 
     def test_numbers_are_the_papers(self) -> None:
         """Kalayeh et al., Table 2 (pre-cropped) and Table 4, as printed."""
@@ -166,7 +207,7 @@ class TestCommand:
             "lnet_anet: LNets+ANet; published: mean_accuracy 87 and 40 more\n  data: wild; starts from: lnet_o,"
             in every
         )
-        assert every.splitlines()[-1] == "to do: 37 runs; 37 of them not measured"
+        assert every.splitlines()[-1] == "to do: 89 runs; 89 of them not measured"
         assert main([*arguments, f"--helen={tmp_path}", "--recipe=quickstart"]) == 0
         found = capsys.readouterr().out
         assert "  seed 0 to be trained\n" in found

@@ -34,7 +34,7 @@ class CartoonFace:
     landmarks: NDArray[np.float32]
 
 
-def draw_face(attributes: NDArray[np.bool_], identity: int, seed: int) -> CartoonFace:
+def draw_face(attributes: NDArray[np.bool_], identity: int, seed: int, ageing: float | None = None) -> CartoonFace:
     """Draw a face that is aligned like CelebA's aligned images: eyes near (69, 112) and (109, 112).
 
     The same arguments give the same bytes. Randomness depends on ``identity`` and ``seed`` alone, so switching
@@ -44,6 +44,8 @@ def draw_face(attributes: NDArray[np.bool_], identity: int, seed: int) -> Cartoo
         attributes: ``(40,)`` in the order of :data:`~facelightning.labels.ATTRIBUTES`; True where the face has it.
         identity: Number of the identity; sets the shape of the head, the tone of the skin and the like. Not negative.
         seed: Number of the image; sets pose, light, background, clothes and noise. Not negative.
+        ageing: How much wrinkles and skin show of age, in [0, 1]; if not given, nothing of who is ``Young`` and 1 of
+            others.
 
     Raises:
         ValueError: If ``attributes`` does not hold 40 values, or a number is negative.
@@ -63,7 +65,8 @@ def draw_face(attributes: NDArray[np.bool_], identity: int, seed: int) -> Cartoo
     cos, sin = scale * np.cos(angle), scale * np.sin(angle)
     x, y = 89 + lerp(-3, 3, shot.shift_x), 112 + lerp(-3, 3, shot.shift_y)
     canvas = Canvas(_background(rng), pose=np.array([[cos, -sin, x], [sin, cos, y]]))
-    sketch = Sketch(canvas, has, sample_identity(identity), shot)
+    ageing = float(not has["Young"]) if ageing is None else ageing
+    sketch = Sketch(canvas, has, sample_identity(identity), shot, ageing)
 
     head.draw_back_hair(sketch)
     head.draw_neck(sketch)

@@ -23,12 +23,12 @@ def draw_skin(sketch: Sketch, head: Stencil, freckles: Points) -> None:
         canvas.paint(both(smooth([(14, 20), (26, 10), (40, 3), (40, 10), (27, 19), (17, 25)]), 2), light, opacity=0.62)
     if has["Rosy_Cheeks"]:
         canvas.paint(both(ellipse(26, 23, 12, 10), 3), rgb(240, 62, 72), opacity=0.62)
-    if not has["Young"]:
+    if sketch.ageing:
         forehead = [brush(symmetric([(-x, y + 2), (0, y - 1)]), 2.8) for y, x in ((-33, 20), (-26, 24), (-19, 21))]
         crows_feet = [brush(line, 2.6) for line in ([(32, -2), (40, -7)], [(32, 3), (40, 6)])]
         sides = [brush([(12, 20), (20, 30), (23, 42)], 3.4), *crows_feet]
         wrinkles = canvas.stencil(*forehead, *sides, *map(mirror, sides)).within(head)
-        canvas.paint(wrinkles, dark, opacity=0.72)
+        canvas.paint(wrinkles, dark, opacity=0.72 * sketch.ageing)
     if not has["Attractive"]:
         canvas.paint(canvas.stencil(*dots(freckles, 1.8)).within(head), dark, opacity=0.5)
     eyes = eye_centres(sketch)

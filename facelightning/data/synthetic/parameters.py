@@ -77,23 +77,32 @@ OTHER_HAIR = (rgb(196, 92, 36), rgb(150, 36, 44), rgb(208, 96, 148), rgb(60, 136
 """Colours of hair that have no attribute."""
 
 
+def skin_tone(identity: Identity) -> float:
+    """Where an identity's skin lies in :data:`SKIN`: in [0, 3), from light to dark."""
+    return float(identity.skin_tone**1.4 * (len(SKIN) - 1))
+
+
 @dataclass(frozen=True)
 class Sketch:
-    """A drawing in progress: the canvas, the attributes by name, the traits, and the colours derived from them."""
+    """A drawing in progress: the canvas, the attributes by name, the traits, and the colours derived from them.
+
+    ``ageing`` in [0, 1] says how much the skin shows of age.
+    """
 
     canvas: Canvas
     has: Mapping[str, bool]
     identity: Identity
     shot: Shot
+    ageing: float
 
     @cached_property
     def skin(self) -> Colour:
         """The colour of the skin."""
-        place = self.identity.skin_tone**1.4 * (len(SKIN) - 1)
+        place = skin_tone(self.identity)
         colour = blend(SKIN[int(place)], SKIN[int(place) + 1], place % 1)
         colour = colour * rgb(1, lerp(0.97, 1.03, self.identity.skin_warmth), 1)
-        if not self.has["Young"]:
-            colour = blend(colour, rgb(150, 140, 120), 0.2)
+        if self.ageing:
+            colour = blend(colour, rgb(150, 140, 120), 0.2 * self.ageing)
         return blend(colour, rgb(253, 238, 231), 0.85) if self.has["Pale_Skin"] else colour
 
     @cached_property
