@@ -19,8 +19,8 @@ ROWS = 256
 STEPS = 2**17
 """Steps of a cosine from 0 to 1: two pairs of images that differ by less are alike to verification."""
 
-FALSE_ACCEPTS = 0.01
-"""The share of pairs of two identities that verification may take for one."""
+FALSE_ACCEPTS = 100
+"""Of so many pairs of two identities verification may take one for one identity."""
 
 
 class RetrievalScores(Metric):
@@ -134,7 +134,7 @@ def _counts(steps: Tensor) -> Tensor:
 def _true_accepts(same: Tensor, other: Tensor) -> float:
     """The share of pairs of one identity, in percent, at the threshold that :data:`FALSE_ACCEPTS` allows."""
     reached = other.flip(0).cumsum(0).flip(0)  # pairs of two identities with this cosine or a larger one
-    accepted = same[reached <= FALSE_ACCEPTS * reached[0]].sum()
+    accepted = same[FALSE_ACCEPTS * reached <= reached[0]].sum()
     return (100 * accepted.double() / same.sum()).item() if reached[0] else math.nan
 
 
