@@ -96,12 +96,13 @@ class TestRetrieval:
         assert found["distance"] == pytest.approx(sum(chords) / 4)
 
     def test_one_false_accept_in_a_hundred(self) -> None:
-        """300 images of one identity each and a pair on a quarter circle, so that 1 % of their pairs is 454 or 453."""
-        angles = torch.cat([torch.linspace(0, 1, 300) ** 2, torch.tensor([2.0, 2.0 + 1e-3])])
-        features, persons = torch.stack([angles.cos(), angles.sin()], dim=1), torch.arange(302).clamp(max=300)
+        """Of 100 pairs of two identities one is nearer than the five pairs of one identity; then two are."""
+        features, persons = torch.eye(15), torch.tensor([*range(5), *range(5), *range(5, 10)])
+        features[5:10, :5] = 2 * torch.eye(5)  # a cosine of 0.89 between both images of an identity
+        features[11, 10] = 3  # 0.95
         assert scores_of(features, persons)["true_accepts"] == 100
-        apart = torch.cat([angles[:301], torch.tensor([2.3])])
-        assert scores_of(torch.stack([apart.cos(), apart.sin()], dim=1), persons)["true_accepts"] == 0
+        features[13, 12] = 3
+        assert scores_of(features, persons)["true_accepts"] == 0
         same = torch.ones(4, 2)  # no threshold tells them apart
         assert scores_of(same, torch.tensor([1, 1, 2, 2]))["true_accepts"] == 0
         assert math.isnan(scores_of(same, torch.tensor([1, 1, 1, 1]))["true_accepts"])

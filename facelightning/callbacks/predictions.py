@@ -52,6 +52,7 @@ class PredictionWriter(BasePredictionWriter):
     - ``attributes.csv``: a row for each image, with its ``name`` and all probabilities, in no particular order.
     - ``category.csv``, of a model that tells categories apart: likewise their probabilities.
     - ``identity.csv``, of a model that tells persons apart: likewise its features.
+    - ``age.csv``, of a model of ages: likewise the years.
     - ``faces.csv``, of a model that finds faces: a row for each face, with the image's ``name``, the box in pixels of
       the file, the response, and all probabilities; an image without a face has one row with empty cells.
     - ``faces/NAME.png``: the image with a box around each face, and its strongest attributes; of the first

@@ -42,9 +42,10 @@ class Report(Callback):
     The file holds, each if it was scored, the results of :class:`~facelightning.metrics.AttributeScores` as
     ``"attributes"``, of :class:`~facelightning.metrics.ParsingScores` as ``"parsing"``, of
     :class:`~facelightning.metrics.LocalizationScores` as ``"faces"``, of
-    :class:`~facelightning.metrics.CategoryScores` as ``"category"``, and of
-    :class:`~facelightning.retrieval.RetrievalScores` as ``"identity"``: in percent, ``null`` where undefined. Without a
-    logger nothing is written.
+    :class:`~facelightning.metrics.CategoryScores` as ``"category"``, of
+    :class:`~facelightning.retrieval.RetrievalScores` as ``"identity"``, and of
+    :class:`~facelightning.objectives.ages.AgeScores` as ``"age"``: in percent, ``null`` where undefined, but for years
+    and losses. Without a logger nothing is written.
     """
 
     def on_sanity_check_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

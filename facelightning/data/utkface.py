@@ -16,7 +16,7 @@ RACES = ("White", "Black", "Asian", "Indian", "Other")
 """The races in the order of their numbers in a file's name."""
 
 NAME = re.compile(r"(\d{1,3})_[01]_([0-4])_\d+\.", re.ASCII)
-LAYOUT = "images named AGE_GENDER_RACE_DATE.jpg"
+LAYOUT = "AGE_GENDER_RACE_DATE.jpg"
 
 
 class UTKFace(People):
@@ -42,17 +42,17 @@ class UTKFace(People):
 
 def read_utkface(root: str | Path | None) -> dict[Split, People]:
     """The splits of :class:`UTKFace`."""
-    path = existing_root(root, "UTKFace", LAYOUT)
+    path = existing_root(root, "UTKFace", f"images named {LAYOUT}")
     files = [file for file in files_in(path) if file.suffix.lower() in SUFFIXES]
     named = {file.relative_to(path).as_posix(): NAME.match(file.name) for file in files}
     good = {name: (int(found[1]), int(found[2])) for name, found in sorted(named.items()) if found}
     good = {name: (age, race) for name, (age, race) in good.items() if age <= OLDEST}
     if not good:
-        raise DataFormatError(f"UTKFace: {ending(path)} holds no {LAYOUT}; pass the folder that does")
+        raise DataFormatError(f"UTKFace: {ending(path)} holds no images named {LAYOUT}; pass the folder that does")
     bad = sorted(named.keys() - good.keys())
     if bad:
-        warn(f"{ending(path)}: {len(bad)} images are left out, which are not named as {LAYOUT[7:]} "
-             f"({quoted(', '.join(bad[:3]), 120)})")  # fmt: skip
+        which = quoted(", ".join(bad[:3]), 120)
+        warn(f"{ending(path)}: {len(bad)} images are left out, which are not named as {LAYOUT} ({which})")
     ages, races = np.array(list(good.values())).T
     return People(path, np.array(list(good)), None, ages.astype(np.float32), races.astype(np.int64), RACES).splits()
 

@@ -17,6 +17,7 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 
 from facelightning.data.celeba import read_celeba
+from facelightning.data.face_table import read_face_table
 from facelightning.data.files import SUFFIXES
 from facelightning.data.helen import read_lists
 from facelightning.data.lfwa import read_lfwa
@@ -450,3 +451,29 @@ def test_strange_lfwa(data: st.DataObject, lfwa: tuple[Path, dict[str, bytes]]) 
     with h5py.File(root / KEYS[key], "r+") as mat:
         data.draw(st.sampled_from(MUTATIONS))(mat, key, data.draw)
     check_lfwa(root, attempt(lambda: read_lfwa(root), root / KEYS[key]))
+
+
+# ------------------------------------------------------------------------------------------------- tables of people
+
+PEOPLE = "file,age,race,split\na.jpg,31,Black,train\nb/c.jpg,,White,val\nb/d.png,80.5,Black,test\n"
+
+
+@given(content=damaged(PEOPLE.encode()))
+def test_damaged_tables_of_people(content: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
+    root = tmp_path_factory.getbasetemp() / "people"
+    (root / "b").mkdir(parents=True, exist_ok=True)
+    for name in ("a.jpg", "b/c.jpg", "b/d.png"):
+        (root / name).touch()  # reading a table opens no image
+    path = root / "faces.csv"
+    path.write_bytes(content)
+    found = attempt(lambda: read_face_table(root, "faces.csv", ("age", "race")), path, root)
+    if found is not None:
+        people = found["all"]
+        assert set(people.names) <= {"a.jpg", "b/c.jpg", "b/d.png"} and len(set(people.names)) == len(people)
+        ages = np.zeros(1) if people.ages is None else people.ages[~np.isnan(people.ages)]
+        assert ((ages >= 0) & (ages <= 120)).all()
+        if b'"' not in content and content.count(b",") == PEOPLE.count(","):
+            lines = content.decode("utf-8-sig").splitlines()
+            said = {line.split(",")[0].strip(): line.split(",") for line in lines if line.count(",") == 3}
+            for name, number in zip(people.names, people.numbers if people.numbers is not None else (), strict=False):
+                assert people.categories[number] in [cell.strip() for cell in said[name]]

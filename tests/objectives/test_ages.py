@@ -59,3 +59,5 @@ def test_the_order_is_of_no_account_and_nothing_is_not_a_number() -> None:
     scores = AgeScores()
     scores.update(torch.ones(2), torch.full((2,), math.nan))
     assert repr(scores.compute()) == repr({"age_error": math.nan, "within_5": math.nan, "images": 0})
+    scores.update(torch.tensor([35.0, 44.5, 45.5]), torch.full((3,), 40.0))
+    assert scores.compute() == {"age_error": 5.0, "within_5": 100 * 2 / 3, "images": 3}

@@ -54,7 +54,7 @@ def write_people(root: Path, persons: tuple[int, int, int], faces_per_person: in
         >>> with TemporaryDirectory() as folder:
         ...     write_people(Path(folder) / "people", (2, 1, 1), faces_per_person=2)
         ...     (Path(folder) / "people/faces.csv").read_text().splitlines()[:2]
-        ['file,age,race,identity,split', 'train/000001/01.jpg,28,light,000001,train']
+        ['file,age,race,identity,split', 'train/000001/01.jpg,26,light,000001,train']
     """
     if min(*persons, seed) < 0 or faces_per_person < 1:
         raise ConfigurationError(
