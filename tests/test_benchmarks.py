@@ -69,6 +69,21 @@ def test_both_are_one_network() -> None:
         torch.testing.assert_close(found, task.eval().network(images)["attributes"], rtol=1e-4, atol=1e-5)
 
 
+def test_relations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also that nine heads are those of the group head, which it checks."""
+    output = tmp_path / "relations.json"
+    options = ["--width=2", "--size", "40", "32", "--batch-size=3", "--rounds=1", "--threads=1", f"--output={output}"]
+    monkeypatch.setattr(sys, "argv", ["relations.py", *options])
+    script("relations").main()
+    found = json.loads(output.read_text())
+    assert json.loads(capsys.readouterr().out) == found
+    times = found["relations"]["loss_alone"], found["relations"]["step"], found["group_heads"]
+    for first, second in zip(times, (("plain", "related"), ("plain", "related"), ("separate", "grouped")), strict=True):
+        low, middle, high = first["ratio_quartiles"]
+        assert 0 < low <= middle <= high
+        assert all(first[f"{name}_ms"] > 0 for name in second)
+
+
 @pytest.fixture(scope="module")
 def made() -> ModuleType:
     return script("photo_scenes")
