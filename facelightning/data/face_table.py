@@ -13,7 +13,7 @@ from facelightning.data.files import SPLITS, Split, existing_root, is_file_name,
 from facelightning.data.people import OLDEST, People, PeopleDataModule
 from facelightning.data.synthetic import write_people
 from facelightning.data.tables import read_cells
-from facelightning.errors import ConfigurationError, DataFormatError, ending, quoted
+from facelightning.errors import ConfigurationError, DataFormatError, ending, quoted, reading
 
 Column = Literal["age", "race", "identity"]
 COLUMNS: tuple[Column, ...] = ("age", "race", "identity")
@@ -35,7 +35,8 @@ class FaceTable(People):
     Args:
         root: The folder that paths begin at; never written to.
         split: ``train``, ``val``, ``test`` or ``all``.
-        table: The table's path within ``root``; cells are split by commas, semicolons or tabs.
+        table: The table's path within ``root``; cells of ``.csv`` and ``.tsv`` are split by commas, semicolons or tabs,
+            those of others by spaces.
         columns: Which of the columns to read, as far as the table has them.
 
     Raises:
@@ -61,7 +62,8 @@ def read_face_table(root: str | Path | None, table: str, columns: Sequence[Colum
     folder = existing_root(root, "FaceTable", f"{table} and the images that it names")
     path = folder / table
     rows = _read_rows(path, columns)
-    absent = [name for name in rows if not (folder / name).is_file()]
+    with reading(folder):  # a path may be too long, or a folder locked
+        absent = [name for name in rows if not (folder / name).is_file()]
     if absent:
         note = f"{path}: {len(absent)} of its files (such as {quoted(absent[0])}) are not in {ending(folder)}"
         if len(absent) == len(rows):

@@ -19,8 +19,9 @@ class PersonFolders(People):
     """Images with identities, in a folder for each person: ``root/PERSON/*.jpg``.
 
     Persons are numbered in the alphabetical order of their folders. Of every ten, the ninth is for ``val`` and the
-    tenth for ``test``, so no person is in two splits. Subfolders of a person belong to it, also by links. ``name`` is
-    the path within ``root``.
+    tenth for ``test``, so no person is in two splits. Subfolders of a person belong to it, also by links. A link
+    to a person who has a folder already, or to the folder of all persons, is no person. ``name`` is the path within
+    ``root``.
 
     Args:
         root: The folder of the persons; never written to.
@@ -36,11 +37,12 @@ class PersonFolders(People):
 
 
 def read_person_folders(root: str | Path | None) -> dict[Split, People]:
-    """The splits of :class:`PersonFolders`; what is no image, and folders without one, are left out with a warning."""
+    """The splits of :class:`PersonFolders`; what is no image, or no person, is left out with a warning."""
     path = existing_root(root, "PersonFolders", LAYOUT)
     with reading(path):
         entries = sorted(entry.name for entry in os.scandir(path) if entry.is_dir())
-    persons = [name for name in entries if name[0] != "." and name not in NO_PHOTOGRAPHS]
+    listed = [name for name in entries if name[0] != "." and name not in NO_PHOTOGRAPHS]
+    persons, again = _without_second_names(path, listed)
     names, identities, others, empty = list[str](), list[int](), list[str](), list[str]()
     for number, person in enumerate(persons):
         files = sorted(file.relative_to(path).as_posix() for file in files_in(path / person))
@@ -51,11 +53,21 @@ def read_person_folders(root: str | Path | None) -> dict[Split, People]:
         identities += [number] * len(images)
     if not names:
         raise DataFormatError(f"PersonFolders: {ending(path)} holds no folder with images; it must hold {LAYOUT}")
-    notes = {"files that are no images": others, "folders without an image": empty}
+    notes = {"files that are no images": others, "folders without an image": empty, "links to other persons": again}
     left_out = [f"{len(found)} {what} ({quoted(', '.join(found[:3]), 60)})" for what, found in notes.items() if found]
     if left_out:
         warn(f"{ending(path)}: left out are {' and '.join(left_out)}")
     return People(path, np.array(names), np.array(identities, np.int64)).splits()
+
+
+def _without_second_names(root: Path, names: list[str]) -> tuple[list[str], list[str]]:
+    """The names of different folders, and those of links to one of them, or to the folder that holds them all."""
+    whose, again = dict[str, str](), list[str]()
+    for name in sorted(names, key=lambda name: (root / name).is_symlink()):  # a folder keeps its own name
+        real = os.path.realpath(root / name)
+        if Path(os.path.realpath(root)).is_relative_to(real) or whose.setdefault(real, name) != name:
+            again.append(name)
+    return sorted(set(names) - set(again)), again
 
 
 @dataclass(eq=False)

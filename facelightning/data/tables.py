@@ -16,6 +16,9 @@ from facelightning.data.files import SUFFIXES, Record, is_file_name, read_image,
 from facelightning.errors import ConfigurationError, DataFormatError, quoted
 from facelightning.labels import ATTRIBUTES
 
+SEPARATED = (".csv", ".tsv")
+"""How the names of tables end whose cells are split by commas, semicolons or tabs; those of others by spaces."""
+
 
 @dataclass(frozen=True)
 class AnnotationTable:
@@ -37,7 +40,7 @@ class AnnotationTable:
 
     @classmethod
     def read(cls, path: Path, what: str, count: int | None = None) -> "AnnotationTable":
-        """Read ``.txt``, split by spaces, or ``.csv``, split by commas, semicolons or tabs.
+        """Read ``.txt``, split by spaces, or ``.csv`` and ``.tsv``, split by commas, semicolons or tabs.
 
         A row begins with an image's name. Before the first row come the number of rows, which is wrong in some copies
         and therefore ignored, and the names of the columns; in ``.csv`` including the column of images.
@@ -60,7 +63,7 @@ class AnnotationTable:
                 if rows:
                     raise DataFormatError(f"{where}: expected an image's name, found '{quoted(name)}'")
                 if cells:  # not the number of rows
-                    names_images = path.suffix == ".csv" or name == "image_id"
+                    names_images = path.suffix.lower() in SEPARATED or name == "image_id"
                     columns = [cell.strip() for cell in (cells if names_images else (name, *cells))]
                     if len(set(columns)) < len(columns):
                         twice = Counter(columns).most_common(1)[0][0]
@@ -104,7 +107,7 @@ def read_cells(path: Path) -> Iterator[tuple[int, list[str]]]:
         DataFormatError: If it is no text, or a quotation mark is not closed.
     """
     lines = read_lines(path)
-    if path.suffix != ".csv":
+    if path.suffix.lower() not in SEPARATED:
         yield from ((number, cells) for number, line in enumerate(lines, start=1) if (cells := line.split()))
         return
     first = next(filter(str.strip, lines), "")

@@ -125,6 +125,8 @@ class Fusion(Encoder):
         super().__init__()
         if type(image_input) is not PlainInput:
             raise ConfigurationError("Fusion: each network has its own input: leave out `image_input`")
+        if isinstance(frozen, str) or isinstance(tuned, str):
+            raise ConfigurationError("Fusion: `frozen` and `tuned` must be lists of checkpoints, also of a single one")
         if not (frozen or tuned):
             raise ConfigurationError("Fusion: `frozen` and `tuned` must name a checkpoint of a trained network")
         kept = None if store is None else MapStore(store)

@@ -39,7 +39,7 @@ class MapStore:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = Path(path).expanduser()
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # not typed
     def maps(self, network: bytes, images: Tensor, compute: Callable[[Tensor], Tensor]) -> Tensor:
@@ -104,10 +104,13 @@ def _numbers(values: Tensor) -> npt.NDArray[np.uint8]:
 def _read(file: sqlite3.Connection, keys: Sequence[bytes]) -> Maps:
     marks = ", ".join("?" * len(keys))
     rows = file.execute(f"SELECT key, type, shape, numbers FROM maps WHERE key IN ({marks})", keys)
-    return {
-        key: torch.frombuffer(bytearray(numbers), dtype=getattr(torch, kind)).reshape([*map(int, shape.split())])
-        for key, kind, shape, numbers in rows
-    }
+    try:
+        return {
+            key: torch.frombuffer(bytearray(numbers), dtype=getattr(torch, kind)).reshape([*map(int, shape.split())])
+            for key, kind, shape, numbers in rows
+        }
+    except (AttributeError, RuntimeError, TypeError, ValueError):
+        raise sqlite3.DatabaseError("a map in it is damaged") from None
 
 
 def _write(file: sqlite3.Connection, maps: Maps) -> None:

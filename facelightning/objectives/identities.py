@@ -167,7 +167,8 @@ class CentredIdentities(Identities):
             both = torch.cat([features.float(), classes.unsqueeze(1)], dim=1)  # exact for 2^24 classes
             gathered = torch.cat(gather_all_tensors(both))
             features, classes = gathered[:, :-1], gathered[:, -1].long()
-        features, known = features.to(self.centres.dtype), classes >= 0
+        features = features.to(self.centres.dtype)
+        known = (classes >= 0) & features.isfinite().all(dim=1)  # an error names the image of others
         # only rows of the batch's identities are touched: there may be 100,000 others
         rows, which, counts = torch.unique(classes[known], return_inverse=True, return_counts=True)
         sums = torch.zeros_like(self.centres[rows]).index_add_(0, which, features[known])

@@ -246,7 +246,7 @@ class FaceTask(L.LightningModule):
                 "one"
             )
 
-    def _log_results(self, name: str, scoring: Scoring) -> None:
+    def _log_results(self, name: str, scoring: Scoring) -> dict[str, float]:
         losses, scores = scoring.compute()
         if not scores:
             raise ConfigurationError(f"{type(self).__name__}: the {name} data has nothing that this task predicts")
@@ -257,7 +257,9 @@ class FaceTask(L.LightningModule):
         for key, computed in scores.items():
             values |= self.objectives[key].scalars(computed)
         # every process has the same values; sync_dist only tells Lightning so
-        self.log_dict({f"{name}/{key}": value for key, value in values.items()}, sync_dist=True)
+        logged = {f"{name}/{key}": value for key, value in values.items()}
+        self.log_dict(logged, sync_dist=True)
+        return logged
 
 
 def trained(source: str, kinds: Sequence[type[FaceTask]], purpose: str, config: str) -> tuple[str, FaceTask]:

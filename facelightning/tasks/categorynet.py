@@ -41,8 +41,8 @@ class CategoryNet(LearningTask):
         names = facts.categories
         if names is None:
             raise ConfigurationError(
-                "CategoryNet cannot learn categories: the data has none; use ImageFolderDataModule or "
-                "SyntheticObjectsDataModule"
+                "CategoryNet cannot learn categories: the data has none; use ImageFolderDataModule, "
+                "SyntheticObjectsDataModule, or FaceTableDataModule with a column of races"
             )
         network = AttributeNetwork(
             len(names), self.width, self.encoder, pooling=self.pooling, head=self.head, key="category"

@@ -17,7 +17,7 @@ class IdentityTask(LearningTask):
         if facts.identities is None:
             raise ConfigurationError(
                 f"{type(self).__name__} cannot learn identities: the data has none; use CelebADataModule with the file "
-                "identity_CelebA.txt, LFWADataModule, or PersonFoldersDataModule"
+                "identity_CelebA.txt, LFWADataModule, PersonFoldersDataModule, or FaceTableDataModule with identities"
             )
         return facts.identities
 

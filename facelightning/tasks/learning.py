@@ -1,5 +1,6 @@
 """Tasks that learn: their options, optimiser and schedule, and the exact resuming of an interrupted training."""
 
+import math
 import os
 import warnings
 from dataclasses import dataclass, fields
@@ -88,6 +89,7 @@ class LearningTask(Training, FaceTask):
         FaceTask.__init__(self, {field.name: getattr(self, field.name) for field in fields(self)})
         self._gradients: dict[str, Tensor] = {}
         self._resumed_at: int | None = None
+        self._unmeasured: set[str] = set()
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Refuse a module instance as a part: a task creates its parts itself, once it knows the data."""
@@ -121,6 +123,20 @@ class LearningTask(Training, FaceTask):
         if last_step or (last_epoch and progress.is_last_batch):
             trainer.should_stop = True
             trainer.check_val_every_n_epoch = trainer.check_val_every_n_epoch and 1  # of this epoch too
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the scores; say once if one that decides which checkpoint is the best is not a number."""
+        values = self._log_results("val", self.validation)
+        if self.trainer.state.fn != TrainerFn.FITTING or self.trainer.sanity_checking:
+            return
+        monitored = {str(getattr(callback, "monitor", None)) for callback in self.trainer.checkpoint_callbacks}
+        unmeasured = {key for key in monitored & values.keys() if math.isnan(values[key])}
+        for key in sorted(unmeasured - self._unmeasured):
+            rank_zero_info(
+                f"{key} is not a number, so it cannot tell which checkpoint is the best: the val data has nothing to "
+                "measure it by; take other data, or monitor another score"
+            )
+        self._unmeasured |= unmeasured
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Also store that an epoch is unfinished, and what an unfinished accumulation has added up on each process."""

@@ -77,6 +77,10 @@ class TestPersonFolders:
         write(root, [".hidden/1.jpg", "@eaDir/1.jpg"])
         with pytest.warns(UserWarning, match=r"no images \(n03/notes.txt\) and 1 folders without an image \(nobody\)"):
             assert records(PersonFolders(root, "all")).keys() == set(self.NAMES)
+        (root / "a").symlink_to(root / "n07")
+        (root / "everyone").symlink_to(root)
+        with pytest.warns(UserWarning, match=r"and 2 links to other persons \(a, everyone\)"):
+            assert records(PersonFolders(root, "all")).keys() == set(self.NAMES)
         few = tmp_path_factory.mktemp("few")
         with pytest.raises(DataFormatError, match="holds no folder with images; it must hold a folder of images for"):
             PersonFolders(few)
@@ -165,6 +169,17 @@ class TestFaceTable:
                 assert each["category"] == (int(name[6:-4]) % 3 == 0)
                 assert each.keys() == {"image", "category"}
         with pytest.raises(DataFormatError, match=r"line 2: expected an age of 0 to 120 years, .* found '3-9'"):
+            FaceTable(tmp_path)
+
+    def test_tabs_leave_cells_empty(self, tmp_path: Path) -> None:
+        write(tmp_path, ["a b.jpg"])
+        (tmp_path / "faces.TSV").write_text("file\tage\trace\tsplit\na b.jpg\t\tEast Asian\tval\n")
+        (found,) = records(FaceTable(tmp_path, "val", table="faces.TSV")).values()
+        assert np.isnan(found["age"]) and FaceTable(tmp_path, "val", table="faces.TSV").categories == ("East Asian",)
+
+    def test_a_path_too_long_is_an_error(self, tmp_path: Path) -> None:
+        (tmp_path / "faces.csv").write_text(f"file,age\n{'/'.join(['a' * 250] * 20)}.jpg,3\n")
+        with pytest.raises(DataNotFoundError, match=r"aaa.jpg: File name too long; check the file"):
             FaceTable(tmp_path)
 
     def test_persons_are_not_torn_apart(self, tmp_path: Path) -> None:

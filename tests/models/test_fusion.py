@@ -1,6 +1,8 @@
 """Fusion: maps of trained networks side by side, what stays frozen, and one file that holds all."""
 
 import json
+import sqlite3
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -173,10 +175,25 @@ def test_stored_maps_are_what_was_computed(nets: dict[str, Path], tmp_path: Path
         stored(seen)
 
 
+@pytest.mark.parametrize(
+    "damage", ["type = 'foo'", "type = 'nn'", "shape = '9 9'", "numbers = x'00'", "numbers = NULL"]
+)
+def test_a_damaged_map_is_an_error(damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    store, seen = MapStore("~/maps.sqlite"), images()
+    store.maps(b"", seen, torch.clone)
+    with closing(sqlite3.connect(tmp_path / "maps.sqlite")) as file, file:
+        file.execute(f"UPDATE maps SET {damage}")
+    with pytest.raises(ConfigurationError, match=r"maps.sqlite cannot be used \(a map in it is damaged\): delete it"):
+        store.maps(b"", seen, torch.clone)
+
+
 def test_what_cannot_be_fused_is_refused(nets: dict[str, Path], tmp_path: Path) -> None:
     one = str(nets["lnet"])
     with pytest.raises(ConfigurationError, match="`frozen` and `tuned` must name"):
         Fusion(PlainInput())
+    with pytest.raises(ConfigurationError, match="`frozen` and `tuned` must be lists"):
+        Fusion(PlainInput(), frozen=one)
     other: Input
     for other in (MaskedInput(7), SpatialTransformer()):
         with pytest.raises(ConfigurationError, match="leave out `image_input`"):

@@ -62,6 +62,17 @@ def test_losses_and_centres_are_the_definition_over_fifty_steps() -> None:
     assert objective.centres[4].any() and not objective.centres[5].any()  # which was in no batch
 
 
+def test_a_feature_that_is_not_finite_moves_no_centre() -> None:
+    """So that the error about the loss names its image, not another one of the same identity."""
+    objective = make()
+    output = {"features": torch.ones(3, DIMENSIONS), "identity": torch.zeros(3, len(NUMBERS))}
+    output["features"][1, 2] = torch.nan
+    batch = {"identity": torch.tensor([7, 7, 7])}
+    assert objective.loss(output, batch).isnan()
+    assert objective.sample_loss(output, batch).isfinite().tolist() == [True, False, True]
+    assert objective.centres[1].tolist() == pytest.approx([RATE * 2 / 3] * DIMENSIONS)
+
+
 def test_the_gradient_is_towards_the_old_centre() -> None:
     objective, ((first, truth), (output, batch), *_) = make(1.0), steps()
     objective.loss(first, truth)

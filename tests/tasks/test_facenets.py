@@ -5,13 +5,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import cv2
 import lightning as L
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from facelightning.callbacks.report import score_table
-from facelightning.data import SyntheticPeopleDataModule
+from facelightning.data import FaceTableDataModule, SyntheticPeopleDataModule
 from facelightning.errors import ConfigurationError
 from facelightning.facts import DataFacts
 from facelightning.models.lnet import LNet
@@ -135,6 +137,26 @@ def test_ages_are_learned_scored_and_predicted(root: Path, tmp_path: Path) -> No
     assert again.results["test"]["age"]["age_error"] == pytest.approx(float(error), rel=1e-5)
     with pytest.raises(ConfigurationError, match="AgeNet: the val data has nothing that this task predicts"):
         make_trainer().fit(again, datamodule=make_data(root, columns=["race"]))
+
+
+def test_a_score_that_nothing_measures_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The first checkpoint would stay the best one."""
+    for number in range(4):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), np.full((*SIZE, 3), number, np.uint8))
+    (tmp_path / "faces.csv").write_text("file,age,split\n0.png,3,train\n1.png,4,train\n2.png,,val\n3.png,,val\n")
+    data = FaceTableDataModule(str(tmp_path), image_size=SIZE, batch_size=2, num_workers=0, seed=0)
+    keep = ModelCheckpoint(tmp_path / "kept", monitor="val/age_error")
+    trainer = L.Trainer(
+        accelerator="cpu",
+        max_epochs=2,
+        callbacks=[keep],
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    with caplog.at_level("INFO", "lightning.pytorch.utilities.rank_zero"):
+        trainer.fit(AgeNet(encoder=ENCODER), datamodule=data)
+    assert caplog.text.count("val/age_error is not a number, so it cannot tell which checkpoint is the best") == 1
 
 
 def test_all_begin_with_the_filters_of_one_net(root: Path, tmp_path: Path) -> None:
