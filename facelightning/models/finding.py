@@ -15,6 +15,10 @@ from facelightning.models.blocks import Frozen, as_floats
 from facelightning.models.density_peaks import FRACTION, Peak, find_peaks, windows
 from facelightning.models.lnet import response_map
 
+MARGINS = (1.2, 1.8, 2.7)
+"""LNet_s learns from cuts of 1.8 times LNet_o's window. The wider one holds what that cuts off, the narrower one shows
+larger what is small in it."""
+
 
 class FoundFaces(NamedTuple):
     """The F faces found in a batch: in the order of the images, and in each image the most certain first."""
@@ -92,13 +96,9 @@ class Localizer(nn.Module):
         cuts = crop(images, index, boxes, self.size)
         features = self.tail(self.encoder(cuts.to(next(self.encoder.parameters(), cuts).dtype))[-1])
         maps: Floats = response_map(features).double().cpu().numpy()
-        # what a cell sees the middle of, in pixels of the cut, and then of the image
-        rows, columns = (
-            (np.arange(n) + 0.5) * side / n - self.encoder.offset
-            for n, side in zip(maps.shape[1:], self.size, strict=True)
-        )
-        scale = self.scale(boxes)
-        x, y = (boxes[:, axis, None] + cells * scale[:, axis, None] for axis, cells in enumerate((columns, rows)))
+        low, high = np.split(self.seen(boxes)[..., None], 2, axis=1)
+        # what the cells see the middles of
+        x, y = ((low + (high - low) * (np.arange(n) + 0.5) / n)[:, axis] for axis, n in enumerate(maps.shape[:0:-1]))
         left, top, right, bottom = frames[index].T[..., None]
         inside = ((top <= y) & (y < bottom))[:, :, None] & ((left <= x) & (x < right))[:, None]
         return np.where(inside, maps, 0)
@@ -106,7 +106,28 @@ class Localizer(nn.Module):
     def windows(self, response: Floats, peaks: Sequence[Peak], box: Floats) -> Floats:
         """The window of each peak in the response map of a box, ``(len(peaks), 4)``, in pixels of the image."""
         found = windows(response, peaks, self.size, self.level)
-        moved: Floats = np.tile(box[:2], 2) + (found - self.encoder.offset) * np.tile(self.scale(box), 2)
+        moved: Floats = np.tile(self.seen(box)[:2], 2) + found * np.tile(self.scale(box), 2)
+        return moved
+
+    def together(self, looks: Sequence["Look"]) -> "Look":
+        """The mean of looks at the same faces, in pixels of the last cuts, which hold the others.
+
+        A cut adds nothing beyond itself. So what responds in all of them counts most.
+        """
+        widest = looks[-1].cuts
+        total, index = np.zeros((len(widest), *self.size)), np.arange(len(widest))
+        for cuts, maps in looks:
+            seen = self.seen(cuts)
+            cells = maps.shape[:0:-1] / (seen[:, 2:] - seen[:, :2])  # in a pixel of the image
+            boxes = (self.seen(widest) - np.tile(seen[:, :2], 2)) * np.tile(cells, 2)
+            rois = torch.from_numpy(np.column_stack([index, boxes]))
+            values = roi_align(torch.from_numpy(maps)[:, None], rois, self.size, sampling_ratio=1, aligned=True)
+            total += values[:, 0].numpy()
+        return Look(widest, total / len(looks))
+
+    def seen(self, boxes: Floats) -> Floats:
+        """Where the response maps of boxes lie in the image: moved by the encoder's offset; ``(…, 4)``."""
+        moved: Floats = boxes - self.encoder.offset * np.tile(self.scale(boxes), 2)
         return moved
 
     def scale(self, boxes: Floats) -> Floats:
@@ -127,8 +148,9 @@ class LNetFinder(Finder):
     """LNet_o finds each face's head and shoulders in the whole image, LNet_s the face in them [1]_.
 
     Args:
-        stages: LNet_o; or LNet_o and LNet_s, trained on cuts of ``margin`` times the windows of LNet_o.
-        margin: A head with shoulders is a square of this many times the longer side of LNet_o's window.
+        stages: LNet_o; or LNet_o and LNet_s, trained on heads with shoulders.
+        margins: A head with shoulders is a square of this many times the longer side of LNet_o's window. The mean
+            response of several such cuts depends less on the size of that window; the paper has one.
         least: The least response of LNet_o in an image with a face.
         fraction: Other faces respond more than this fraction of the strongest.
         rescale: Width and height of a face as multiples of its window's, and the shift of its centre down in heights
@@ -140,7 +162,7 @@ class LNetFinder(Finder):
     def __init__(
         self,
         stages: Sequence[Localizer],
-        margin: float = 1.8,
+        margins: Sequence[float] = MARGINS,
         least: float = 0.0,
         fraction: float = FRACTION,
         rescale: tuple[float, float, float] | None = None,
@@ -148,7 +170,7 @@ class LNetFinder(Finder):
         super().__init__()
         # stored as modules, typed as the localisers that they are
         self.stages = cast(Sequence[Localizer], nn.ModuleList(stages))
-        self.margin, self.least, self.fraction, self.rescale = margin, least, fraction, rescale
+        self.margins, self.least, self.fraction, self.rescale = sorted(margins), least, fraction, rescale
         self.freeze()
 
     @torch.no_grad()
@@ -187,11 +209,11 @@ class LNetFinder(Finder):
 
         A window stays as it is where nothing responds.
         """
-        wide, finer = around(boxes, self.margin, stage.size), boxes.copy()
+        finer, heads = boxes.copy(), [around(boxes, margin, stage.size) for margin in self.margins]
         if not len(boxes):
-            return finer, Look(wide, np.empty((0, 1, 1)))
-        look = Look(wide, stage.responses(images, image, wide, frames))
-        for number, response in enumerate(look.responses):
+            return finer, Look(heads[-1], np.empty((0, *stage.size)))
+        look = stage.together([Look(cuts, stage.responses(images, image, cuts, frames)) for cuts in heads])
+        for number, (cut, response) in enumerate(zip(*look, strict=True)):
             if peaks := find_peaks(response)[:1]:
-                (finer[number],) = stage.windows(response, peaks, wide[number])
+                (finer[number],) = stage.windows(response, peaks, cut)
         return finer, look

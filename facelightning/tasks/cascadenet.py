@@ -14,7 +14,7 @@ from facelightning.facts import DataFacts
 from facelightning.models.attributes import AttributeNetwork
 from facelightning.models.cascade import CascadeNetwork, whole
 from facelightning.models.density_peaks import FRACTION
-from facelightning.models.finding import Finder, LNetFinder, Localizer
+from facelightning.models.finding import MARGINS, Finder, LNetFinder, Localizer
 from facelightning.objectives import Attributes, Batch, Faces, Objective, Output
 from facelightning.tasks.anet import ANet
 from facelightning.tasks.attributenet import AttributeNet
@@ -48,7 +48,8 @@ class CascadeNet(FaceTask):
         fraction: Other faces of an image respond more than this fraction of its strongest.
         search_size: Height and width at which LNet_o searches the image. Its training size if not given; a larger one
             finds smaller faces.
-        head_margin: LNet_s sees a cut of this many times the longer side of LNet_o's window.
+        head_margins: LNet_s sees cuts of these many times the longer side of LNet_o's window, and its responses are
+            their mean; the paper's single cut is ``[1.8]``.
         face_margin: The describer sees a cut of this many times the longer side of a face's box.
         rescale: Width and height of a face as multiples of its window's, and the shift of its centre down in heights
             of the window. None if not given: they are fitted on boxes, which attribute tags do not give.
@@ -76,7 +77,7 @@ class CascadeNet(FaceTask):
         least: float | None = None,
         fraction: float = FRACTION,
         search_size: tuple[int, int] | None = None,
-        head_margin: float = 1.8,
+        head_margins: Sequence[float] = MARGINS,
         face_margin: float = 1.8,
         rescale: tuple[float, float, float] | None = None,
     ) -> None:
@@ -88,7 +89,9 @@ class CascadeNet(FaceTask):
         _check("levels", levels, 0, 1 - 1e-9)
         _check("fraction", [fraction], 0, 1 - 1e-9)
         _check("least", [] if least is None else [least], 0, 1e30)
-        _check("head_margin and face_margin", [head_margin, face_margin], 0.1, 100)
+        if not head_margins:
+            raise ConfigurationError("CascadeNet: head_margins is empty: name at least one, as the paper's [1.8]")
+        _check("head_margins and face_margin", [*head_margins, face_margin], 0.1, 100)
         _check("search_size", search_size or [], 32, 10_000)
         _check("rescale's width and height", (rescale or [])[:2], 0.01, 100)
         _check("rescale's shift", (rescale or [])[2:], -10, 10)
@@ -103,7 +106,8 @@ class CascadeNet(FaceTask):
             _refuse(described[1].network, "needs_landmarks", found_faces)
         texts = {"stages": [text for text, _ in found], "describer": described and described[0], "detector": detector}
         rules = {"levels": levels, "least": least, "fraction": fraction, "search_size": search_size}
-        super().__init__(texts | rules | {"head_margin": head_margin, "face_margin": face_margin, "rescale": rescale})
+        margins = {"head_margins": head_margins, "face_margin": face_margin}
+        super().__init__(texts | rules | margins | {"rescale": rescale})
         if detector is not None:
             finder = detector()
         else:
@@ -112,7 +116,7 @@ class CascadeNet(FaceTask):
             if search_size is not None:
                 sizes[0] = (search_size[0], search_size[1])  # a list, if it comes from a checkpoint
             localizers = [Localizer(*each) for each in zip((net for net, _ in nets), sizes, levels, strict=False)]
-            finder = LNetFinder(localizers, head_margin, least or 0.0, fraction, rescale)
+            finder = LNetFinder(localizers, head_margins, least or 0.0, fraction, rescale)
         self._parts = (finder, described and described[1].network, face_margin)  # in a tuple: of the network alone
         known = [task for _, task in (*([described] if described else []), *found)]
         self.build(_facts(known[0]) if known else DataFacts((1, 1)))

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from facelightning.boxes import Floats
 from facelightning.models.cascade import CascadeNetwork
-from facelightning.models.finding import Finder, FoundFaces, LNetFinder, Localizer, crop
+from facelightning.models.density_peaks import find_peaks
+from facelightning.models.finding import Finder, FoundFaces, LNetFinder, Localizer, Look, crop
 
 WHOLE = np.array([[0.0, 0, 96, 64]])
 
@@ -64,6 +65,56 @@ class TestCrop:
 
     def test_of_no_boxes(self) -> None:
         assert crop(torch.ones(1, 3, 8, 8), np.array([], dtype=int), np.empty((0, 4)), (5, 6)).shape == (0, 3, 5, 6)
+
+
+def looked_up(look: Look, stage: Localizer, number: int, x: float, y: float) -> float:
+    """The response of a cut at a place of the image, between the middles of its four nearest cells."""
+    (x0, y0, x1, y1), cells = (
+        look.cuts[number] - stage.encoder.offset * stage.scale(look.cuts[number])[0],
+        look.responses[number],
+    )
+    rows, columns = cells.shape
+    column, row = (x - x0) / (x1 - x0) * columns - 0.5, (y - y0) / (y1 - y0) * rows - 0.5
+    if not (-0.5 < column < columns - 0.5 and -0.5 < row < rows - 0.5):
+        return 0.0
+    total = 0.0
+    for r, v in ((int(np.floor(row)), 1 - row % 1), (int(np.floor(row)) + 1, row % 1)):
+        for c, u in ((int(np.floor(column)), 1 - column % 1), (int(np.floor(column)) + 1, column % 1)):
+            total += u * v * cells[min(max(r, 0), rows - 1), min(max(c, 0), columns - 1)]
+    return total
+
+
+class TestLooksTogether:
+    @pytest.mark.parametrize("offset", [0.0, 3.5])
+    def test_are_the_mean_at_each_place(self, offset: float) -> None:
+        rng = np.random.default_rng(0)
+        stage = localizer(size=(16, 24))
+        stage.encoder.offset = offset
+        wide = np.array([[5.0, 3, 53, 35], [-10, -20, 14, -4]])
+        narrow = np.array([[20.0, 10, 38, 22], [-8, -18, 7, -8]])
+        looks = [Look(narrow, rng.random((2, 4, 6))), Look(wide, rng.random((2, 4, 6)))]
+        cuts, responses = stage.together(looks)
+        assert np.array_equal(cuts, wide)
+        assert responses.shape == (2, 16, 24)
+        checked = 0
+        for number, row, column in np.ndindex(responses.shape):
+            x, y = wide[number, :2] + (np.array([column, row]) + 0.5 - offset) * stage.scale(wide)[number]
+            x0, y0, x1, y1 = narrow[number] - offset * stage.scale(narrow)[number, 0]
+            half = max(x1 - x0, y1 - y0) / 8  # a cell at the border of a cut reaches half its width beyond
+            if min(abs(x - x0), abs(x - x1), abs(y - y0), abs(y - y1)) > half:
+                expected = sum(looked_up(look, stage, number, x, y) for look in looks) / 2
+                assert responses[number, row, column] == pytest.approx(expected, abs=1e-12)
+                checked += 1
+        assert checked > 300
+
+    def test_one_alone_keeps_its_windows(self) -> None:
+        """The paper's rule."""
+        stage, rng = localizer(size=(48, 64)), np.random.default_rng(0)
+        look = Look(WHOLE * [1, 1, 1, 1.125], rng.random((1, 12, 16)))
+        ((cut, response),) = zip(*stage.together([look]), strict=True)
+        peak = find_peaks(look.responses[0])[:1]
+        expected = stage.windows(look.responses[0], peak, look.cuts[0])
+        assert stage.windows(response, find_peaks(response)[:1], cut) == pytest.approx(expected)
 
 
 class TestLNetFinder:
@@ -124,6 +175,11 @@ class TestLNetFinder:
         assert found.boxes.min() == 0
         assert (found.boxes <= WHOLE[0, 2:].max()).all()
 
+    def test_a_cell_is_of_the_photograph_if_its_middle_is(self) -> None:
+        stage, image = localizer(), photograph((0, 0, 96, 64))
+        responses = stage.responses(image, np.array([0]), WHOLE, np.array([[0.0, 0, 45, 29]]))
+        assert np.argwhere(responses[0]).max(axis=0).tolist() == [6, 10]  # middles at 26 and 42 pixels
+
     def test_nothing_is_found_in_the_padding(self) -> None:
         image = photograph((60, 16, 76, 40), (8, 8, 24, 24))
         found = LNetFinder([localizer()])(image, np.array([[0.0, 0, 48, 64]]))
@@ -134,10 +190,24 @@ class TestLNetFinder:
         image = photograph((40, 16, 72, 48))
         image[:, 1, 24:40, 48:64] = 200
         image[:, 1, 0:8, 0:8] = 255
-        found = LNetFinder([localizer(0), localizer(1, (64, 64))], margin=1.5)(image, WHOLE)
+        found = LNetFinder([localizer(0), localizer(1, (64, 64))], margins=[1.5])(image, WHOLE)
         assert np.abs(found.boxes - [[48, 24, 64, 40]]).max() <= 2
         kept = LNetFinder([localizer(0), localizer(2, (64, 64))])(image, WHOLE)  # nothing is blue
         assert np.abs(kept.boxes - [[40, 16, 72, 48]]).max() <= 2
+
+    def test_several_cuts_hold_what_one_cuts_off(self) -> None:
+        """A face of two parts, of which LNet_o has seen one; the strongest is far from both."""
+        image = photograph((40, 24, 56, 40))
+        image[:, 1, 20:44, 36:76] = 200
+        stages = [localizer(0), localizer(1, (64, 64), level=0.3)]
+        (narrow,) = LNetFinder(stages, margins=[1.2])(image, WHOLE).boxes
+        assert narrow[2] < 60
+        for margins in ([1.2, 3.6], [3.6, 1.2]):  # in any order
+            (wide,) = LNetFinder(stages, margins=margins)(image, WHOLE).boxes
+            assert np.abs(wide - [36, 20, 76, 44]).max() <= 3
+        image[:, 1, 4:12, 60:70] = 255  # in the wide cut alone: another's, which counts half
+        (still,) = LNetFinder(stages, margins=[1.2, 3.6])(image, WHOLE).boxes
+        assert np.abs(still - wide).max() <= 1
 
     def test_rescaled(self) -> None:
         image = photograph((40, 16, 72, 48))

@@ -79,7 +79,7 @@ def test_each_rule_reaches_the_network(parts: dict[str, Path]) -> None:
     apart = {"levels": (0.65, 0.65)}  # lower ones make one window of neighbouring summits
     plain = cascade(parts, **apart)(IMAGES)
     for option, value in {
-        "levels": (0.9, 0.65), "least": 1e9, "fraction": 0.99, "head_margin": 3.0, "face_margin": 3.0,
+        "levels": (0.9, 0.65), "least": 1e9, "fraction": 0.99, "head_margins": (3.0,), "face_margin": 3.0,
         "rescale": (2.0, 2.0, 0.0), "search_size": (96, 96),
     }.items():  # fmt: skip
         other = cascade(parts, **(apart | {option: value}))(IMAGES)
@@ -87,8 +87,9 @@ def test_each_rule_reaches_the_network(parts: dict[str, Path]) -> None:
         assert same == (option == "face_margin"), option
         equal = torch.equal(plain["attributes"], other["attributes"])
         assert equal == (option == "fraction"), option  # other faces than the first are lost
-    second = cascade(parts, levels=(0.65, 0.9))(IMAGES)
-    assert not np.array_equal(plain["faces"].boxes, second["faces"].boxes)
+    for option, value in {"levels": (0.65, 0.9), "head_margins": (1.8,)}.items():
+        second = cascade(parts, **(apart | {option: value}))(IMAGES)
+        assert not np.array_equal(plain["faces"].boxes, second["faces"].boxes), option
 
 
 def test_weights_are_there_once(parts: dict[str, Path]) -> None:
@@ -202,8 +203,9 @@ def test_a_stage_that_needs_regions_is_refused(parts: dict[str, Path], tmp_path:
         ({"fraction": -1.0}, "fraction must lie in"),
         ({"search_size": (0, 64)}, "search_size must lie in 32...10000"),
         ({"search_size": (100_000, 100_000)}, "search_size must lie in"),
-        ({"head_margin": 0.0}, "head_margin and face_margin must lie in"),
-        ({"face_margin": float("nan")}, "head_margin and face_margin must lie in"),
+        ({"head_margins": [1.8, 0.0]}, "head_margins and face_margin must lie in"),
+        ({"head_margins": []}, r"head_margins is empty: name at least one, as the paper's \[1.8\]"),
+        ({"face_margin": float("nan")}, "head_margins and face_margin must lie in"),
         ({"rescale": (-1.0, 1.0, 0.0)}, "rescale's width and height must lie in"),
         ({"rescale": (1.0, 1.0, float("nan"))}, "rescale's shift must lie in"),
     ],
