@@ -110,7 +110,7 @@ def test_a_name_that_is_unlike_any_lists_what_there_is(refused: Callable[..., st
     assert "commands are fit, validate, test, predict, reproduce, visualize, compare, attribution" in refused("xyzzy")
     nowhere = refused("fit", "--config", "nope.yaml")
     assert "nope.yaml is neither in" in nowhere
-    assert "there are anet, " in nowhere
+    assert "there are agenet, " in nowhere
     assert "overlays/cpu, " in nowhere
     assert "there are adagrad, longer, quickstart" in refused(*FIT, "--recipe=xyzzy")
     assert "small is a recipe, which changes a configuration: add --recipe small" in refused("fit", "--config=small")
