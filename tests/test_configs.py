@@ -312,7 +312,7 @@ class TestFiles:
     def test_an_unknown_name_gets_a_hint(self, name: str, hint: str, tmp_path: Path) -> None:
         with pytest.raises(ConfigurationError, match=re.escape(f"{name} is neither in {tmp_path} nor bundled; {hint}")):
             find_config(name, tmp_path)
-        with pytest.raises(ConfigurationError, match=r"there are anet, .*overlays/fast, "):
+        with pytest.raises(ConfigurationError, match=r"there are agenet, .*overlays/fast, "):
             find_config("unlike", tmp_path)
 
     def test_recipes_are_for_the_nearest_name(self, tmp_path: Path) -> None:
