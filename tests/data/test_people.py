@@ -39,7 +39,7 @@ def write(root: Path, names: Sequence[str]) -> None:
 
 def records(people: People) -> dict[str, dict[str, Any]]:
     """What is known of each image, by its name."""
-    return {each.pop("name"): {**each} for each in (people[index] for index in range(len(people)))}  # type: ignore[misc]
+    return {each.pop("name"): {**each} for each in (people[index] for index in range(len(people)))}  # type: ignore[misc]  # every record has a name
 
 
 class TestPersonFolders:
@@ -51,7 +51,7 @@ class TestPersonFolders:
         return tmp_path
 
     def test_of_ten_persons_one_is_held_out_for_each(self, root: Path) -> None:
-        parts = {split: PersonFolders(root, split) for split in SPLITS}  # type: ignore[arg-type]
+        parts = {split: PersonFolders(root, split) for split in SPLITS}  # type: ignore[arg-type]  # literals
         found = {name: split for split, part in parts.items() for name in part.names}
         assert found == {name: {8: "val", 9: "test"}.get(int(name[1:3]) % 10, "train") for name in self.NAMES}
         everything = records(PersonFolders(root, "all"))
@@ -161,7 +161,7 @@ class TestFaceTable:
 
     def test_races_of_fairface_without_its_ranges_of_ages(self, tmp_path: Path) -> None:
         self.write(tmp_path, FAIRFACE)
-        parts = {split: FaceTable(tmp_path, split, columns=["race"]) for split in SPLITS}  # type: ignore[arg-type]
+        parts = {split: FaceTable(tmp_path, split, columns=["race"]) for split in SPLITS}  # type: ignore[arg-type]  # literals
         assert {split: len(part) for split, part in parts.items()} == {"train": 9, "val": 1, "test": 1}
         for part in parts.values():
             assert part.categories == ("Black", "East Asian")
@@ -220,7 +220,7 @@ class TestFaceTable:
         with pytest.warns(UserWarning, match=r"1 of its files \(such as c.jpg\) are not in .*; left out"):
             assert list(FaceTable(tmp_path, "all").names) == ["a.jpg", "deep/b c.png"]
         with pytest.raises(ConfigurationError, match="columns may name age, race, identity, not sex"):
-            FaceTable(tmp_path, columns=["sex"])  # type: ignore[list-item]
+            FaceTable(tmp_path, columns=["sex"])  # type: ignore[list-item]  # refused
         with pytest.raises(DataNotFoundError, match=r"other.csv"):
             FaceTable(tmp_path, table="other.csv")
 
