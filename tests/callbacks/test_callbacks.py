@@ -89,6 +89,7 @@ def test_a_run_folder_holds_everything(runs: Path) -> None:
     config = yaml.safe_load((run / "config.yaml").read_text())
     parts = [config["model"]["init_args"][part]["class_path"].rpartition(".")[2] for part in ("pooling", "head")]
     assert parts == ["SemanticPooling", "LocalizationHead"]
+    assert config["trainer"]["max_time"] is None  # what is empty is written, too
     with (run / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert any(row["train/loss"] for row in rows)
