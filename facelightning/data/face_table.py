@@ -146,8 +146,13 @@ class FaceTableDataModule(PeopleDataModule):
 
     @cached_property
     def splits(self) -> dict[Split, People]:
-        """The data set, read on first use."""
-        return read_face_table(self.root, self.table, self.columns)
+        """The data set, read on first use; ages that are all unknown in training are an error."""
+        splits = read_face_table(self.root, self.table, self.columns)
+        ages = splits["train"].ages
+        if ages is not None and len(ages) > 0 and np.isnan(ages).all():
+            hint = "fill the column in, or leave it out of `columns`"
+            raise DataFormatError(f"{self.table}: no age of a training image is known; {hint}")
+        return splits
 
 
 @dataclass(eq=False)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from facelightning.errors import ConfigurationError, ending
 
-TABLE = "CREATE TABLE IF NOT EXISTS maps (key BLOB PRIMARY KEY, type TEXT, shape TEXT, numbers BLOB)"
+TABLE = "CREATE TABLE IF NOT EXISTS maps (key BLOB PRIMARY KEY, type TEXT, shape TEXT, numbers BLOB, digest BLOB)"
 
 Maps = dict[bytes, Tensor]
 
@@ -103,14 +103,14 @@ def _numbers(values: Tensor) -> npt.NDArray[np.uint8]:
 
 def _read(file: sqlite3.Connection, keys: Sequence[bytes]) -> Maps:
     marks = ", ".join("?" * len(keys))
-    rows = file.execute(f"SELECT key, type, shape, numbers FROM maps WHERE key IN ({marks})", keys)
-    try:
-        return {
-            key: torch.frombuffer(bytearray(numbers), dtype=getattr(torch, kind)).reshape([*map(int, shape.split())])
-            for key, kind, shape, numbers in rows
-        }
-    except (AttributeError, RuntimeError, TypeError, ValueError):
-        raise sqlite3.DatabaseError("a map in it is damaged") from None
+    rows = file.execute(f"SELECT key, type, shape, numbers, digest FROM maps WHERE key IN ({marks})", keys)
+    found: Maps = {}
+    for key, kind, shape, numbers, digest in rows:
+        if _digest(key, kind, shape, numbers) != digest:
+            raise sqlite3.DatabaseError("a map in it is damaged")
+        values = torch.frombuffer(bytearray(numbers), dtype=getattr(torch, kind))
+        found[key] = values.reshape([*map(int, shape.split())])
+    return found
 
 
 def _write(file: sqlite3.Connection, maps: Maps) -> None:
@@ -118,4 +118,11 @@ def _write(file: sqlite3.Connection, maps: Maps) -> None:
         (key, str(x.dtype).removeprefix("torch."), " ".join(map(str, x.shape)), _numbers(x).tobytes())
         for key, x in maps.items()
     ]
-    file.executemany("INSERT OR IGNORE INTO maps VALUES (?, ?, ?, ?)", rows)  # another process may have been faster
+    # another process may have been faster
+    file.executemany("INSERT OR IGNORE INTO maps VALUES (?, ?, ?, ?, ?)", [(*row, _digest(*row)) for row in rows])
+
+
+def _digest(key: bytes, kind: str, shape: str, numbers: bytes | None) -> bytes:
+    digest = blake2b(repr((key, kind, shape)).encode(), digest_size=16)
+    digest.update(numbers or b"")
+    return digest.digest()

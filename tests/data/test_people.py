@@ -159,6 +159,14 @@ class TestFaceTable:
         with pytest.raises(DataFormatError, match="FaceTableDataModule: the test split has no images"):
             data.setup("test")
 
+    def test_ages_that_are_all_unknown_are_refused(self, tmp_path: Path) -> None:
+        self.write(tmp_path, "file,age,race,split\na.jpg,,x,train\nb.jpg,3,y,val\n")
+        with pytest.raises(
+            DataFormatError, match=r"faces.csv: no age of a training image is known; fill the column in"
+        ):
+            FaceTableDataModule(str(tmp_path)).setup("fit")
+        assert FaceTableDataModule(str(tmp_path), columns=["race"]).records("train").categories == ("x", "y")
+
     def test_races_of_fairface_without_its_ranges_of_ages(self, tmp_path: Path) -> None:
         self.write(tmp_path, FAIRFACE)
         parts = {split: FaceTable(tmp_path, split, columns=["race"]) for split in SPLITS}  # type: ignore[arg-type]  # literals

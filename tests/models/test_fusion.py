@@ -176,7 +176,15 @@ def test_stored_maps_are_what_was_computed(nets: dict[str, Path], tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    "damage", ["type = 'foo'", "type = 'nn'", "shape = '9 9'", "numbers = x'00'", "numbers = NULL"]
+    "damage",
+    [
+        "type = 'foo'",
+        "type = 'int32'",
+        "shape = '9 9'",
+        "numbers = zeroblob(length(numbers))",
+        "numbers = NULL",
+        "digest = NULL",
+    ],
 )
 def test_a_damaged_map_is_an_error(damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
