@@ -73,7 +73,7 @@ class CascadeNet(FaceTask):
         stages: list[str] | None = None,
         describer: str | None = None,
         detector: Callable[[], Finder] | None = None,
-        levels: tuple[float, float] = (0.35, 0.45),
+        levels: tuple[float, float] = (0.35, 0.4),
         least: float | None = None,
         fraction: float = FRACTION,
         search_size: tuple[int, int] | None = None,
