@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         AgeNet,
         ANet,
         AttributeNet,
+        CalibratedNet,
         CascadeNet,
         CategoryNet,
         EmbeddingNet,
@@ -54,11 +55,11 @@ _HOMES = {
 }  # what ends in Net is in tasks, and all others in data
 
 __all__ = [
-    "ATTRIBUTES", "HELEN7", "HELEN11", "LFWA", "ANet", "AgeNet", "AttributeNet", "CascadeNet", "CategoryNet", "CelebA",
-    "CelebADataModule", "DataFacts", "EmbeddingNet", "EnsembleNet", "FolderDataModule", "Helen", "HelenDataModule",
-    "IdentityNet", "ImageFolder", "ImageFolderDataModule", "JointDataModule", "JointNet", "LFWADataModule",
-    "LabelSpace", "SVMNet", "SegNet", "SyntheticDataModule", "SyntheticObjectsDataModule", "SyntheticScenesDataModule",
-    "__version__", "load_model",
+    "ATTRIBUTES", "HELEN7", "HELEN11", "LFWA", "ANet", "AgeNet", "AttributeNet", "CalibratedNet", "CascadeNet",
+    "CategoryNet", "CelebA", "CelebADataModule", "DataFacts", "EmbeddingNet", "EnsembleNet", "FolderDataModule",
+    "Helen", "HelenDataModule", "IdentityNet", "ImageFolder", "ImageFolderDataModule", "JointDataModule", "JointNet",
+    "LFWADataModule", "LabelSpace", "SVMNet", "SegNet", "SyntheticDataModule", "SyntheticObjectsDataModule",
+    "SyntheticScenesDataModule", "__version__", "load_model",
 ]  # fmt: skip
 
 

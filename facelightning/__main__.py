@@ -19,6 +19,10 @@ COMMANDS = {
 }
 OWN = {
     "reproduce": ("reproduce", "train the rows of the papers' tables and print them beside the published numbers"),
+    "calibrate": (
+        "commands.calibrate",
+        "fit probabilities and decision thresholds of a checkpoint, on held-out images",
+    ),
     "visualize": ("commands.visualize", "draw the papers' figures of what a checkpoint sees and has learned"),
     "compare": ("commands.compare", "print scores of finished runs side by side, and draw accuracy by training size"),
     "attribution": ("commands.attribution", "measure on drawn faces whether a model looks in the right place"),

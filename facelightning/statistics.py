@@ -1,5 +1,6 @@
 """Bootstrap intervals, which tell a difference between two methods from chance."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -7,6 +8,9 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
+
+BINS = 15
+"""Bins of probability in which calibration is measured."""
 
 
 def bootstrap_differences(
@@ -37,17 +41,94 @@ def bootstrap_differences(
         >>> bootstrap_differences([(perfect, useless)], truth)["error"][0]
         -50.0
     """
-    _, identity = np.unique(np.arange(len(truth)) if identities is None else identities, return_inverse=True)
-    number = int(identity.max()) + 1
-    draws = np.random.default_rng(0).multinomial(number, np.full(number, 1 / number), size=resamples)
-    weights = np.vstack([np.ones((1, len(truth))), draws[:, identity]])  # the first is the test set itself
+    weights = image_weights(len(truth), resamples, identities)
     result = {}
     for name, score in (("error", _errors), ("mean_ap", _mean_aps)):
         differences = [score(ours, truth, weights) - score(theirs, truth, weights) for ours, theirs in pairs]
-        value, *resampled = np.mean(differences, axis=0)
-        low, high = 2 * value - np.quantile(resampled, (0.975, 0.025))
-        result[name] = [float(value), float(low), float(high)]
+        result[name] = interval(np.mean(differences, axis=0))
     return result
+
+
+def image_weights(images: int, resamples: int = 1000, identities: npt.NDArray[np.int64] | None = None) -> Floats:
+    """How often each image is in the set itself, which comes first, and in each resample: ``(1 + R, n)``.
+
+    Identities are drawn with replacement, each with all its images.
+
+    Example:
+        >>> image_weights(3, resamples=2)
+        array([[1., 1., 1.],
+               [1., 1., 1.],
+               [0., 0., 3.]])
+    """
+    _, identity = np.unique(np.arange(images) if identities is None else identities, return_inverse=True)
+    number = int(identity.max()) + 1
+    draws = np.random.default_rng(0).multinomial(number, np.full(number, 1 / number), size=resamples)
+    return np.vstack([np.ones((1, images)), draws[:, identity]])
+
+
+def interval(values: Floats) -> list[float]:
+    """A score of the set itself, the first, and the ends of its 95 % basic bootstrap interval from all others.
+
+    Resamples in which the score is undefined do not count; all three are NaN if it is undefined in the set itself.
+    """
+    value, *resampled = values
+    if np.isnan(value):
+        return [math.nan] * 3
+    low, high = 2 * value - np.nanquantile(resampled, (0.975, 0.025))
+    return [float(value), float(low), float(high)]
+
+
+def balanced_accuracies(decisions: Bools, truth: Floats, weights: Floats) -> Floats:
+    """Balanced accuracy in percent for each weighting of the images, ``(R, n)`` to ``(R,)``; the mean over attributes.
+
+    An attribute without positives or without negatives is left out. Unknown entries of ``truth`` are NaN.
+    """
+    counts = [weights @ each for each in (truth == 1, truth == 0, (truth == 1) & decisions, (truth == 0) & ~decisions)]
+    with np.errstate(invalid="ignore"):
+        scores = 50 * (counts[2] / counts[0] + counts[3] / counts[1])
+    return _means(scores)
+
+
+def calibration_errors(probabilities: Floats, truth: Floats, weights: Floats) -> Floats:
+    """Expected calibration error in percent for each weighting of the images, ``(R, n)`` to ``(R,)``.
+
+    The mean over attributes; for one, the sum over 15 equal bins of the probability of |Σ probability - positives|,
+    divided by the number of images (Naeini, Cooper, Hauskrecht, AAAI 2015). Unknown entries of ``truth`` are NaN.
+    """
+    known, bins = ~np.isnan(truth), _bins(probabilities)
+    gaps = np.where(known, probabilities - truth, 0)
+    errors = np.empty((len(weights), truth.shape[1]))
+    for column in range(truth.shape[1]):  # one at a time, to save memory
+        parts = gaps[:, column, None] * (bins[:, column, None] == np.arange(BINS))
+        with np.errstate(invalid="ignore"):
+            errors[:, column] = 100 * np.abs(weights @ parts).sum(axis=1) / (weights @ known[:, column])
+    return _means(errors)
+
+
+def reliability(probabilities: Floats, truth: Floats) -> list[tuple[float, float, int]]:
+    """Mean probability, share of positives and number of entries of each bin that has some; all attributes together.
+
+    Example:
+        >>> reliability(np.array([[0.9], [0.92], [0.1]]), np.array([[1.0], [0.0], [np.nan]]))
+        [(0.91, 0.5, 2)]
+    """
+    known = ~np.isnan(truth)
+    probabilities, truth = probabilities[known], truth[known]
+    bins = _bins(probabilities)
+    members = [bins == number for number in np.unique(bins)]
+    return [(float(probabilities[each].mean()), float(truth[each].mean()), int(each.sum())) for each in members]
+
+
+def _bins(probabilities: Floats) -> npt.NDArray[np.int64]:
+    return np.minimum((BINS * probabilities).astype(np.int64), BINS - 1)
+
+
+def _means(scores: Floats) -> Floats:
+    """The mean of each row's numbers that are defined; NaN without any."""
+    defined = ~np.isnan(scores)
+    with np.errstate(invalid="ignore"):
+        means: Floats = np.where(defined, scores, 0).sum(axis=1) / defined.sum(axis=1)
+    return means
 
 
 def _errors(probabilities: Floats, truth: Bools, weights: Floats) -> Floats:

@@ -2,9 +2,17 @@
 
 import numpy as np
 import pytest
-from sklearn.metrics import average_precision_score
+from sklearn.metrics import average_precision_score, balanced_accuracy_score
 
-from facelightning.statistics import _errors, _mean_aps, bootstrap_differences
+from facelightning.statistics import (
+    _errors,
+    _mean_aps,
+    balanced_accuracies,
+    bootstrap_differences,
+    calibration_errors,
+    image_weights,
+    reliability,
+)
 
 
 class TestBootstrap:
@@ -48,3 +56,45 @@ class TestBootstrap:
             assert copies[name] == pytest.approx(once[name])
         apart = bootstrap_differences([(four[0], four[1])], four[2], 200)["error"]
         assert apart[2] - apart[1] < 0.7 * (once["error"][2] - once["error"][1])
+
+
+class TestCalibration:
+    """Against loops over attributes, bins and images, drawn as often as a resample says."""
+
+    def data(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        rng = np.random.default_rng(3)
+        probabilities = rng.random((40, 3))
+        probabilities[0] = (0, 1, 1 / 15)  # the ends, and the border of two bins
+        truth = (rng.random((40, 3)) < probabilities**2).astype(float)
+        truth[rng.random((40, 3)) < 0.2] = np.nan
+        truth[:, 2] = np.where(np.isnan(truth[:, 2]), np.nan, 0)  # never there
+        return probabilities, truth, image_weights(40, resamples=5)
+
+    def test_calibration_errors(self) -> None:
+        probabilities, truth, weights = self.data()
+        for found, drawn in zip(calibration_errors(probabilities, truth, weights), weights, strict=True):
+            errors = []
+            for column in range(3):
+                bins: dict[int, list[float]] = {}
+                for p, y, times in zip(probabilities[:, column], truth[:, column], drawn.astype(int), strict=True):
+                    if not np.isnan(y):
+                        bins.setdefault(min(int(15 * p), 14), []).extend([p - y] * times)
+                total = sum(map(len, bins.values()))
+                errors.append(sum(len(gaps) / total * abs(np.mean(gaps)) for gaps in bins.values() if gaps))
+            assert found == pytest.approx(100 * np.mean(errors))
+
+    def test_balanced_accuracies(self) -> None:
+        probabilities, truth, weights = self.data()
+        for found, drawn in zip(balanced_accuracies(probabilities > 0.4, truth, weights), weights, strict=True):
+            scores = []
+            for column in range(2):  # the third has no positive
+                known = ~np.isnan(truth[:, column])
+                said = probabilities[known, column] > 0.4
+                scores.append(balanced_accuracy_score(truth[known, column], said, sample_weight=drawn[known]))
+            assert found == pytest.approx(100 * np.mean(scores))
+
+    def test_reliability_counts_every_known_entry(self) -> None:
+        probabilities, truth, _ = self.data()
+        bins = reliability(probabilities, truth)
+        assert sum(count for *_, count in bins) == np.count_nonzero(~np.isnan(truth))
+        assert sum(share * count for _, share, count in bins) == pytest.approx(np.nansum(truth))

@@ -101,4 +101,6 @@ def _without_nan(value: Any) -> Any:
     """JSON has no NaN: an undefined score is null."""
     if isinstance(value, Mapping):
         return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
     return None if value != value else value

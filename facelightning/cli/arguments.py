@@ -115,6 +115,22 @@ def beside_checkpoint(
     return [*command, first, *words[len(command) :], last]
 
 
+def own_data(words: Sequence[str], checkpoint: Checkpoint) -> list[str]:
+    """A command line after the data that a checkpoint was trained on, unless it names a class of data itself."""
+    data = (checkpoint.config or {}).get("data")
+    if data is None or options(words, "--data", "--config", "-c"):
+        return list(words)
+    _refuse_strangers(checkpoint.path, data, set(_texts(list(words))))
+    return [f"--data={json.dumps(_without_sizes(data))}", *words]
+
+
+def _without_sizes(data: Any) -> Any:
+    """A data module's configuration without ``image_size``, which follows the checkpoint."""
+    if not isinstance(data, dict):
+        return data
+    return {key: _without_sizes(value) for key, value in data.items() if key != "image_size"}
+
+
 def class_name(path: Any) -> str:
     """The class name without its module."""
     return str(path).rpartition(".")[2]

@@ -10,6 +10,7 @@ from facelightning.figures.localization import recall_figure, responses_figure
 from facelightning.figures.neurons import mean_faces_figure
 from facelightning.figures.parsing import color_mask, parsing_panels
 from facelightning.figures.regions import attribute_regions_figure
+from facelightning.figures.reliability import reliability_figure
 from facelightning.figures.training_size import training_size_figure
 from facelightning.figures.weights import region_weights_figure
 
@@ -29,6 +30,7 @@ __all__ = [
     "recall_figure",
     "region_weights_figure",
     "relations_figure",
+    "reliability_figure",
     "responses_figure",
     "save_image",
     "strongest_channels",

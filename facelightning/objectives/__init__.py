@@ -10,6 +10,7 @@ from facelightning.objectives.attributes import (
     FocalAttributes,
 )
 from facelightning.objectives.base import Batch, Objective, Output
+from facelightning.objectives.calibrated import CalibratedAttributes
 from facelightning.objectives.categories import Categories
 from facelightning.objectives.faces import Faces
 from facelightning.objectives.identities import CentredIdentities, Identities
@@ -22,6 +23,7 @@ __all__ = [
     "Attributes",
     "BalancedAttributes",
     "Batch",
+    "CalibratedAttributes",
     "Categories",
     "CentredIdentities",
     "ClassBalancedAttributes",

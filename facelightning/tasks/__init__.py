@@ -8,6 +8,7 @@ from facelightning.tasks.agenet import AgeNet
 from facelightning.tasks.anet import ANet
 from facelightning.tasks.attributenet import AttributeNet
 from facelightning.tasks.base import FaceTask
+from facelightning.tasks.calibratednet import CalibratedNet
 from facelightning.tasks.cascadenet import CascadeNet
 from facelightning.tasks.categorynet import CategoryNet
 from facelightning.tasks.embeddingnet import EmbeddingNet
@@ -21,6 +22,7 @@ __all__ = [
     "ANet",
     "AgeNet",
     "AttributeNet",
+    "CalibratedNet",
     "CascadeNet",
     "CategoryNet",
     "EmbeddingNet",
@@ -36,8 +38,8 @@ __all__ = [
 TASKS: dict[str, type[FaceTask]] = {
     task.__name__: task
     for task in (
-        ANet, AgeNet, AttributeNet, CascadeNet, CategoryNet, EmbeddingNet, EnsembleNet, IdentityNet, JointNet, SVMNet,
-        SegNet,
+        ANet, AgeNet, AttributeNet, CalibratedNet, CascadeNet, CategoryNet, EmbeddingNet, EnsembleNet, IdentityNet,
+        JointNet, SVMNet, SegNet,
     )
 }  # fmt: skip
 
