@@ -14,7 +14,7 @@ from torch import Tensor
 
 from facelightning.errors import DivergenceError
 from facelightning.losses import similarity_loss
-from facelightning.retrieval import GRID, ROWS, RetrievalScores
+from facelightning.metrics.retrieval import GRID, ROWS, RetrievalScores
 from tests.processes import FORKS
 
 COUNT = 40

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, balanced_accuracy_score
 
-from facelightning.statistics import (
+from facelightning.metrics.statistics import (
     _errors,
     _mean_aps,
     balanced_accuracies,

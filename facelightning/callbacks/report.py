@@ -11,6 +11,9 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from tqdm import tqdm
 
+from facelightning.errors import ConfigurationError
+from facelightning.figures import save_image, subgroups_figure
+from facelightning.metrics import SubgroupScores
 from facelightning.runs import RunFolder
 from facelightning.tasks import FaceTask
 
@@ -43,10 +46,38 @@ class Report(Callback):
     ``"attributes"``, of :class:`~facelightning.metrics.ParsingScores` as ``"parsing"``, of
     :class:`~facelightning.metrics.LocalizationScores` as ``"faces"``, of
     :class:`~facelightning.metrics.CategoryScores` as ``"category"``, of
-    :class:`~facelightning.retrieval.RetrievalScores` as ``"identity"``, and of
+    :class:`~facelightning.metrics.retrieval.RetrievalScores` as ``"identity"``, and of
     :class:`~facelightning.objectives.ages.AgeScores` as ``"age"``: in percent, ``null`` where undefined, but for years
     and losses. Without a logger nothing is written.
+
+    Args:
+        subgroups: Attributes, or products of them such as ``Male*Young``, by which a test also scores the attributes:
+            in ``test_results.json`` as ``"subgroups"``, see :class:`~facelightning.metrics.SubgroupScores`, as a table,
+            and as ``figures/subgroups.png``.
+
+    Raises:
+        ConfigurationError: If a test has subgroups of what is no attribute of the data.
     """
+
+    def __init__(self, subgroups: list[str] | None = None) -> None:
+        self.subgroups = subgroups or []
+        self._by_group: SubgroupScores | None = None
+
+    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Prepare the scores of subgroups."""
+        self._by_group = None
+        if self.subgroups and isinstance(pl_module, FaceTask):
+            names = pl_module.facts.attributes if pl_module.facts else None
+            if names is None or "attributes" not in pl_module.objectives:
+                raise ConfigurationError(f"report.subgroups: {type(pl_module).__name__} predicts no attributes")
+            self._by_group = SubgroupScores(names, self.subgroups).to(pl_module.device)
+
+    def on_test_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, *_: int
+    ) -> None:
+        """Count a batch in its subgroups."""
+        if self._by_group is not None and "attributes" in batch:
+            self._by_group.update(outputs.get("decisions", outputs["attributes"]), batch["attributes"])
 
     def on_sanity_check_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Discard the scores of Lightning's sanity check before training."""
@@ -74,6 +105,8 @@ class Report(Callback):
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Print the scores and write the file."""
         folder = RunFolder.of(trainer)
+        if self._by_group is not None and isinstance(pl_module, FaceTask):
+            pl_module.results["test"]["attributes"]["subgroups"] = self._by_group.compute()
         self._print("test scores", "test", pl_module)
         if folder is not None and trainer.is_global_zero and isinstance(pl_module, FaceTask):
             folder.path.mkdir(parents=True, exist_ok=True)
@@ -82,6 +115,10 @@ class Report(Callback):
             part.write_text(results + "\n", encoding="utf-8")
             part.replace(folder.results)
             rank_zero_info(f"written: {folder.results}")
+            if self._by_group is not None:
+                picture = folder.figures / "subgroups.png"
+                save_image(picture, subgroups_figure(pl_module.results["test"]["attributes"]["subgroups"]))
+                rank_zero_info(f"written: {picture}")
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """End the line of the progress bar, so that the error begins its own."""

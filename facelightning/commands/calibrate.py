@@ -28,6 +28,7 @@ def main(args: Sequence[str]) -> None:
     if {"-h", "--help"} & set(words):
         print(USAGE)
         return
+    words = [word.removeprefix("--ckpt_path=") for word in words]
     if not words or words[0].startswith("-"):
         raise ConfigurationError("calibrate needs a checkpoint: facelightning calibrate runs/NAME/…/best.ckpt")
     path, *words = words

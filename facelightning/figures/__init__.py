@@ -11,6 +11,7 @@ from facelightning.figures.neurons import mean_faces_figure
 from facelightning.figures.parsing import color_mask, parsing_panels
 from facelightning.figures.regions import attribute_regions_figure
 from facelightning.figures.reliability import reliability_figure
+from facelightning.figures.subgroups import subgroups_figure
 from facelightning.figures.training_size import training_size_figure
 from facelightning.figures.weights import region_weights_figure
 
@@ -34,5 +35,6 @@ __all__ = [
     "responses_figure",
     "save_image",
     "strongest_channels",
+    "subgroups_figure",
     "training_size_figure",
 ]  # fmt: skip

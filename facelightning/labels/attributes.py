@@ -38,6 +38,19 @@ Liu et al. (ICCV 2015, §5.1) name these kinds, and race, which no attribute is;
 Expressions, colours, textures, hair and what is worn are not among them.
 """
 
+CONTRADICTIONS = tuple(
+    (name, other)
+    for name, others in {
+        "Bald": "Bangs Straight_Hair Wavy_Hair",
+        "Bangs": "Receding_Hairline",
+        "Black_Hair": "Blond_Hair Gray_Hair",
+        "No_Beard": "Goatee Mustache",
+        "Straight_Hair": "Wavy_Hair",
+    }.items()
+    for other in others.split()
+)
+"""Pairs of attributes of which a face has at most one, by what the words mean; a few of CelebA's labels say both."""
+
 _VISIBLE_IN = {
     (): "Attractive Blurry Chubby Male Young",
     ("hair",): "Bald Bangs Black_Hair Blond_Hair Brown_Hair Gray_Hair Receding_Hairline Straight_Hair Wavy_Hair",

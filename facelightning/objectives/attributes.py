@@ -61,6 +61,13 @@ class Attributes(Objective):
         if scores["undefined"]:
             note = f"left out of a mean, for want of positives or negatives: {', '.join(scores['undefined'])}"
             lines += wrap(note, 100, initial_indent=" " * 15, subsequent_indent=" " * 15)
+        if shares := scores.get("contradictions"):
+            lines.append(
+                f"{' ' * 15}contradictions, such as No_Beard with Goatee: predicted in {shares['predicted']:.2f} %, "
+                f"labelled in {shares['labelled']:.2f} % of the images"
+            )
+        for name, division in scores.get("subgroups", {}).items():
+            lines += subgroup_table(name, division)
         return lines
 
     def predict(self, output: Output) -> Tensor:
@@ -216,3 +223,18 @@ def positive_rates(facts: DataFacts) -> Tensor:
     if facts.positive_rates is None:
         raise ConfigurationError("a balanced loss needs data that counts its attributes, such as CelebADataModule")
     return torch.tensor(facts.positive_rates)
+
+
+def subgroup_table(name: str, division: Mapping[str, Any]) -> list[str]:
+    """The scores of a division into subgroups as lines of text; see :class:`~facelightning.metrics.SubgroupScores`."""
+    row = " " * 15 + "{:30} {:>7}   {:24} {}"
+    lines = [row.format(f"by {name}", "images", "error %", "balanced accuracy %")]
+    for group, scores in division["groups"].items():
+        cells = ("{:.2f} [{:.2f}, {:.2f}]".format(*scores[key]) for key in ("error", "balanced_accuracy"))
+        lines.append(row.format(group, scores["images"], *cells))
+    if gap := division["largest_gap"]:
+        (first, second), (high, low) = gap["groups"], gap["balanced_accuracy"]
+        interval = "{:.2f} [{:.2f}, {:.2f}]".format(*gap["difference"])
+        text = f"largest gap: {gap['attribute']}, {high:.2f} % ({first}) and {low:.2f} % ({second}): {interval}"
+        lines.append(" " * 15 + text)
+    return lines

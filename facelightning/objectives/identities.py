@@ -10,8 +10,8 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 
 from facelightning.errors import ConfigurationError
 from facelightning.losses import similarity_loss, softmax_loss, softmax_sample_losses
+from facelightning.metrics.retrieval import RetrievalScores
 from facelightning.objectives.base import Batch, Objective, Output, check_weight
-from facelightning.retrieval import RetrievalScores
 
 
 class Identities(Objective):

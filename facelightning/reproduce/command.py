@@ -18,10 +18,10 @@ from facelightning.configs import read_config, suggestion
 from facelightning.data.tables import AttributeDataset
 from facelightning.errors import ConfigurationError, DataNotFoundError, FacelightningError
 from facelightning.labels import ATTRIBUTES
+from facelightning.metrics.statistics import bootstrap_differences
 from facelightning.reproduce.plan import Plan, Run, check_settings
 from facelightning.reproduce.scheduler import alone, train_all
 from facelightning.reproduce.tables import MOST_COLUMNS, Table, duration, printed, read_tables, write_tables
-from facelightning.statistics import bootstrap_differences
 
 
 def reproduce(

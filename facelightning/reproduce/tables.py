@@ -93,7 +93,7 @@ def write_tables(folder: Path, records: Sequence[Mapping[str, Any]]) -> str:
         records: One for each row of each table: ``table`` and ``row`` (its title), ``seeds``, ``published`` and
             ``original`` (column → number), ``ours`` (column → a score for each seed), ``finished`` (time and memory of
             each), ``attribution`` (scores of each, ``None`` where not measured) and, against the baseline,
-            ``difference`` of :func:`~facelightning.statistics.bootstrap_differences`.
+            ``difference`` of :func:`~facelightning.metrics.statistics.bootstrap_differences`.
     """
     tables = read_tables()
     titles = {row.name: row.title for table in tables for row in table.rows}

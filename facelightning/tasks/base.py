@@ -170,9 +170,11 @@ class FaceTask(L.LightningModule):
         self.validation.update(output, truth, self._moment)
         return output
 
-    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Score one batch of a test set."""
-        self.testing.update(*self.predict_batch(batch), self._moment)
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Output:
+        """Likewise of a test set."""
+        output, truth = self.predict_batch(batch)
+        self.testing.update(output, truth, self._moment)
+        return output
 
     def on_validation_start(self) -> None:
         """Discard what an interrupted validation left."""

@@ -12,8 +12,8 @@ import torch
 from facelightning.__main__ import main
 from facelightning.callbacks.report import _without_nan
 from facelightning.data import CelebADataModule
+from facelightning.metrics import CalibratedScores
 from facelightning.models.calibration import fit_slopes, fit_thresholds
-from facelightning.objectives.calibrated import CalibratedScores
 from facelightning.tasks import CalibratedNet, load_model
 from tests.cli.conftest import AVG, JOINT, SEGNET
 from tests.conftest import SIZE

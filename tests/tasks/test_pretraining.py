@@ -20,9 +20,9 @@ from facelightning.errors import CheckpointError, ConfigurationError
 from facelightning.facts import DataFacts
 from facelightning.labels import ATTRIBUTES
 from facelightning.losses import similarity_loss
+from facelightning.metrics.retrieval import RetrievalScores
 from facelightning.models.heads import LocalizationHead
 from facelightning.objectives import BalancedAttributes, Identities
-from facelightning.retrieval import RetrievalScores
 from facelightning.tasks import ANet, FaceTask, IdentityNet, SegNet, load_model
 from tests.tasks.tiny import FACTS as TINY
 from tests.tasks.tiny import QUIET, Watch, assert_equal, make_trainer, save

@@ -60,6 +60,8 @@ def image_weights(images: int, resamples: int = 1000, identities: npt.NDArray[np
                [1., 1., 1.],
                [0., 0., 3.]])
     """
+    if images == 0:
+        return np.ones((1 + resamples, 0))
     _, identity = np.unique(np.arange(images) if identities is None else identities, return_inverse=True)
     number = int(identity.max()) + 1
     draws = np.random.default_rng(0).multinomial(number, np.full(number, 1 / number), size=resamples)
@@ -76,6 +78,18 @@ def interval(values: Floats) -> list[float]:
         return [math.nan] * 3
     low, high = 2 * value - np.nanquantile(resampled, (0.975, 0.025))
     return [float(value), float(low), float(high)]
+
+
+def mean_errors(decisions: Bools, truth: Floats | Bools, weights: Floats) -> Floats:
+    """Error in percent for each weighting of the images, ``(R, n)`` to ``(R,)``; the mean over attributes.
+
+    Unknown entries of ``truth`` are NaN; an attribute without a known one is left out.
+    """
+    true, false = truth == 1, truth == 0
+    wrong = (true & ~decisions) | (false & decisions)
+    with np.errstate(invalid="ignore"):
+        scores = 100 * (weights @ wrong) / (weights @ (true | false))
+    return _means(scores)
 
 
 def balanced_accuracies(decisions: Bools, truth: Floats, weights: Floats) -> Floats:
@@ -132,10 +146,7 @@ def _means(scores: Floats) -> Floats:
 
 
 def _errors(probabilities: Floats, truth: Bools, weights: Floats) -> Floats:
-    """Error in percent for each weighting of the images, ``(R, n)`` to ``(R,)``."""
-    wrong = ((probabilities > 0.5) != truth).mean(axis=1)
-    errors: Floats = 100 * (weights @ wrong) / weights.sum(axis=1)
-    return errors
+    return mean_errors(probabilities > 0.5, truth, weights)
 
 
 def _mean_aps(probabilities: Floats, truth: Bools, weights: Floats) -> Floats:
