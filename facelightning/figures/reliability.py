@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from facelightning.figures.drawing import FONT_SIZE, Image, render
 
@@ -42,6 +43,9 @@ def reliability_figure(curves: Mapping[str, Sequence[tuple[float, float, int]]])
         each.tick_params(labelsize=7)
         each.grid(color="#e2e2e2", linewidth=0.6)
         each.spines[["top", "right"]].set_visible(False)
+    counts = np.log10([count for bins in curves.values() for *_, count in bins])
+    above.set_ylim(10 ** np.floor(counts.min() - 0.05), 10 ** np.ceil(counts.max() + 0.05))  # whole decades
+    above.yaxis.set_minor_formatter(NullFormatter())
     above.set_xticklabels([])
     above.set_ylabel("predictions", fontsize=FONT_SIZE)
     axes.set_xlabel("predicted probability", fontsize=FONT_SIZE)
