@@ -15,7 +15,7 @@ COMMANDS = {
     "fit": "train a model",
     "validate": "score a checkpoint on the validation data",
     "test": "score a checkpoint on the test data and write test_results.json",
-    "predict": "write attributes and parsing of images",
+    "predict": "write attributes and parsing of photographs: predict CHECKPOINT PATH... [--faces KIND]",
 }
 OWN = {
     "reproduce": ("reproduce", "train the rows of the papers' tables and print them beside the published numbers"),
@@ -104,6 +104,8 @@ def main(args: Sequence[str] | None = None) -> int:
     try:
         if command in OWN:
             import_module(f"facelightning.{OWN[command][0]}").main(arguments[1:])
+        elif command == "predict" and arguments[1:] and not arguments[1].startswith("-"):
+            import_module("facelightning.commands.predict").main(arguments[1:])
         else:
             from facelightning.cli import FaceCLI
 

@@ -127,7 +127,7 @@ def read_boxes_table(path: Path) -> dict[str, Floats]:
         rows = csv.DictReader(file)
         try:
             header = set(rows.fieldnames or ())
-            key = "name" if "name" in header else "image_id"
+            key = next((key for key in ("name", "image") if key in header), "image_id")
             if not {key, *columns} <= header:
                 raise DataFormatError(f"{path}: expected the columns name, {', '.join(columns)}")
             for row in rows:

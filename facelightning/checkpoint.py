@@ -101,6 +101,19 @@ class Checkpoint:
         """Everything but the weights: enough to rebuild the task."""
         return {"format": FORMAT, "task": self.task, "settings": self.settings, "facts": self.facts}
 
+    @property
+    def crop_margin(self) -> float | None:
+        """The margin of the cuts around faces in its training data; ``None`` if there were none, or it does not say."""
+        waiting: list[Any] = [(self.config or {}).get("data")]
+        while waiting:
+            found = waiting.pop()
+            if isinstance(found, dict):
+                crop = found.get("crop")
+                if isinstance(crop, dict) and isinstance(crop.get("margin"), int | float):
+                    return float(crop["margin"])
+                waiting += found.values()
+        return None
+
     def check_shapes(self, module: nn.Module) -> None:
         """Refuse a module whose weights have other names or shapes; it may be on the meta device.
 

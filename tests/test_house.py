@@ -25,6 +25,7 @@ FLOORS = (
     {"cli"},
     {"callbacks"},
     {"tasks"},
+    {"prediction"},
     {"objectives"},
     {"data", "models", "losses", "metrics", "figures"},
     {"labels", "facts", "boxes", "configs", "checkpoint", "runs", "errors"},

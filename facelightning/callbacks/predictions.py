@@ -22,11 +22,12 @@ from facelightning.runs import RunFolder
 from facelightning.tasks import FaceTask
 
 
-def relative_path(name: str) -> str:
+def relative_path(name: str, suffix: str = "png") -> str:
     """Where the mask of an image goes: no two names share a path, and none leads out of the folder.
 
     Characters that some system forbids in file names are percent-encoded, as in a URL. So are the dots of ``..``, and
-    the dot of a folder's ``.png``, which could be another image's mask. An empty part is ``%``.
+    the dot of a folder's ``.png``, which could be another image's mask. An empty part is ``%``. Pictures of another
+    kind have another suffix.
 
     Example:
         >>> relative_path("friends/a?.jpg"), relative_path("../a"), relative_path("/a")
@@ -35,9 +36,9 @@ def relative_path(name: str) -> str:
     # bytes that are not UTF-8 are surrogates in a name
     name = re.sub(r'[%<>:"\\|?*\x00-\x1f\ud800-\udfff]', lambda found: f"%{ord(found[0]):02X}", name)
     *folders, last = name.split("/")
-    dots = re.compile(r"^\.{0,2}$|\.(?=png$)", re.IGNORECASE)
+    dots = re.compile(rf"^\.{{0,2}}$|\.(?={suffix}$)", re.IGNORECASE)
     folders = [dots.sub(lambda found: found[0].replace(".", "%2E") or "%", folder) for folder in folders]
-    return "/".join([*folders, f"{last or '%'}.png"])
+    return "/".join([*folders, f"{last or '%'}.{suffix}"])
 
 
 def _strongest(probabilities: Mapping[str, float], count: int = 6) -> list[tuple[str, float]]:

@@ -34,6 +34,25 @@ class FaceCrop:
             raise ConfigurationError(f"crop: margin must lie in 0...100, not {self.margin}")
 
 
+def cut_out(image: npt.NDArray[np.uint8], box: Floats) -> tuple[npt.NDArray[np.uint8], tuple[int, int, int, int]]:
+    """Cut a box ``(4,)`` out of an image ``(H, W, 3)``, rounded outwards to whole pixels; black beyond the image.
+
+    Returns:
+        The cut, and the box that it is: x0, y0, x1, y1 in pixels.
+
+    Example:
+        >>> cut, box = cut_out(np.full((2, 3, 3), 9, np.uint8), np.array([-0.5, 0, 1, 2]))
+        >>> cut[..., 0].tolist(), box
+        ([[0, 9], [0, 9]], (-1, 0, 1, 2))
+    """
+    x0, y0, x1, y1 = floor(box[0]), floor(box[1]), ceil(box[2]), ceil(box[3])
+    cut = np.zeros((y1 - y0, x1 - x0, 3), np.uint8)
+    seen = image[max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)]
+    down, across = max(-y0, 0), max(-x0, 0)
+    cut[down : down + seen.shape[0], across : across + seen.shape[1]] = seen
+    return cut, (x0, y0, x1, y1)
+
+
 class CroppedRecords:
     """Records cut around their faces, in the shape of ``image_size``; landmarks and box move along.
 
@@ -81,12 +100,7 @@ class CroppedRecords:
             raise DataFormatError(f"the box of {quoted(record['name'])} lies outside its image: correct {self.source}")
         unknown = np.isnan(box).any()
         cut_box = containing(whole, self.image_size) if unknown else around(box, self.crop.margin, self.image_size)
-        ((left, top, right, bottom),) = cut_box
-        x0, y0, x1, y1 = floor(left), floor(top), ceil(right), ceil(bottom)
-        cut = np.zeros((y1 - y0, x1 - x0, 3), np.uint8)
-        seen = record["image"][max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)]
-        down, across = max(-y0, 0), max(-x0, 0)
-        cut[down : down + seen.shape[0], across : across + seen.shape[1]] = seen
+        cut, (x0, y0, _, _) = cut_out(record["image"], cut_box[0])
         moved = Record(**{**record, "image": cut, "is_cut": True})
         if "landmarks" in record:
             moved["landmarks"] = record["landmarks"] - np.array([x0, y0], np.float32)

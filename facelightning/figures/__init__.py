@@ -9,6 +9,7 @@ from facelightning.figures.layers import layers_figure
 from facelightning.figures.localization import recall_figure, responses_figure
 from facelightning.figures.neurons import mean_faces_figure
 from facelightning.figures.parsing import color_mask, parsing_panels
+from facelightning.figures.predictions import legend_figure, prediction_figure
 from facelightning.figures.regions import attribute_regions_figure
 from facelightning.figures.reliability import reliability_figure
 from facelightning.figures.subgroups import subgroups_figure
@@ -26,8 +27,10 @@ __all__ = [
     "found_faces_figure",
     "groups_figure",
     "layers_figure",
+    "legend_figure",
     "mean_faces_figure",
     "parsing_panels",
+    "prediction_figure",
     "recall_figure",
     "region_weights_figure",
     "relations_figure",

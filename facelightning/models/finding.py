@@ -40,6 +40,10 @@ class FoundFaces(NamedTuple):
 class Finder(Frozen):
     """The contract of all that finds faces."""
 
+    aligned: tuple[float, float] = (1.55, -0.09)
+    """What of a face CelebA's aligned images show: the smallest cut of their shape that holds a square of so many times
+    the longer side of its box, moved down by so many heights of the box. These suit boxes from forehead to chin."""
+
     def forward(self, images: Tensor, frames: Floats, sizes: Floats, names: Sequence[str]) -> FoundFaces:
         """Find the faces of a batch.
 
@@ -158,6 +162,8 @@ class LNetFinder(Finder):
 
     .. [1] Liu, Luo, Wang, Tang, "Deep Learning Face Attributes in the Wild", ICCV 2015, §3.1.
     """
+
+    aligned = (1.8, 0.0)  # as CascadeNet's face_margin
 
     def __init__(
         self,

@@ -73,6 +73,10 @@ class Attributes(Objective):
     def predict(self, output: Output) -> Tensor:
         return cast(Tensor, output["attributes"].float().sigmoid())
 
+    def decide(self, output: Output) -> Tensor:
+        """Whether each image has each attribute, ``(B, A)``, bool: the one place where probabilities are decided."""
+        return self.predict(output) > 0.5
+
     @property
     def columns(self) -> tuple[str, ...]:
         """The attributes."""
@@ -87,6 +91,9 @@ class DecidedAttributes(Attributes):
 
     def count(self, scores: Metric, output: Output, batch: Batch) -> None:
         scores.update(output["decisions"], batch["attributes"])
+
+    def decide(self, output: Output) -> Tensor:
+        return cast(Tensor, output["decisions"] > 0)
 
 
 class BalancedAttributes(Attributes):

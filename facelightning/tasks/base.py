@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, cast
 
-import lightning as L
 import torch
 from lightning.pytorch.plugins import TorchCheckpointIO
 from torch import Tensor, nn
@@ -17,6 +16,7 @@ from facelightning.models.encoders import Encoder
 from facelightning.models.regions import RegionSource
 from facelightning.objectives import Batch, Objective, Output
 from facelightning.tasks.lightning_details import end_at_sigterm
+from facelightning.tasks.predicting import PredictingTask
 from facelightning.tasks.saving import AtomicCheckpoints
 from facelightning.tasks.scoring import Scoring, check_finite
 
@@ -27,15 +27,13 @@ TRAINING = (
 """Settings that decide how a network is trained, not what it is."""
 
 
-class FaceTask(L.LightningModule):
+class FaceTask(PredictingTask):
     """Base of the tasks: a network and its objectives, made for the data.
 
     Label space, attributes and image size come from the data. Lightning's Trainer builds the task for its data module,
     :func:`facelightning.load_model` for the checkpoint's training data, and :meth:`build` for given facts.
     """
 
-    network: nn.Module
-    objectives: Mapping[str, Objective]
     made_of: str | None = None
     """Name of the argument that lists trained checkpoints, if the task only combines them and learns nothing."""
     any_size = False
@@ -46,7 +44,7 @@ class FaceTask(L.LightningModule):
         # a checkpoint has its own weights and needs no initial ones
         self.settings: dict[str, Any] = plain({key: None if key == "weights" else settings[key] for key in settings})
         """The arguments as a checkpoint stores them."""
-        self.facts: DataFacts | None = None
+        self.facts = None
         self.results: dict[str, dict[str, Any]] = {}
         """The scores of the last evaluation of each kind, ``"val"`` and ``"test"``."""
 
@@ -89,6 +87,7 @@ class FaceTask(L.LightningModule):
         with built_from(checkpoint.path):
             task = cls._from_settings(checkpoint)
         checkpoint.load_into(task)
+        task.crop_margin = checkpoint.crop_margin
         return task.eval()
 
     @classmethod

@@ -1,7 +1,7 @@
 """Trained networks as one that works on whole photographs: find each face, then describe it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -22,6 +22,9 @@ from facelightning.tasks.base import FaceTask, trained
 from facelightning.tasks.fitting import of_all_processes, validation_batches
 from facelightning.tasks.jointnet import JointNet
 from facelightning.tasks.svmnet import SVMNet
+
+if TYPE_CHECKING:
+    from facelightning.prediction import Predictor
 
 WEAKEST = 0.02
 """The share of images with a face that ``least`` lets go, as weak as those without: a choice between the two errors."""
@@ -178,6 +181,17 @@ class CascadeNet(FaceTask):
                 scale = size.flip(0) / (frame[2:] - frame[:2])
                 table[:, :4] = (table[:, :4] - frame[:2].repeat(2)) * scale.repeat(2)
         return {"name": batch["name"], "faces": tables}
+
+    def predictor(self, finder: Finder | None = None, margin: float | None = None) -> "Predictor":
+        """It finds the faces itself, unless another finder is given."""
+        network = cast(CascadeNetwork, self.network)
+
+        def describe(images: Tensor) -> Output:
+            return cast(Output, cast(nn.Module, network.describer)(images.to(self.device)))
+
+        return self._predictor(
+            describe if network.describer else None, finder or network.finder, network.margin, margin
+        )
 
     def configure_optimizers(self) -> None:
         """There is nothing to learn."""

@@ -1,0 +1,150 @@
+"""``facelightning predict CHECKPOINT PATH…``: what a trained network says of photographs, as files."""
+
+import argparse
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast, get_args
+
+import torch
+from tqdm import tqdm
+
+from facelightning.commands.photographs import CHUNK, Looks, look, named_photographs
+from facelightning.commands.prediction_folder import Overlays, PredictionFolder
+from facelightning.data.prediction import Failure
+from facelightning.errors import ConfigurationError, quoted, reading
+from facelightning.models import FrontalCascade, TableFinder, YuNet
+from facelightning.models.cascade import CascadeNetwork
+from facelightning.models.finding import Finder
+from facelightning.tasks import CascadeNet, load_model
+
+KINDS = "crop, cascade, yunet:FILE, boxes:CSV or lnet:CHECKPOINT"
+
+DESCRIPTION = """Write what a trained network says of photographs: predictions.csv and predictions.jsonl (each face with
+its box, and the probability and decision of each attribute), parsing masks in the photographs' own pixels (parsing/),
+pictures (overlays/), and failures.csv, if a file cannot be read. The same command goes on after an interruption.
+`facelightning predict --help` lists the options of the other spelling, which takes a data module."""
+
+
+def predict(
+    checkpoint: str,
+    paths: Sequence[str],
+    lists: Sequence[str] = (),
+    faces: str | None = None,
+    margin: float | None = None,
+    output: str = "predictions",
+    overlays: Overlays = "jpg",
+    workers: int = 2,
+) -> None:
+    """Predict photographs into a folder; see :class:`~facelightning.commands.prediction_folder.PredictionFolder`.
+
+    Args:
+        checkpoint: The trained network.
+        paths: Files, folders, patterns, ``@list.txt``, or ``-`` for names on standard input.
+        lists: Files with a name on each line.
+        faces: How faces are found: ``crop`` (a photograph is the cut around one face), ``cascade`` (scikit-image's
+            frontal one), ``yunet:FILE``, ``boxes:CSV`` or ``lnet:CHECKPOINT``. If not given, a cascade's checkpoint
+            finds them itself; of any other network it is ``crop``.
+        margin: A found face is seen in a cut of this many times its box's longer side; as in training if not given.
+        output: The folder.
+        overlays: Format of the pictures, or ``none``.
+        workers: Processes that read photographs and find faces; 0 does so in this one.
+
+    Raises:
+        FacelightningError: If an argument is wrong; at the end, if photographs lack predictions.
+    """
+    if not 0 <= workers <= 1024:
+        raise ConfigurationError(f"--workers must lie in 0...1024, not {workers}")
+    names, finder = named_photographs(paths, lists), find_by(faces or "crop")
+    task = load_model(checkpoint)
+    if faces == "crop" and isinstance(task, CascadeNet):
+        raise ConfigurationError("a cascade finds the faces itself: leave out --faces=crop")
+    if margin is not None and finder is None and not isinstance(task, CascadeNet):
+        raise ConfigurationError("--margin is of found faces: say with --faces how to find them, or leave it out")
+    predictor = task.predictor(finder, margin)
+    if predictor.view.finder is not None:
+        predictor.view.finder.check(names)
+    about = {"checkpoint": _digest(checkpoint), "way_to_find_faces": _way(faces), "margin": margin}
+    folder = PredictionFolder(Path(output), about, overlays)
+    if predictor.facts.label_space is not None:
+        folder.write_legend(predictor.facts.label_space)
+    task.to("cuda" if torch.cuda.is_available() else "cpu")
+    if predictor.view.finder is not None:
+        predictor.view.finder.cpu()  # it is used by the processes that read
+    every = [range(start, min(start + CHUNK, len(names))) for start in range(0, len(names), CHUNK)]
+    chunks = [list(chunk) for chunk in every if not folder.done.issuperset(names[index] for index in chunk)]
+    looks = Looks(names, predictor.view, 640 if overlays != "none" else 0)
+    with tqdm(total=len(names), initial=len(folder.done.intersection(names)), unit="image", disable=None) as progress:
+        for chunk in look(looks, chunks, workers if chunks else 0):
+            predictions = predictor.predict([each for each in chunk if not isinstance(each, Failure)])
+            for each in chunk:
+                prediction = None if isinstance(each, Failure) else next(predictions)
+                if each.name in folder.done:
+                    continue
+                if isinstance(each, Failure):
+                    folder.fail(each)
+                elif prediction is not None:
+                    folder.write(prediction)
+                progress.update()
+    folder.finish(predictor.facts.attributes or ())
+    print(f"written: {output}")
+
+
+def find_by(faces: str) -> Finder | None:
+    """What finds the faces; ``None`` for ``crop``.
+
+    Raises:
+        ConfigurationError: If the text is none of those that :func:`predict` lists.
+        FacelightningError: If a file is missing or broken.
+
+    Example:
+        >>> find_by("mtcnn")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        facelightning.errors.ConfigurationError: --faces must be crop, cascade, yunet:FILE, boxes:CSV or ...
+    """
+    kind, colon, file = faces.partition(":")
+    if kind == "crop" and not colon:
+        return None
+    if kind == "cascade" and not colon:
+        return FrontalCascade()
+    if kind == "yunet" and file:
+        return YuNet(file)
+    if kind == "boxes" and file:
+        return TableFinder(file)
+    if kind == "lnet" and file:
+        found = load_model(file)
+        if not isinstance(found, CascadeNet):
+            raise ConfigurationError(
+                f"{file} holds {type(found).__name__}, which finds no faces: name the checkpoint that "
+                "`facelightning test --config faces.yaml` writes"
+            )
+        return cast(CascadeNetwork, found.network).finder
+    raise ConfigurationError(f"--faces must be {KINDS}, not {quoted(faces)}")
+
+
+def _way(faces: str | None) -> str | None:
+    """The text that says how faces are found, and what is in its file."""
+    kind, colon, file = (faces or "").partition(":")
+    return f"{kind}:{_digest(file)}" if colon else faces
+
+
+def _digest(path: str) -> str:
+    with reading(Path(path)), open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def main(args: Sequence[str]) -> None:
+    """The command line of :func:`predict`."""
+    parser = argparse.ArgumentParser(prog="facelightning predict", description=DESCRIPTION, allow_abbrev=False)
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="the trained network: .../checkpoints/best.ckpt")
+    where = "files, folders, patterns such as 'photos/**/*.jpg', @list.txt, or - for names on standard input"
+    parser.add_argument("paths", metavar="PATH", nargs="*", help=where)
+    parser.add_argument("--list", metavar="FILE", dest="lists", action="append", default=[], help="a name on each line")
+    how = f"how faces are found: {KINDS}; crop, the default, takes an image for the cut around one face, and a cascade"
+    parser.add_argument("--faces", metavar="KIND", help=f"{how} finds them itself")
+    wide = "a found face is seen in a cut of this many times its box's longer side; as in training if not given"
+    parser.add_argument("--margin", type=float, help=wide)
+    parser.add_argument("--output", metavar="FOLDER", default="predictions", help="default: predictions")
+    parser.add_argument("--overlays", choices=get_args(Overlays), default="jpg", help="pictures; default: jpg")
+    parser.add_argument("--workers", type=int, default=2, metavar="N", help="processes that read; default: 2")
+    predict(**vars(parser.parse_intermixed_args(args)))
