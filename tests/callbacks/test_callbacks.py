@@ -53,7 +53,9 @@ def runs(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         # enough to tell faces apart: the scores of equal faces would hang on the last bit
-        assert main(["fit", *arguments, "--trainer.max_steps=12", "--model.learning_rate=0.03"]) == 0
+        arguments += ["--trainer.max_steps=6", "--model.learning_rate=0.03"]
+        once = ["--trainer.check_val_every_n_epoch=3", "--figures.num_images=6"]
+        assert main(["fit", *arguments, *once]) == 0
         assert main(["predict", "--ckpt_path=runs/quickstart/version_0/checkpoints/best.ckpt"]) == 0
     return folder / "runs" / "quickstart"
 

@@ -58,6 +58,7 @@ def folder(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     environment |= {"http_proxy": nowhere, "https_proxy": nowhere}
     arguments = [part for name in ("quickstart.yaml", small, "overlays/wandb.yaml") for part in ("--config", name)]
     arguments += ["--trainer.limit_train_batches=2", "--trainer.max_steps=4", "--trainer.log_every_n_steps=1"]
+    arguments += ["--figures.num_images=2"]
     run = [sys.executable, "-m", "facelightning", "fit", *arguments]
     done = subprocess.run(run, cwd=folder, env=environment, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
