@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from facelightning.errors import CheckpointError, ConfigurationError, DataNotFoundError, quoted
+from facelightning.hub import HUB, download, is_folder, read_folder
 
 FORMAT = 2
 """Format of a checkpoint's "facelightning" entry; incremented whenever older versions cannot read it."""
@@ -51,12 +52,13 @@ class Checkpoint:
 
     @classmethod
     def read(cls, path: str | Path) -> "Checkpoint":
-        """Read a file.
+        """Read a file, a folder that :mod:`~facelightning.hub` describes, or ``hub:owner/name``.
 
         Raises:
             CheckpointError: If there is no such file, it is broken, or it was not written by this library.
+            ConfigurationError: If a folder needs a library that is not installed.
         """
-        return cls.of(read_file(path), path)
+        return cls.of(read_content(path), path)
 
     @classmethod
     def of(cls, content: Any, path: str | Path = "the checkpoint") -> "Checkpoint":
@@ -148,6 +150,18 @@ def _names_weights(settings: Any) -> bool:
         parts = (item for item in arguments.values() if isinstance(item, dict) and "class_path" in item)
         return any(map(_names_weights, parts))
     return isinstance(settings.get("weights"), str) or any(map(_names_weights, settings.values()))
+
+
+def read_content(path: str | Path) -> Any:
+    """All that a file holds, or a folder that :mod:`~facelightning.hub` describes, or ``hub:owner/name``.
+
+    Raises:
+        CheckpointError: As :func:`read_file`.
+        ConfigurationError: If a folder needs a library that is not installed.
+    """
+    if str(path).startswith(HUB):
+        return read_folder(download(str(path).removeprefix(HUB)))
+    return read_folder(path) if is_folder(path) else read_file(path)
 
 
 def read_file(path: str | Path) -> Any:

@@ -28,7 +28,7 @@ FLOORS = (
     {"prediction"},
     {"objectives"},
     {"data", "models", "losses", "metrics", "figures"},
-    {"labels", "facts", "boxes", "configs", "checkpoint", "runs", "errors"},
+    {"labels", "facts", "boxes", "configs", "card", "checkpoint", "hub", "runs", "errors"},
 )
 """From the roof to the ground. A part imports from the floors below its own; only the ground's own parts may meet."""
 

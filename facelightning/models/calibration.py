@@ -6,7 +6,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from facelightning.errors import ConfigurationError
 from facelightning.models.blocks import Frozen
 
 Criterion = Literal["balanced_accuracy", "f1", "cost"]
@@ -25,9 +24,6 @@ class Calibration(nn.Module):
     Shape:
         - logits: ``(B, A)``.
         - return: logits of calibrated probabilities, and decisions, positive above 0; both ``(B, A)``.
-
-    Raises:
-        ConfigurationError: If it is not fitted.
 
     Example:
         >>> calibration = Calibration(1)
@@ -59,11 +55,6 @@ class Calibration(nn.Module):
         self.thresholds.copy_(fit_thresholds(logits.double() * slopes, targets, criterion, miss_cost))
 
     def forward(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        if not self.fitted:
-            raise ConfigurationError(
-                "the network is not calibrated yet: `facelightning calibrate` fits it to the validation split, and "
-                "writes a checkpoint for all else"
-            )
         calibrated = logits.float() * self.slopes
         return calibrated, calibrated - self.thresholds
 

@@ -148,7 +148,7 @@ class Fusion(Encoder):
         return Tail(channels=self.channels[-1], stride=self.strides[-1])
 
     def forward(self, images: Tensor, regions: Regions | None = None) -> list[Tensor]:
-        height, width = (-(-side // self.strides[-1]) for side in images.shape[-2:])
+        height, width = ((side + self.strides[-1] - 1) // self.strides[-1] for side in images.shape[-2:])
         fused = torch.cat([_on_grid(net(images), height, width) for net in self.nets], dim=1)
         return [fused if self.gate is None else self.gate(fused, regions)]
 

@@ -172,5 +172,5 @@ class BoxRegions:
         """The fraction of each cell that each box covers, vertically or horizontally: ``(B, N - 1, cells)``."""
         low, high = (self._boxes[:, :-1, 1 - axis + side, None] for side in (0, 2))
         length = self.image_size[axis]
-        edges = (torch.arange(-(-length // cell) + 1, device=low.device) * cell).clamp(max=length)
+        edges = (torch.arange((length + cell - 1) // cell + 1, device=low.device) * cell).clamp(max=length)
         return (torch.minimum(high, edges[1:]) - torch.maximum(low, edges[:-1])).clamp(min=0) / cell

@@ -39,7 +39,7 @@ class Decoder(nn.Module):
     def step(self, index: int, x: Tensor, image_size: Sequence[int]) -> tuple[Tensor, Tensor]:
         """The features and the prediction of one stage, from the features of the previous stage."""
         # to the encoder's size at this depth: doubling would give 56×46 where the encoder has 55×45
-        size = [-(-side // self.strides[index]) for side in image_size]
+        size = [(side + self.strides[index] - 1) // self.strides[index] for side in image_size]  # rounded up, ONNX too
         x = self.stages[index](x if x.shape[-2:] == torch.Size(size) else interpolate(x, size, mode="nearest"))
         return x, self.heads[index](x)
 

@@ -74,8 +74,13 @@ class CalibratedNet(FaceTask):
         return network, [*others, CalibratedAttributes(facts.attributes, before)]
 
     def predict_batch(self, batch: Batch) -> tuple[Output, Batch]:
-        """What the network gives, calibrated."""
+        """What the network gives, calibrated; raises :class:`ConfigurationError` before that is fitted."""
         (task,) = self._parts
+        if not self.network.calibration.fitted:
+            raise ConfigurationError(
+                "the network is not calibrated yet: `facelightning calibrate` fits it to the validation split, and "
+                "writes a checkpoint for all else"
+            )
         output, truth = task.predict_batch(batch)
         return self.network.calibrated(output), truth
 

@@ -4,10 +4,11 @@ import os
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import torch
 from lightning.pytorch.plugins import TorchCheckpointIO
 
-from facelightning.checkpoint import read_file
+from facelightning.checkpoint import read_content
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
@@ -35,6 +36,8 @@ class AtomicCheckpoints(TorchCheckpointIO):
             raise
 
     def load_checkpoint(self, path: str | Path, *_: Any, **__: Any) -> dict[str, Any]:
-        """Read a file; raises :class:`~facelightning.errors.CheckpointError` if it is missing or damaged."""
-        content: dict[str, Any] = read_file(path)
+        """Read a file or folder; raises :class:`~facelightning.errors.CheckpointError` if it is missing or damaged."""
+        content: dict[str, Any] = read_content(path)
+        # a folder that is shared has none; Lightning converts older ones
+        content.setdefault("pytorch-lightning_version", L.__version__)
         return content

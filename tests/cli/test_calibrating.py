@@ -12,6 +12,7 @@ import torch
 from facelightning.__main__ import main
 from facelightning.callbacks.report import _without_nan
 from facelightning.data import CelebADataModule
+from facelightning.errors import ConfigurationError
 from facelightning.metrics import CalibratedScores
 from facelightning.models.calibration import fit_slopes, fit_thresholds
 from facelightning.tasks import CalibratedNet, load_model
@@ -105,3 +106,8 @@ def test_what_no_image_tells_is_undefined() -> None:
 def test_it_has_nothing_to_train(runs: Path) -> None:
     with pytest.raises(Exception, match="CalibratedNet has nothing to learn"):
         CalibratedNet(AVG).configure_optimizers()
+
+
+def test_it_says_nothing_before_it_is_fitted(runs: Path) -> None:
+    with pytest.raises(ConfigurationError, match="not calibrated yet: `facelightning calibrate` fits it"):
+        CalibratedNet(AVG).predict_batch({"image": torch.zeros(1, 3, *SIZE)})

@@ -10,8 +10,7 @@ from scipy.optimize import minimize_scalar
 from sklearn.metrics import f1_score
 from torch import Tensor
 
-from facelightning.errors import ConfigurationError
-from facelightning.models.calibration import Calibration, fit_slopes, fit_thresholds
+from facelightning.models.calibration import fit_slopes, fit_thresholds
 
 
 def data(count: int = 80, attributes: int = 6) -> tuple[Tensor, Tensor]:
@@ -76,8 +75,3 @@ def test_what_can_be_told_apart_names_no_endless_slope() -> None:
     logits, targets = torch.tensor([[-1.0], [1.0]]), torch.tensor([[0.0], [1.0]])
     assert fit_slopes(logits, targets).item() == pytest.approx(20)
     assert fit_slopes(logits, 1 - targets).item() == pytest.approx(1 / 20)
-
-
-def test_an_unfitted_one_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="not calibrated yet: `facelightning calibrate` fits it"):
-        Calibration(2)(torch.zeros(1, 2))

@@ -1,0 +1,91 @@
+"""The model card: what a trained task is, what it was trained on, how well it does, and what it is not for."""
+
+import json
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+TERMS = {
+    **{
+        name: f"{name}: photographs of real people, for non-commercial research only, which binds the model's use too."
+        for name in ("CelebA", "LFWA", "Helen")
+    },
+    "Synthetic": "cartoon faces that facelightning draws, which show no one.",
+}
+"""How names of data modules begin, and the terms of their data."""
+
+NOT_FOR = """Attributes such as `Attractive`, `Chubby`, `Male` or `Young` are what a few annotators said of how
+someone looks in one photograph. They are neither facts about a person nor a person's own words. Do not use them to
+decide about anyone: not for hiring, credit, insurance, policing, border control, surveillance or access; not to infer
+gender, age, ethnicity, health or character; and not to identify anyone. Error differs between groups of people: measure
+it on your own data before you build on it: `facelightning test --report.subgroups=[Male,Young]`."""
+
+
+def model_card(about: Mapping[str, Any], data: str | None = None, results: Mapping[str, Any] | None = None) -> str:
+    """A model card as Markdown, with the header that the Hugging Face Hub reads.
+
+    Args:
+        about: What a checkpoint says of its task: see :attr:`facelightning.checkpoint.Checkpoint.description`.
+        data: Name of the class of its training data.
+        results: The content of ``test_results.json``, if it was tested.
+
+    Example:
+        >>> facts = {"image_size": [109, 89], "label_space": None, "attributes": ["Smiling"]}
+        >>> card = model_card({"task": "AttributeNet", "settings": {"width": 4}, "facts": facts}, "CelebADataModule")
+        >>> card.splitlines()[9]
+        '# AttributeNet: 1 facial attribute'
+    """
+    facts, found = about["facts"], []
+    if names := facts.get("attributes"):
+        found.append(f"{len(names)} facial attribute{'s' * (len(names) > 1)}")
+    if facts.get("label_space"):
+        found.append(f"face parsing ({facts['label_space']})")
+    what = " and ".join(found) or "faces"
+    height, width = facts["image_size"]
+    terms = next((text for name, text in TERMS.items() if (data or "").startswith(name)), None)
+    header = ["library_name: facelightning", "license: other", "pipeline_tag: image-classification"]
+    tags = ["tags:", "- facial-attributes", "- face-parsing"]
+    parts = [
+        "\n".join(["---", *header, *tags, "---"]) + f"\n\n# {about['task']}: {what}",
+        f"A `{about['task']}` of facelightning {version('facelightning')}, for images of {height}×{width} pixels.",
+        '```python\nimport facelightning as fl\n\nmodel = fl.load_model("FOLDER")  # or "hub:OWNER/NAME"\n'
+        'model.predict("photograph.jpg").plot()\n```',
+        f"## Data\n\nTrained on {terms or (data or 'data that this file does not name') + ': see its own terms.'}",
+        "## Scores\n\n" + (_scores(results) if results else "It was not tested."),
+        f"## Intended use, and what it is not for\n\nResearch on face parsing and facial attributes.\n\n{NOT_FOR}",
+        f"## Settings\n\n```json\n{json.dumps(about['settings'], indent=2)}\n```",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _scores(results: Mapping[str, Any]) -> str:
+    """Tables of all scores of a test, in percent."""
+    parts = []
+    if scores := results.get("attributes"):
+        keys = {"error": "error %", "mean_ap": "mean AP %", "balanced_accuracy": "balanced accuracy %"}
+        keys |= {"calibration_error": "calibration error %"} if "calibration_error" in scores else {}
+        parts.append(_table(["test, mean over attributes", *keys.values()], [["", *(scores[key] for key in keys)]]))
+        for name, division in scores.get("subgroups", {}).items():
+            rows = [
+                [group, each["images"], *("{} [{}, {}]".format(*map(_number, each[key])) for key in list(keys)[::2])]
+                for group, each in division["groups"].items()
+            ]
+            parts.append(_table([f"by {name}", "images", "error %", "balanced accuracy %"], rows))
+        rows = [
+            [name, each["error"], each["ap"], each["balanced_accuracy"]]
+            for name, each in scores["per_attribute"].items()
+        ]
+        parts.append(_table(["attribute", "error %", "AP %", "balanced accuracy %"], rows))
+    if scores := results.get("parsing"):
+        rows = [*([name, value] for name, value in scores["iou"].items()), ["mean", scores["mean_iou"]]]
+        parts.append(_table(["class", "IoU %"], rows))
+    return "\n\n".join(parts) or "It was not tested on attributes or parsing."
+
+
+def _table(head: list[str], rows: list[list[Any]]) -> str:
+    lines = [head, ["---"] * len(head), *([_number(cell) for cell in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _number(cell: Any) -> str:
+    return "–" if cell is None else f"{cell:.2f}" if isinstance(cell, float) else str(cell)

@@ -1,0 +1,177 @@
+"""Exports say what their network says, without facelightning; what is shared is whole, or refused."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+import facelightning as fl
+from facelightning.__main__ import main
+from facelightning.card import model_card
+from facelightning.commands.export import Portable, difference
+from facelightning.tasks import FaceTask
+from tests.cli.conftest import AVG, JOINT, SEGNET
+from tests.cli.conftest import refused as refused
+from tests.cli.conftest import runs as runs
+from tests.cli.conftest import trained as trained
+from tests.conftest import SIZE
+
+ALONE = """
+import json, sys
+sys.modules |= dict.fromkeys(("torch", "facelightning", "onnx", "cv2"))  # not to be imported
+import numpy, onnxruntime
+session = onnxruntime.InferenceSession(sys.argv[1])
+names = [each.name for each in session.get_outputs()]
+numpy.savez(sys.argv[3], **dict(zip(names, session.run(names, {"images": numpy.load(sys.argv[2])}))))
+said = session.get_modelmeta().custom_metadata_map
+print(json.loads(said["facelightning.attributes"])[20], json.loads(said["facelightning.classes"])[1])
+"""
+
+
+def noise(count: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    return np.random.default_rng(0).integers(256, size=(count, 3, *SIZE), dtype=np.uint8)
+
+
+def said_by(task: FaceTask, images: np.ndarray[Any, np.dtype[np.uint8]]) -> dict[str, np.ndarray[Any, Any]]:
+    """What the task itself predicts."""
+    with torch.no_grad():
+        output, _ = task.predict_batch({"image": torch.from_numpy(images)})
+    attributes = task.objectives["attributes"]
+    found = {"probabilities": attributes.predict(output), "decisions": attributes.decide(output)}  # type: ignore[attr-defined]  # attributes decide
+    if "parsing" in output:
+        found |= {"classes": task.objectives["parsing"].predict(output)}
+        found |= {"class_probabilities": output["parsing"][-1].softmax(1)}
+    return {name: each.numpy() for name, each in found.items()}
+
+
+def test_onnx_needs_neither_torch_nor_facelightning(command: Callable[..., None], runs: Path, tmp_path: Path) -> None:
+    """A calibrated joint network: its thresholds go along; batches of any size; and a small file beside it."""
+    command("calibrate", JOINT)
+    checkpoint = "runs/calibrated/version_0/checkpoints/best.ckpt"
+    command("export", checkpoint, "--int8", "--output", "model.onnx")
+    images = noise(3)
+    np.save("images.npy", images)
+    done = subprocess.run(
+        [sys.executable, "-c", ALONE, "model.onnx", "images.npy", "found.npz"], capture_output=True, text=True
+    )
+    assert done.stdout == "Male hair\n", done.stderr
+    found, task = dict(np.load("found.npz")), fl.load_model(checkpoint)
+    expected = said_by(task, images)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, atol=1e-5 if "probabilities" in name else 0)
+    assert not np.array_equal(found["decisions"], found["probabilities"] > 0.5)  # thresholds of its own
+    session = onnxruntime.InferenceSession("model.onnx")
+    (alone,) = session.run(["probabilities"], {"images": images[:1]})
+    np.testing.assert_allclose(alone, expected["probabilities"][:1], atol=1e-5)
+    assert Path("model.int8.onnx").stat().st_size < Path("model.onnx").stat().st_size
+
+
+def test_torch_export(command: Callable[..., None], runs: Path) -> None:
+    command("export", AVG, "--format=torch")
+    files = {"facelightning.attributes": ""}
+    program = torch.export.load(AVG.replace(".ckpt", ".pt2"), extra_files=files)
+    assert json.loads(files["facelightning.attributes"])[20] == "Male"
+    probabilities, decisions = program.module()(torch.from_numpy(noise(5)))
+    expected = said_by(fl.load_model(AVG), noise(5))
+    np.testing.assert_allclose(probabilities.detach(), expected["probabilities"], atol=1e-6)
+    assert np.array_equal(decisions, expected["decisions"])
+
+
+def test_a_shared_folder_is_a_checkpoint(command: Callable[..., None], runs: Path, faces: Path) -> None:
+    command("test", f"--ckpt_path={AVG}", "--report.subgroups=[Male]", "--trainer.logger.version=tested")
+    (runs / "avg/tested/test_results.json").rename(runs / "avg/version_0/test_results.json")
+    command("export", AVG, "--format=safetensors", "--output=shared")
+    assert str(faces) not in Path("shared/config.json").read_text()
+    card = Path("shared/README.md").read_text()
+    assert "| Wearing_Necktie |" in card and "| not Male | " in card and "CelebA: photographs of real people" in card
+    ours, theirs = fl.load_model(AVG), fl.load_model("shared")
+    assert ours.settings == theirs.settings and ours.facts == theirs.facts
+    for (name, value), (other_name, other) in zip(ours.state_dict().items(), theirs.state_dict().items(), strict=True):
+        assert name == other_name and torch.equal(value, other)
+    data = ["--data=CelebADataModule", f"--data.root={faces / 'celeba'}", "--data.num_workers=0"]
+    command("test", "--ckpt_path=shared", *data, "--trainer.logger.save_dir=again")
+    (found,) = Path("again").rglob("test_results.json")
+    before = json.loads((runs / "avg/version_0/test_results.json").read_text())["attributes"]
+    assert json.loads(found.read_text())["attributes"]["error"] == before["error"]
+
+
+def test_what_is_not_whole_is_refused(command: Callable[..., None], runs: Path, refused: Callable[..., str]) -> None:
+    from safetensors.torch import load_file, save_file
+
+    command("export", SEGNET, "--format=safetensors", "--output=shared")
+    weights = load_file("shared/model.safetensors")
+    missing = dict(list(weights.items())[1:])
+    save_file(missing, "shared/model.safetensors")
+    assert "do not fit its settings" in refused("export", "shared")
+    save_file(weights | {"network.more": torch.ones(1)}, "shared/model.safetensors")
+    assert "do not fit its settings" in refused("export", "shared")
+    Path("shared/model.safetensors").write_bytes(b"nothing")
+    assert "shared cannot be read" in refused("export", "shared")
+    Path("shared/model.safetensors").unlink()
+    assert "shared has no model.safetensors: copy the whole folder again" in refused("export", "shared")
+
+
+def test_a_shared_folder_is_not_resumed(
+    command: Callable[..., None], runs: Path, refused: Callable[..., str], faces: Path
+) -> None:
+    command("export", AVG, "--format=safetensors", "--output=shared")
+    said = refused(
+        "fit", "--ckpt_path=shared", "--config=avg.yaml", f"--data.root={faces / 'celeba'}", "--model.width=2"
+    )
+    assert "shared" in said, said
+
+
+def test_mistakes_are_sentences(refused: Callable[..., str], runs: Path) -> None:
+    assert "checkpoint missing.ckpt does not exist" in refused("export", "missing.ckpt")
+    assert "--int8 is of --format=onnx, not of torch" in refused("export", AVG, "--format=torch", "--int8")
+    assert "--push is of --format=safetensors" in refused("export", AVG, "--push=me/model")
+    assert "takes more than an image of one size" in refused("export", "runs/bbox/version_0/checkpoints/best.ckpt")
+
+
+def test_the_hub_is_a_folder_elsewhere(
+    command: Callable[..., None], runs: Path, monkeypatch: pytest.MonkeyPatch, refused: Callable[..., str]
+) -> None:
+    """Without a network: what would be sent, and what would come back."""
+    sent: dict[str, Any] = {}
+
+    class Hub:
+        def create_repo(self, name: str, **options: Any) -> str:
+            return f"address of {name}"
+
+        def upload_folder(self, **options: Any) -> None:
+            sent.update(options)
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
+    command("export", AVG, "--format=safetensors", "--output=shared", "--push=me/model")
+    assert sent == {"repo_id": "me/model", "folder_path": Path("shared")}
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, **_: {"me/model": "shared"}[name])
+    assert isinstance(fl.load_model("hub:me/model"), fl.AttributeNet)
+    assert "hub:me/other cannot be loaded (KeyError" in refused("export", "hub:me/other", "--output=x")
+
+
+def test_a_difference_is_found() -> None:
+    ours = {"probabilities": np.array([[0.5, 0.25]]), "decisions": np.array([[True, False]])}
+    theirs = {"probabilities": np.array([[0.5, 0.5]]), "decisions": np.array([[False, False]])}
+    assert difference(ours, theirs) == {"probabilities": 0.25, "decisions that differ, %": 50}
+
+
+def test_a_card_without_a_test_says_so() -> None:
+    facts = {"image_size": [9, 8], "label_space": "helen7", "attributes": None}
+    card = model_card({"task": "SegNet", "settings": {}, "facts": facts}, "SyntheticDataModule")
+    assert "# SegNet: face parsing (helen7)" in card and "It was not tested." in card and "cartoon faces" in card
+
+
+def test_help(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["export", "--help"])
+    assert "usage: facelightning export" in capsys.readouterr().out
+    assert Portable is not None
