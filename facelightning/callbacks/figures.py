@@ -6,7 +6,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from torch import Tensor
 
 from facelightning import figures
@@ -28,7 +28,7 @@ def draw_parsing(task: FaceTask, faces: Sequence[tuple[Tensor, ...]]) -> Image:
 
 
 class Figures(Callback):
-    """Draws figures of the current model after each validation, to ``figures/`` and, if used, to Weights & Biases.
+    """Draws figures after each validation, to ``figures/`` and, if used, to Weights & Biases and TensorBoard.
 
     - ``parsing.png``: image, truth and prediction (Kalayeh et al., CVPR 2017, Figure 3).
     - ``attributes.png``: average precision of each attribute, beside the share of positives in the training data.
@@ -94,13 +94,15 @@ class Figures(Callback):
             weights = torch.stack(self._weights).mean(dim=0).T.cpu().numpy()
             drawn["region_weights"] = figures.region_weights_figure(weights, names, pl_module.places)
         self._discard()
+        step = max(trainer.global_step - 1, 0)  # Lightning logs a validation's scores there: the figures belong beside
         for name, image in drawn.items():
             if folder is not None:
                 save_image(folder.figures / f"{name}.png", image)
             for logger in trainer.loggers:
                 if isinstance(logger, WandbLogger):
-                    # Lightning logs a validation's scores at the previous step: the figures belong beside them
-                    logger.log_image(f"figures/{name}", [image], step=max(trainer.global_step - 1, 0))
+                    logger.log_image(f"figures/{name}", [image], step=step)
+                elif isinstance(logger, TensorBoardLogger):
+                    logger.experiment.add_image(f"figures/{name}", image, step, dataformats="HWC")
 
     def _spread(self, kept: Sequence[tuple[Tensor, ...]]) -> Sequence[tuple[Tensor, ...]]:
         step = max(1, len(kept) // self.num_images)

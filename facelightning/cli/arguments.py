@@ -18,7 +18,11 @@ from facelightning.tasks import TASKS
 from facelightning.tasks.base import TRAINING
 
 LOGGERS = "lightning.pytorch.loggers."
-TRUSTED = ("facelightning.", LOGGERS, "lightning.pytorch.callbacks.ModelCheckpoint", "albumentations.")
+CALLBACKS = tuple(
+    f"lightning.pytorch.callbacks.{name}"
+    for name in ("EMAWeightAveraging", "EarlyStopping", "LearningRateMonitor", "ModelCheckpoint")
+)
+TRUSTED = ("facelightning.", LOGGERS, *CALLBACKS, "albumentations.")
 """Prefixes of the classes that a checkpoint may name."""
 
 
