@@ -52,7 +52,7 @@ class Page:
     Args:
         task: The trained network, in evaluation mode.
         finder: Finds the faces; see :func:`~facelightning.commands.predict.find_by`.
-        name: The name of its file.
+        name: Its file, as the page names it.
     """
 
     def __init__(self, task: FaceTask, finder: Finder | None, name: str) -> None:
@@ -169,7 +169,7 @@ def demo(checkpoint: str, port: int = 8000, faces: str | None = None) -> None:
     if (faces or "").startswith("boxes:"):
         raise ConfigurationError("a table of boxes names no photograph of the page: choose another --faces")
     task, finder = load(checkpoint, faces)
-    app = application(Page(task.to("cuda" if torch.cuda.is_available() else "cpu"), finder, Path(checkpoint).name))
+    app = application(Page(task.to("cuda" if torch.cuda.is_available() else "cpu"), finder, checkpoint))
     with socket.socket() as server:
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
