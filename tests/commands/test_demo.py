@@ -7,11 +7,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import uvicorn
 from starlette.testclient import TestClient
 
 import facelightning as fl
 from facelightning.__main__ import main
 from facelightning.commands import demo
+from facelightning.errors import DataFormatError
 from facelightning.models import FrontalCascade
 from tests.tasks.tiny import make_task, save
 
@@ -60,6 +62,8 @@ def test_faces_that_are_found_are_numbered(checkpoint: Path) -> None:
     astronaut = pytest.importorskip("skimage.data").astronaut()[:256, 100:356]
     page = demo.Page(fl.load_model(checkpoint), FrontalCascade(), "best.ckpt")
     assert "<h2>Face 1</h2>" in page.answer(cv2.imencode(".png", astronaut[..., ::-1])[1].tobytes())
+    with pytest.raises(DataFormatError, match="above the limit of 128 megapixels"):
+        page.answer(photograph()[:16] + b"\0\1\0\0" * 2 + photograph()[24:])  # 65,536 pixels wide and high
     nothing = page.answer(cv2.imencode(".png", np.zeros((50, 50), np.uint8))[1].tobytes())
     assert "<h2>" not in nothing and nothing.count("<img") == 1
 
@@ -85,6 +89,23 @@ def test_large_files_and_foreign_names_are_refused(page: TestClient, monkeypatch
     answer = page.post("/predict", content=bytes(2**20 + 1))
     assert (answer.status_code, "above the limit of 1 MB" in answer.text) == (413, True)
     assert page.get("/", headers={"host": "elsewhere.org"}).status_code == 400
+
+
+def test_it_listens_to_this_machine_alone_until_interrupted(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    addresses = []
+
+    def run(server: uvicorn.Server, sockets: list[socket.socket]) -> None:
+        addresses.append(sockets[0].getsockname())
+        assert "<html" in TestClient(server.config.app, f"http://{demo.HOST}").get("/").text
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(uvicorn.Server, "run", run)
+    assert main(["demo", str(checkpoint), "--port=0"]) == 0
+    ((host, port),) = addresses
+    assert host == "127.0.0.1"
+    assert capsys.readouterr().out.startswith(f"open http://127.0.0.1:{port} in a browser")
 
 
 def test_mistakes_are_sentences(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
