@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 
+from facelightning.commands.export import export
 from facelightning.data import CelebA
 from facelightning.data.files import SPLITS
 from facelightning.data.synthetic import write_synthetic
@@ -24,7 +25,7 @@ from facelightning.labels import ATTRIBUTES, HELEN7
 from facelightning.models.lnet import LNet
 from facelightning.tasks import AttributeNet, CascadeNet, FaceTask, SegNet
 from tests.conftest import SIZE
-from tests.tasks.tiny import make_trainer
+from tests.tasks.tiny import make_trainer, save
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
@@ -231,3 +232,16 @@ def written(task: FaceTask, path: Path) -> None:
     trainer = make_trainer()
     trainer.strategy.connect(task)
     trainer.save_checkpoint(path)
+
+
+def test_exports(faces: Path, tmp_path: Path) -> None:
+    """An export that is compared with its own network differs by rounding alone, however the images are batched."""
+    benchmark = script("exports")
+    task = AttributeNet(width=2).build(DataFacts(SIZE, attributes=ATTRIBUTES)).eval()
+    checkpoint = save(task, tmp_path / "avg.ckpt")
+    export(str(checkpoint), output=str(tmp_path / "model.onnx"))
+    images = next(path for path in (faces / "celeba").rglob("*") if path.suffix in (".jpg", ".png")).parent
+    found = benchmark.compare(checkpoint, tmp_path / "model.onnx", images, count=33, rounds=1, threads=1)
+    assert list(found) == ["network", "model.onnx"]
+    assert found["network"]["differences"] == {"probabilities": 0, "decisions that differ, %": 0}
+    assert found["model.onnx"]["differences"]["probabilities"] < 1e-5
