@@ -55,13 +55,12 @@ def predict(
     """
     if not 0 <= workers <= 1024:
         raise ConfigurationError(f"--workers must lie in 0...1024, not {workers}")
-    names, finder = named_photographs(paths, lists), find_by(faces or "crop")
-    task = load_model(checkpoint)
+    finder, task = find_by(faces or "crop"), load_model(checkpoint)
     if faces == "crop" and isinstance(task, CascadeNet):
         raise ConfigurationError("a cascade finds the faces itself: leave out --faces=crop")
     if margin is not None and finder is None and not isinstance(task, CascadeNet):
         raise ConfigurationError("--margin is of found faces: say with --faces how to find them, or leave it out")
-    predictor = task.predictor(finder, margin)
+    names, predictor = named_photographs(paths, lists), task.predictor(finder, margin)
     if predictor.view.finder is not None:
         predictor.view.finder.check(names)
     about = {"checkpoint": _digest(checkpoint), "way_to_find_faces": _way(faces), "margin": margin}

@@ -65,6 +65,7 @@ class FrontalCascade(PhotographDetector):
     """
 
     aligned = (1.68, -0.14)  # its median box in them: 106 pixels wide and high, at x 36, y 71
+    unsure = True
 
     def __init__(self, scale_factor: float = 1.2, min_size: int = 24) -> None:
         super().__init__()
