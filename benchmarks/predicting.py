@@ -68,14 +68,18 @@ def measured(run: str, args: argparse.Namespace, photographs: Path) -> tuple[flo
     """Images a second, and the largest memory in MB, of a new process and those that it starts."""
     context = multiprocessing.get_context("spawn")
     results = context.Queue()
-    process = context.Process(target=_measure, args=(run, vars(args), photographs, results))
+    usual = multiprocessing.get_start_method()
+    process = context.Process(target=_measure, args=(run, vars(args), photographs, usual, results))
     process.start()
     result: tuple[float, float] = results.get()
     process.join()
     return result
 
 
-def _measure(run: str, options: dict[str, object], photographs: Path, results: "multiprocessing.Queue[object]") -> None:
+def _measure(
+    run: str, options: dict[str, object], photographs: Path, usual: str, results: "multiprocessing.Queue[object]"
+) -> None:
+    multiprocessing.set_start_method(usual, force=True)  # a process that was spawned would spawn its own
     torch.set_num_threads(int(str(options["threads"])))
     with tempfile.TemporaryDirectory() as output:
         began = time.perf_counter()

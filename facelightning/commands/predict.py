@@ -9,7 +9,7 @@ from typing import cast, get_args
 import torch
 from tqdm import tqdm
 
-from facelightning.commands.photographs import CHUNK, Looks, look, named_photographs
+from facelightning.commands.photographs import Looks, look, named_photographs, unfinished
 from facelightning.commands.prediction_folder import Overlays, PredictionFolder
 from facelightning.data.prediction import Failure
 from facelightning.errors import ConfigurationError, quoted, reading
@@ -70,11 +70,10 @@ def predict(
     task.to("cuda" if torch.cuda.is_available() else "cpu")
     if predictor.view.finder is not None:
         predictor.view.finder.cpu()  # it is used by the processes that read
-    every = [range(start, min(start + CHUNK, len(names))) for start in range(0, len(names), CHUNK)]
-    chunks = [list(chunk) for chunk in every if not folder.done.issuperset(names[index] for index in chunk)]
+    chunks = unfinished(names, folder.done)
     looks = Looks(names, predictor.view, 640 if overlays != "none" else 0)
     with tqdm(total=len(names), initial=len(folder.done.intersection(names)), unit="image", disable=None) as progress:
-        for chunk in look(looks, chunks, workers if chunks else 0):
+        for chunk in look(looks, chunks, min(workers, len(chunks))):
             predictions = predictor.predict([each for each in chunk if not isinstance(each, Failure)])
             for each in chunk:
                 prediction = None if isinstance(each, Failure) else next(predictions)

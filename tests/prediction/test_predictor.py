@@ -18,7 +18,7 @@ from facelightning.data import FolderDataModule
 from facelightning.errors import ConfigurationError, DataFormatError, DataNotFoundError, FacelightningError
 from facelightning.facts import DataFacts
 from facelightning.labels import ATTRIBUTES, HELEN7
-from facelightning.models import TableFinder
+from facelightning.models import FrontalCascade, TableFinder
 from facelightning.prediction import Prediction, Predictor, View
 from facelightning.tasks import AgeNet, CascadeNet, FaceTask
 from tests.prediction.test_masks import brightness
@@ -137,6 +137,15 @@ def test_found_faces_are_seen_as_in_training(joint: Path, tmp_path: Path) -> Non
     outside[low[1] - 1 : high[1] + 1, low[0] - 1 : high[0] + 1] = 0
     outside[:70, :60] = 0
     assert not outside.any()
+
+
+def test_a_cut_lies_around_its_box(tmp_path: Path) -> None:
+    """CelebA's frame around the stock cascade's median box in it; see ``Finder.aligned``."""
+    table = tmp_path / "boxes.csv"
+    table.write_text("name,x0,y0,x1,y1\na,136,171,242,277\n")  # in a frame of 178×218 at (100, 100)
+    seen = View((218, 178), TableFinder(str(table)), *FrontalCascade.aligned)(photograph(500, 400), "a")
+    np.testing.assert_allclose(seen.cuts, [[100, 100, 278, 318]], atol=2)
+    assert seen.images.shape == (1, 3, 218, 178)
 
 
 def test_the_margin_of_the_training_is_kept(joint: Path, tmp_path: Path) -> None:
