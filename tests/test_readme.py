@@ -41,11 +41,8 @@ def test_command_is_understood(
     """Each option exists and each value has its type; what they train is tested with the configurations."""
     monkeypatch.chdir(tmp_path)
     words = shlex.split(line)[1:]
-    if "--ckpt_path" in line or words[0] in (
-        "reproduce",
-        "calibrate",
-        "export",
-    ):  # all that is wrong is what is not here
+    own = ("calibrate", "export", "predict", "reproduce")
+    if "--ckpt_path" in line or words[0] in own:  # all that is wrong is what is not here
         status = main(words if "--dry-run" in words or words[0] != "reproduce" else [*words, "--dry-run"])
         message = capsys.readouterr().err
         missing = r"facelightning: (checkpoint \S+ does not exist|.* data root \S+ does not exist; .*)\n"
@@ -60,6 +57,8 @@ def test_command_is_understood(
 def test_python_examples_run(command: Callable[..., None], faces: Path, tmp_path: Path) -> None:
     small = small_overlay("quickstart.yaml", faces, tmp_path)
     command("fit", "--config", "quickstart.yaml", "--config", small, "--test_after_fit=false")
+    (tmp_path / "photographs").mkdir()
+    (tmp_path / "photographs/me.jpg").write_bytes(next(faces.rglob("*.jpg")).read_bytes())
     examples = blocks(ROOT / "README.md", "python")
     assert examples
     for example in examples:
