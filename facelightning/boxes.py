@@ -104,10 +104,10 @@ def paired_overlaps(found: Floats, true: Floats) -> Floats:
 
 
 def read_boxes_table(path: Path) -> dict[str, Floats]:
-    """Read a table of faces: found ones, such as ``predictions/faces.csv``, or true ones, such as ``all_boxes.csv``.
+    """Read a table of faces: found ones, such as ``predictions.csv``, or true ones, such as ``all_boxes.csv``.
 
-    Its columns are ``name`` or ``image_id``, ``x0``, ``y0``, ``x1``, ``y1``, in any order, and ``response``, if there
-    is one. An empty cell of a box says that no face was found; without a response it is 1.
+    Its columns are ``name``, ``image`` or ``image_id``, ``x0``, ``y0``, ``x1``, ``y1``, in any order, and ``response``
+    or ``score``, if there is one. An empty cell of a box says that no face was found; without a response it is 1.
 
     Returns:
         For each image, the rows ``(N, 5)`` in the table's order: box and response; NaN in the box where none was found.
@@ -135,7 +135,7 @@ def read_boxes_table(path: Path) -> dict[str, Floats]:
                 if None in cells:
                     raise ValueError
                 box = np.array([float(cell) if cell else np.nan for cell in cells])
-                response = float(row.get("response") or 1)
+                response = float(row.get("response") or row.get("score") or 1)
                 if np.isinf([*box, response]).any() or (box[2:] <= box[:2]).any():
                     raise ValueError
                 found.setdefault(row[key], []).append([*box, response])

@@ -4,6 +4,7 @@ The folder holds ``config.json``, ``model.safetensors`` and ``README.md``, by th
 as a checkpoint, without the state of a training and without the paths of the data.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -41,9 +42,13 @@ def write_folder(folder: str | Path, content: Mapping[str, Any], card: str) -> N
         raise ConfigurationError(f"a folder to share needs safetensors, which is not installed: {MISSING}") from None
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
-    about = {"facelightning": content["facelightning"], "data": _kind_of_data(content.get("facelightning_config"))}
-    (path / CONFIG).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     save_file({key: value.contiguous() for key, value in content["state_dict"].items()}, path / WEIGHTS)
+    about = {
+        "facelightning": content["facelightning"],
+        "data": _kind_of_data(content.get("facelightning_config")),
+        "sha256": _digest(path / WEIGHTS),  # safetensors itself has no checksum
+    }
+    (path / CONFIG).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     (path / CARD).write_text(card, encoding="utf-8")
 
 
@@ -51,7 +56,7 @@ def read_folder(folder: str | Path) -> dict[str, Any]:
     """What a checkpoint would hold, from a folder; nothing in it is executed.
 
     Raises:
-        CheckpointError: If a file is missing or broken.
+        CheckpointError: If a file is missing, or a byte of the weights has changed.
         ConfigurationError: If safetensors is not installed.
     """
     try:
@@ -64,6 +69,8 @@ def read_folder(folder: str | Path) -> dict[str, Any]:
             raise CheckpointError(f"{folder} has no {name}: copy the whole folder again")
     try:
         about = json.loads((path / CONFIG).read_text("utf-8"))
+        if about["sha256"] != _digest(path / WEIGHTS):
+            raise ValueError(f"{WEIGHTS} is not the one that {CONFIG} was written with")
         weights = load_file(path / WEIGHTS)
         config = {"data": about["data"]} if about.get("data") else None
         return {"facelightning": about["facelightning"], "state_dict": weights, "facelightning_config": config}
@@ -111,6 +118,11 @@ def upload(folder: str | Path, name: str, private: bool = False) -> str:
             f"cannot put {folder} on the Hub as {name} ({reason}): log in with `hf auth login`"
         ) from None
     return address
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _kind_of_data(config: Any) -> dict[str, Any] | None:

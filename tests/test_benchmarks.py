@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from facelightning.commands.export import export
 from facelightning.data import CelebA
 from facelightning.data.files import SPLITS
 from facelightning.data.synthetic import write_synthetic
@@ -24,7 +26,7 @@ from facelightning.labels import ATTRIBUTES, HELEN7
 from facelightning.models.lnet import LNet
 from facelightning.tasks import AttributeNet, CascadeNet, FaceTask, SegNet
 from tests.conftest import SIZE
-from tests.tasks.tiny import make_trainer
+from tests.tasks.tiny import make_task, make_trainer, save
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
@@ -231,3 +233,32 @@ def written(task: FaceTask, path: Path) -> None:
     trainer = make_trainer()
     trainer.strategy.connect(task)
     trainer.save_checkpoint(path)
+
+
+def test_exports(faces: Path, tmp_path: Path) -> None:
+    """An export that is compared with its own network differs by rounding alone, however the images are batched."""
+    benchmark = script("exports")
+    task = AttributeNet(width=2).build(DataFacts(SIZE, attributes=ATTRIBUTES)).eval()
+    checkpoint = save(task, tmp_path / "avg.ckpt")
+    export(str(checkpoint), output=str(tmp_path / "model.onnx"))
+    images = next(path for path in (faces / "celeba").rglob("*") if path.suffix in (".jpg", ".png")).parent
+    found = benchmark.compare(checkpoint, tmp_path / "model.onnx", images, count=33, rounds=1, threads=1)
+    assert list(found) == ["network", "model.onnx"]
+    assert found["network"]["differences"] == {"probabilities": 0, "decisions that differ, %": 0}
+    assert found["model.onnx"]["differences"]["probabilities"] < 1e-5
+
+
+def test_predicting_writes_the_same_files_in_both_ways(tmp_path: Path) -> None:
+    benchmark = script("predicting")
+    checkpoint = save(make_task("jointnet-avg", tmp_path), tmp_path / "joint.ckpt")
+    for folder in ("photographs", "plain", "library"):
+        (tmp_path / folder).mkdir()
+    benchmark.write_photographs(tmp_path / "photographs", 3, 0.5)
+    benchmark.run_plain(str(checkpoint), tmp_path / "photographs", tmp_path / "plain", 0)
+    benchmark.run_library(str(checkpoint), tmp_path / "photographs", tmp_path / "library", 0)
+    assert len(list((tmp_path / "plain").glob("*.json"))) == 3
+    with (tmp_path / "library/predictions/predictions.csv").open() as table:
+        assert len(table.readlines()) == 4
+    masks = [sorted((tmp_path / way).rglob("*.jpg.png")) for way in ("plain", "library")]
+    for one, other in zip(*masks, strict=True):
+        assert Image.open(one).size == Image.open(other).size == (89, 109)

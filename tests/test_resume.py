@@ -12,7 +12,6 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from facelightning.data import CelebADataModule, SyntheticDataModule
 from facelightning.facts import DataFacts
 from facelightning.labels import HELEN7
-from facelightning.models.encoders import TorchvisionEncoder
 from facelightning.models.gating import SemanticGating
 from facelightning.models.heads import LinearHead, LocalizationHead
 from facelightning.models.parser import ParserRegions
@@ -55,10 +54,8 @@ def make(kind: str, faces: Path, workers: int, parser: Path | None = None) -> tu
         num_workers=workers,
         augmentations=augmentations,
     )
-    encoder = partial(TorchvisionEncoder, name=kind) if kind != "joint" else None
     pooling, head = SemanticPooling, LocalizationHead
-    task = JointNet(2, encoder, pooling, head, optimizer="adamw", schedule="one_cycle")
-    return task, both
+    return JointNet(2, pooling=pooling, head=head, optimizer="adamw", schedule="one_cycle"), both
 
 
 def train(
@@ -106,30 +103,29 @@ def assert_same(found: object, expected: object) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "workers"),
-    [("single", 0), ("ssg", 0), ("joint", 0), ("joint", 2), ("mobilenet_v3_small", 0), ("dropout", 0)],
+    [("ssg", 0), ("joint", 0), ("joint", 2), ("dropout", 0)],
 )
 def test_resuming_mid_epoch_continues_bit_identically(
     kind: str, workers: int, faces: Path, parser: Path, tmp_path: Path
 ) -> None:
     whole = train(kind, faces, tmp_path / "whole", workers, parser)
     # inside the first epoch (and the second cycle of the shorter set), at its very end, inside the second
-    for step in (4, 6, 8) if workers == 0 and kind != "mobilenet_v3_small" else (4,):
+    for step in (4, 6, 8) if workers == 0 else (4,):
         resumed = train(kind, faces, tmp_path / f"from{step}", 0, parser, tmp_path / "whole" / f"{step}.ckpt")
         for part in ("state_dict", "optimizer_states", "lr_schedulers"):
             assert_same(resumed[part], whole[part])
 
 
 @pytest.mark.parametrize("by_steps", [False, True])
-@pytest.mark.parametrize("first", [4, 5, 6, 7])
-def test_resuming_twice_continues_bit_identically(
-    first: int, by_steps: bool, faces: Path, parser: Path, tmp_path: Path
-) -> None:
+def test_resuming_twice_continues_bit_identically(by_steps: bool, faces: Path, parser: Path, tmp_path: Path) -> None:
     """The second time from a checkpoint of the first; an epoch has six steps."""
     whole = train("single", faces, tmp_path / "whole", 0, parser, by_steps=by_steps)
-    train("single", faces, tmp_path / "once", 0, parser, tmp_path / f"whole/{first}.ckpt", by_steps)
-    for second in (first + 1, 9, 11):
-        resume = tmp_path / f"once/{second}.ckpt"
-        twice = train("single", faces, tmp_path / f"twice{second}", 0, parser, resume, by_steps)
+    for first, second in ((4, 5), (4, 9), (5, 6), (5, 11), (6, 7), (6, 9), (7, 8), (7, 11)):
+        once = tmp_path / f"once{first}"
+        if not once.exists():
+            train("single", faces, once, 0, parser, tmp_path / f"whole/{first}.ckpt", by_steps)
+        resume = once / f"{second}.ckpt"
+        twice = train("single", faces, tmp_path / f"twice{first}{second}", 0, parser, resume, by_steps)
         for part in ("state_dict", "optimizer_states", "lr_schedulers"):
             assert_same(twice[part], whole[part])
 
@@ -174,12 +170,13 @@ def test_resuming_amid_an_accumulation_continues_bit_identically(kind: str, face
     """Gradients of two batches make a step, and a checkpoint is written after every batch."""
 
     class Keep(L.Callback):
-        def __init__(self, folder: Path) -> None:
-            self.folder = folder
+        def __init__(self, folder: Path, every: bool) -> None:
+            self.folder, self.every = folder, every
 
         def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
             done = trainer.fit_loop.epoch_loop.batch_progress.total.ready
-            trainer.save_checkpoint(self.folder / f"{done}.ckpt")
+            if self.every or done == 10:
+                trainer.save_checkpoint(self.folder / f"{done}.ckpt")
 
     def trained(folder: Path, resume: Path | None = None) -> dict[str, object]:
         task, data = make(kind, faces, 0)
@@ -191,7 +188,7 @@ def test_resuming_amid_an_accumulation_continues_bit_identically(kind: str, face
             val_check_interval=1,
             limit_val_batches=1,
             num_sanity_val_steps=0,
-            callbacks=[Keep(folder)],
+            callbacks=[Keep(folder, every=resume is None)],
             logger=False,
             enable_checkpointing=False,
             use_distributed_sampler=False,
@@ -204,14 +201,14 @@ def test_resuming_amid_an_accumulation_continues_bit_identically(kind: str, face
         return checkpoint
 
     whole = trained(tmp_path / "whole")
-    pending = 0
-    for count in range(1, 10):
-        path = tmp_path / "whole" / f"{count}.ckpt"
-        pending += "facelightning_gradients" in torch.load(path, weights_only=True)
+    files = [tmp_path / "whole" / f"{count}.ckpt" for count in range(1, 10)]
+    assert sum("facelightning_gradients" in torch.load(path, weights_only=True) for path in files) == 4
+    # amid a step (1, 3, 6, 8), between two (4, 7), and where an epoch ends (5)
+    for count in (1, 4, 5, 6, 8) if kind == "joint" else (3, 5, 7):
+        path = files[count - 1]
         resumed = trained(tmp_path / f"from{count}", path)
         for part in ("state_dict", "optimizer_states", "lr_schedulers"):
             assert_same(resumed[part], whole[part])
-    assert pending == 4
 
 
 def test_validations_counted_in_steps_fall_where_they_would_have(faces: Path, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import glob
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -53,8 +53,9 @@ def named_photographs(words: Sequence[str], lists: Sequence[str] = ()) -> list[s
 
 
 def _listed(lines: Sequence[str]) -> Iterator[str]:
-    for line in filter(None, map(str.strip, lines)):
-        yield from _in_folder(line) if os.path.isdir(line) else [line]
+    for line in lines:
+        if line.strip():
+            yield from _in_folder(line) if os.path.isdir(line) else [line]
 
 
 def _expanded(word: str) -> Iterator[str]:
@@ -79,6 +80,17 @@ def _in_folder(folder: str) -> list[str]:
         names = quoted(", ".join(others[:3]), 60)
         warn(f"{ending(Path(folder))}: {len(others)} of {len(files)} files are no images and left out ({names})")
     return [str(path) for path in images]
+
+
+def unfinished(names: Sequence[str], done: Collection[str], size: int = CHUNK) -> list[list[int]]:
+    """The chunks of photographs, by their indices, in which at least one is not done yet.
+
+    Example:
+        >>> unfinished(["a", "b", "c", "d", "e"], {"a", "c", "d"}, size=2)
+        [[0, 1], [4]]
+    """
+    chunks = [range(len(names))[start : start + size] for start in range(0, len(names), size)]
+    return [list(chunk) for chunk in chunks if not all(names[index] in done for index in chunk)]
 
 
 class Looks(Dataset[Any]):

@@ -9,7 +9,7 @@ from typing import cast, get_args
 import torch
 from tqdm import tqdm
 
-from facelightning.commands.photographs import CHUNK, Looks, look, named_photographs
+from facelightning.commands.photographs import Looks, look, named_photographs, unfinished
 from facelightning.commands.prediction_folder import Overlays, PredictionFolder
 from facelightning.data.prediction import Failure
 from facelightning.errors import ConfigurationError, quoted, reading
@@ -55,11 +55,10 @@ def predict(
     """
     if not 0 <= workers <= 1024:
         raise ConfigurationError(f"--workers must lie in 0...1024, not {workers}")
-    names = named_photographs(paths, lists)
     task, finder = load(checkpoint, faces)
     if margin is not None and finder is None and not isinstance(task, CascadeNet):
         raise ConfigurationError("--margin is of found faces: say with --faces how to find them, or leave it out")
-    predictor = task.predictor(finder, margin)
+    names, predictor = named_photographs(paths, lists), task.predictor(finder, margin)
     if predictor.view.finder is not None:
         predictor.view.finder.check(names)
     about = {"checkpoint": _digest(checkpoint), "way_to_find_faces": _way(faces), "margin": margin}
@@ -69,11 +68,10 @@ def predict(
     task.to("cuda" if torch.cuda.is_available() else "cpu")
     if predictor.view.finder is not None:
         predictor.view.finder.cpu()  # it is used by the processes that read
-    every = [range(start, min(start + CHUNK, len(names))) for start in range(0, len(names), CHUNK)]
-    chunks = [list(chunk) for chunk in every if not folder.done.issuperset(names[index] for index in chunk)]
+    chunks = unfinished(names, folder.done)
     looks = Looks(names, predictor.view, 640 if overlays != "none" else 0)
     with tqdm(total=len(names), initial=len(folder.done.intersection(names)), unit="image", disable=None) as progress:
-        for chunk in look(looks, chunks, workers if chunks else 0):
+        for chunk in look(looks, chunks, min(workers, len(chunks))):
             predictions = predictor.predict([each for each in chunk if not isinstance(each, Failure)])
             for each in chunk:
                 prediction = None if isinstance(each, Failure) else next(predictions)

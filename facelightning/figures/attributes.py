@@ -136,15 +136,19 @@ def _list(axes: Axes, top: int, left: int, width: int, face: Mapping[str, tuple[
     """Write a face's attributes, name → (probability, truth), in a block of pixels."""
     shown = sorted((name for name, pair in face.items() if max(np.nan_to_num(pair)) > 0.5), key=lambda n: -face[n][0])
     bar, length = left + width - 148, 90
+    bars: list[tuple[float, float, str, str]] = []  # middle, length, edge and inside: one call draws all
     for place, name in enumerate(shown[:count]):
         (likely, true), middle = face[name], top + 30 * place + 15
         right = (likely > 0.5) == (true > 0.5)
         mark, color = ("?", _GREY) if true != true else ("✓", _RIGHT) if right else ("✗", _WRONG)
         axes.text(left, middle, mark, va="center_baseline", fontsize=FONT_SIZE, color=color)
         axes.text(left + 24, middle, _words(name), va="center_baseline", fontsize=FONT_SIZE)
-        axes.barh(middle, length * likely, 16, left=bar, color=color if mark == "✓" else "white", ec=color, lw=0.8)
+        bars.append((middle, length * likely, color, color if mark == "✓" else "white"))
         percent = f"{100 * likely:.0f}"
         axes.text(bar + length + 50, middle, percent, ha="right", va="center_baseline", fontsize=FONT_SIZE)
+    if bars:
+        middles, lengths, edges, insides = zip(*bars, strict=True)
+        axes.barh(middles, lengths, 16, left=bar, color=insides, ec=edges, lw=0.8)
     axes.vlines(bar + length / 2, top, top + 30 * min(len(shown), count), color="#bbbbbb", linewidth=0.6)
     if len(shown) > count:
         text = f"and {len(shown) - count} more"

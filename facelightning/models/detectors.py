@@ -1,5 +1,6 @@
 """What finds faces in place of LNet: a stock cascade, OpenCV's YuNet, or a table of boxes that anything else wrote."""
 
+import threading
 import warnings
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -13,6 +14,8 @@ from torch import Tensor
 from facelightning.boxes import Floats, clipped, read_boxes_table
 from facelightning.errors import ConfigurationError, DataFormatError, ending, quoted, reading
 from facelightning.models.finding import Finder, FoundFaces
+
+_detecting = threading.Lock()  # OpenCV's detector keeps the size of its image, which another thread may change
 
 
 class PhotographDetector(Finder):
@@ -65,6 +68,7 @@ class FrontalCascade(PhotographDetector):
     """
 
     aligned = (1.68, -0.14)  # its median box in them: 106 pixels wide and high, at x 36, y 71
+    unsure = True
 
     def __init__(self, scale_factor: float = 1.2, min_size: int = 24) -> None:
         super().__init__()
@@ -125,8 +129,9 @@ class YuNet(PhotographDetector):
 
     def detect(self, photograph: npt.NDArray[np.uint8]) -> Floats:
         height, width = photograph.shape[:2]
-        self.detector.setInputSize((width, height))
-        _, found = self.detector.detect(cv2.cvtColor(photograph, cv2.COLOR_RGB2BGR))
+        with _detecting:
+            self.detector.setInputSize((width, height))
+            _, found = self.detector.detect(cv2.cvtColor(photograph, cv2.COLOR_RGB2BGR))
         # OpenCV says None if it finds nothing; else 15 columns: x, y, width and height, five landmarks, the score
         rows = np.array([] if found is None else found, np.float64).reshape(-1, 15)[:, [0, 1, 2, 3, 14]]
         rows[:, 2:4] += rows[:, :2]

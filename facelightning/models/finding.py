@@ -43,6 +43,8 @@ class Finder(Frozen):
     aligned: tuple[float, float] = (1.55, -0.09)
     """What of a face CelebA's aligned images show: the smallest cut of their shape that holds a square of so many times
     the longer side of its box, moved down by so many heights of the box. These suit boxes from forehead to chin."""
+    unsure = False
+    """Whether many of its boxes are no face, or one of several around the same, and its responses do not tell."""
 
     def forward(self, images: Tensor, frames: Floats, sizes: Floats, names: Sequence[str]) -> FoundFaces:
         """Find the faces of a batch.

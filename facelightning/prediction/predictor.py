@@ -1,6 +1,7 @@
 """From photographs to predictions: one body of code for Python and the command line."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import NamedTuple, cast, overload
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from facelightning.facts import DataFacts
 from facelightning.objectives import Attributes, Output
+from facelightning.prediction.doubt import LEAST, face_shares, one_a_face
 from facelightning.prediction.masks import photograph_mask
 from facelightning.prediction.photographs import Source, as_image, is_one, named
 from facelightning.prediction.results import Face, Prediction
@@ -81,6 +83,8 @@ class Predictor:
             yield from map(_Described, *(part.cpu().numpy() for part in (likely, decided, classes)))
 
     def _assemble(self, seen: Seen, described: Sequence[_Described]) -> Prediction:
+        if self.view.finder is not None and self.view.finder.unsure:
+            seen, described = self._likely(seen, described)
         names, faces = self.facts.attributes or (), []
         for box, score, said in zip(seen.boxes, seen.scores, described, strict=True):
             x0, y0, x1, y1 = box.tolist()
@@ -91,3 +95,15 @@ class Predictor:
         if space is not None:
             mask = photograph_mask([said.classes for said in described], seen.cuts, seen.frames, seen.size)
         return Prediction(seen.name, seen.size, faces, mask, space, seen.picture)
+
+    def _likely(self, seen: Seen, described: Sequence[_Described]) -> tuple[Seen, Sequence[_Described]]:
+        """Without the boxes that hold no face as the network parses them, and with one box a face."""
+        scores = seen.scores
+        if self.facts.label_space is not None:
+            maps = [said.classes for said in described]
+            scores = face_shares(maps, seen.boxes, seen.cuts, seen.frames, self.facts.label_space)
+        likely = np.flatnonzero(scores >= LEAST)  # without a parser all are
+        kept = likely[one_a_face(seen.boxes[likely], scores[likely])]
+        boxes, cuts, frames = (each[kept] for each in (seen.boxes, seen.cuts, seen.frames))
+        chosen = replace(seen, boxes=boxes, scores=scores[kept], cuts=cuts, frames=frames, images=seen.images[kept])
+        return chosen, [described[index] for index in kept]

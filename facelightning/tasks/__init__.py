@@ -45,7 +45,7 @@ TASKS: dict[str, type[FaceTask]] = {
 
 
 def load_model(path: str | Path) -> FaceTask:
-    """The trained task of any checkpoint, including a parser inside it, ready to predict.
+    """The trained task of any checkpoint, including a parser inside it, ready for :meth:`FaceTask.predict`.
 
     Nothing in the file is executed (``weights_only=True``).
 

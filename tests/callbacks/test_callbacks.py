@@ -104,7 +104,9 @@ def test_test_results_have_the_documented_structure(runs: Path) -> None:
     results = results_of(runs / "version_0")
     assert results.keys() == {"attributes", "parsing"}
     attributes, parsing = results["attributes"], results["parsing"]
-    assert attributes.keys() == {"error", "mean_ap", "balanced_accuracy", "per_attribute", "undefined"}
+    whole = {"error", "mean_ap", "balanced_accuracy", "per_attribute", "undefined", "contradictions"}
+    assert attributes.keys() == whole
+    assert attributes["contradictions"].keys() == {"predicted", "labelled"}
     assert tuple(attributes["per_attribute"]) == ATTRIBUTES
     for name, scores in attributes["per_attribute"].items():
         assert scores.keys() == {"error", "ap", "balanced_accuracy"}
@@ -190,7 +192,11 @@ def test_scores_are_printed(
     for name, iou in results["parsing"]["iou"].items():
         assert f"{name} {iou:.2f}" in after_test
     printed = " ".join(after_test.split())
-    assert printed.endswith(f"positives or negatives: {', '.join(results['attributes']['undefined'])}")
+    assert f"positives or negatives: {', '.join(results['attributes']['undefined'])}" in printed
+    shares = results["attributes"]["contradictions"]
+    assert printed.endswith(
+        f"predicted in {shares['predicted']:.2f} %, labelled in {shares['labelled']:.2f} % of the images"
+    )
 
 
 def test_the_table_holds_only_what_was_scored() -> None:

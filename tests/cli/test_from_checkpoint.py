@@ -33,9 +33,6 @@ def what_was_left(run: Path, stage: str) -> Any:
 @pytest.mark.parametrize(
     ("stage", "checkpoint", "config", "data"),
     [
-        ("test", AVG, "avg.yaml", "--data.root=FACES/celeba"),
-        ("validate", AVG, "avg.yaml", "--data.root=FACES/celeba"),
-        ("predict", AVG, "avg.yaml", "--data.root=FACES/celeba"),
         ("test", BBOX, "bbox.yaml", "--data.root=FACES/celeba"),
         ("test", SEGNET, "segnet.yaml", "--data.root=FACES/helen"),
         ("validate", JOINT, "quickstart.yaml", "--data.root=FACES"),

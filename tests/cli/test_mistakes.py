@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from facelightning.__main__ import COMMANDS, OWN
 from facelightning.data.synthetic import write_synthetic
 from tests.cli.conftest import AVG, SEGNET
 from tests.test_configs import small_overlay
@@ -107,7 +108,7 @@ def test_a_misspelt_key_of_a_file_is_answered_with_the_right_one(refused: Callab
 
 
 def test_a_name_that_is_unlike_any_lists_what_there_is(refused: Callable[..., str]) -> None:
-    assert "commands are fit, validate, test, predict, reproduce, visualize, compare, attribution" in refused("xyzzy")
+    assert f"commands are {', '.join([*COMMANDS, *OWN])}" in refused("xyzzy")
     nowhere = refused("fit", "--config", "nope.yaml")
     assert "nope.yaml is neither in" in nowhere
     assert "there are agenet, " in nowhere

@@ -48,7 +48,7 @@ def refused(
     [
         ("--model=AtributeNet", "no class is named AtributeNet\n  did you mean AttributeNet?"),
         ("--config=overlays/wand.yaml", "did you mean overlays/wandb?"),
-        ("--trainer.logger=TensorBoardLogger", "ensorboard"),
+        ("--trainer.logger=MLFlowLogger", "mlflow"),
         ("--trainer.logger=WandbLogger", "API key"),
         ("--trainer.logger=foo", "no class is named foo"),
         ("--trainer.precision=17", "trainer.precision takes 64, 32, .*, not 17"),

@@ -30,21 +30,23 @@ def test_the_last_checkpoint_is_the_last(command: Callable[..., None], faces: Pa
     assert read("runs/avg/version_1/checkpoints/last.ckpt")["global_step"] == 12
 
 
-@pytest.mark.parametrize("steps", [2, 3, 5, 7])
 def test_a_training_that_ended_amid_an_epoch_goes_on_within_it(
-    steps: int, command: Callable[..., None], faces: Path, tmp_path: Path
+    command: Callable[..., None], faces: Path, tmp_path: Path
 ) -> None:
     """Its epochs have five batches: no step is left out, and the bits are those of a training of eight steps."""
     small = small_overlay("avg.yaml", faces, tmp_path)
     arguments = ("--config", "avg.yaml", "--config", small, "--trainer.limit_train_batches=5")
     command("fit", *arguments, "--trainer.max_steps=8")
-    command("fit", *arguments, f"--trainer.max_steps={steps}")
-    command("fit", "--trainer.max_steps=8", "--ckpt_path", "runs/avg/version_1/checkpoints/last.ckpt")
-    whole, resumed = (read(f"runs/avg/version_{number}/checkpoints/last.ckpt") for number in (0, 2))
-    for part in ("state_dict", "optimizer_states", "epoch"):
-        assert_same(resumed[part], whole[part])
-    loops = [content["loops"]["fit_loop"]["epoch_progress"]["current"] for content in (whole, resumed)]
-    assert loops[0] == loops[1]
+    whole = read(LAST)
+    for steps in (2, 3, 5, 7):
+        command("fit", *arguments, f"--trainer.max_steps={steps}", f"--trainer.logger.version=to_{steps}")
+        ended = f"runs/avg/to_{steps}/checkpoints/last.ckpt"
+        command("fit", "--trainer.max_steps=8", f"--trainer.logger.version=from_{steps}", "--ckpt_path", ended)
+        resumed = read(f"runs/avg/from_{steps}/checkpoints/last.ckpt")
+        for part in ("state_dict", "optimizer_states", "epoch"):
+            assert_same(resumed[part], whole[part])
+        loops = [content["loops"]["fit_loop"]["epoch_progress"]["current"] for content in (whole, resumed)]
+        assert loops[0] == loops[1]
 
 
 def test_without_a_configuration_it_is_that_of_the_run(command: Callable[..., None], runs: Path) -> None:

@@ -12,11 +12,13 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import facelightning as fl
 from facelightning.__main__ import main
 from facelightning.card import model_card
 from facelightning.commands.export import Portable, difference
+from facelightning.hub import write_folder
 from facelightning.tasks import FaceTask
 from tests.cli.conftest import AVG, JOINT, SEGNET
 from tests.cli.conftest import refused as refused
@@ -105,16 +107,15 @@ def test_a_shared_folder_is_a_checkpoint(command: Callable[..., None], runs: Pat
 
 
 def test_what_is_not_whole_is_refused(command: Callable[..., None], runs: Path, refused: Callable[..., str]) -> None:
-    from safetensors.torch import load_file, save_file
-
     command("export", SEGNET, "--format=safetensors", "--output=shared")
-    weights = load_file("shared/model.safetensors")
-    missing = dict(list(weights.items())[1:])
-    save_file(missing, "shared/model.safetensors")
-    assert "do not fit its settings" in refused("export", "shared")
-    save_file(weights | {"network.more": torch.ones(1)}, "shared/model.safetensors")
-    assert "do not fit its settings" in refused("export", "shared")
-    Path("shared/model.safetensors").write_bytes(b"nothing")
+    whole, weights = Path("shared/model.safetensors").read_bytes(), load_file("shared/model.safetensors")
+    Path("shared/model.safetensors").write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))  # one bit of one number
+    assert "model.safetensors is not the one that config.json was written with" in refused("export", "shared")
+    content = {"facelightning": json.loads(Path("shared/config.json").read_text())["facelightning"]}
+    for changed in (dict(list(weights.items())[1:]), weights | {"network.more": torch.ones(1)}):
+        write_folder("shared", content | {"state_dict": changed}, "")
+        assert "do not fit its settings" in refused("export", "shared")
+    Path("shared/config.json").write_text("nothing")
     assert "shared cannot be read" in refused("export", "shared")
     Path("shared/model.safetensors").unlink()
     assert "shared has no model.safetensors: copy the whole folder again" in refused("export", "shared")

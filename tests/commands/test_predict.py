@@ -5,6 +5,7 @@ import io
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,7 @@ from PIL import Image
 
 import facelightning as fl
 from facelightning.__main__ import main
-from facelightning.commands import photographs
-from facelightning.commands.photographs import named_photographs
+from facelightning.commands.photographs import named_photographs, unfinished
 from facelightning.errors import DataNotFoundError
 from facelightning.labels import ATTRIBUTES, HELEN7
 from tests.tasks.tiny import make_task, save
@@ -152,8 +152,7 @@ def test_a_killed_command_goes_on_to_the_same_bytes(
     predict: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Chunks are batches: those that were begun are predicted with the same images again."""
-    monkeypatch.setattr(photographs, "CHUNK", 4)
-    monkeypatch.setattr("facelightning.commands.predict.CHUNK", 4)
+    monkeypatch.setattr("facelightning.commands.predict.unfinished", partial(unfinished, size=4))
     (tmp_path / "photos").mkdir()
     for number in range(10):  # sizes differ
         cv2.imwrite(f"photos/{number}.png", photograph(number, 40 + 3 * number))

@@ -38,7 +38,8 @@ BACKBONES = ("resnet18", "convnext_tiny", "efficientnet_b0", "mobilenet_v3_small
 
 ENCODERS: dict[str, EncoderFactory] = {
     "paper": partial(PaperEncoder, width=2),
-    **{name: partial(TorchvisionEncoder, name=name) for name in BACKBONES},
+    # efficientnet_b0 is built as mobilenet_v3_small is
+    **{name: partial(TorchvisionEncoder, name=name) for name in BACKBONES if name != "efficientnet_b0"},
 }
 
 GATES = (SemanticGating, SymbioticAugmentation)

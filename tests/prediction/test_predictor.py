@@ -16,10 +16,12 @@ from PIL import Image
 import facelightning as fl
 from facelightning.data import FolderDataModule
 from facelightning.errors import ConfigurationError, DataFormatError, DataNotFoundError, FacelightningError
-from facelightning.labels import ATTRIBUTES
-from facelightning.models import TableFinder
-from facelightning.prediction import Prediction
+from facelightning.facts import DataFacts
+from facelightning.labels import ATTRIBUTES, HELEN7
+from facelightning.models import FrontalCascade, TableFinder
+from facelightning.prediction import Prediction, Predictor, View
 from facelightning.tasks import AgeNet, CascadeNet, FaceTask
+from tests.prediction.test_masks import brightness
 from tests.tasks.tiny import FACTS, HEIGHT, WIDTH, make_task
 
 
@@ -137,6 +139,15 @@ def test_found_faces_are_seen_as_in_training(joint: Path, tmp_path: Path) -> Non
     assert not outside.any()
 
 
+def test_a_cut_lies_around_its_box(tmp_path: Path) -> None:
+    """CelebA's frame around the stock cascade's median box in it; see ``Finder.aligned``."""
+    table = tmp_path / "boxes.csv"
+    table.write_text("name,x0,y0,x1,y1\na,136,171,242,277\n")  # in a frame of 178×218 at (100, 100)
+    seen = View((218, 178), TableFinder(str(table)), *FrontalCascade.aligned)(photograph(500, 400), "a")
+    np.testing.assert_allclose(seen.cuts, [[100, 100, 278, 318]], atol=2)
+    assert seen.images.shape == (1, 3, 218, 178)
+
+
 def test_the_margin_of_the_training_is_kept(joint: Path, tmp_path: Path) -> None:
     content = torch.load(joint, weights_only=True)
     part = {"class_path": "CelebADataModule", "init_args": {"crop": {"margin": 1.3, "boxes": None}}}
@@ -192,3 +203,26 @@ def test_a_notebook_shows_picture_and_table(task: FaceTask, monkeypatch: pytest.
     monkeypatch.setitem(sys.modules, "pandas", None)  # not installed
     with pytest.raises(ConfigurationError, match="to_pandas needs pandas"):
         found.to_pandas()
+
+
+def test_a_parser_doubts_an_unsure_finder(tmp_path: Path) -> None:
+    """Of the stock cascade's boxes those remain that the parser sees a face in, and one for each."""
+    table = tmp_path / "boxes.csv"
+    lines = ("10,10,50,50", "18,18,42,42", "60,10,90,40", "110,20,140,50")  # two around one face, none, a second face
+    table.write_text("name,x0,y0,x1,y1\n" + "".join(f"0,{line}\n" for line in lines))
+    image = np.zeros((80, 160, 3), np.uint8)
+    cv2.ellipse(image, ((30, 30), (36, 38), 0), (255, 255, 255), -1)
+    cv2.ellipse(image, ((125, 35), (26, 20), 0), (255, 255, 255), -1)
+
+    def found(finder: TableFinder, facts: DataFacts) -> Prediction:
+        return Predictor(brightness, facts, None, View((64, 64), finder, 1.5))(image)
+
+    finder, parses = TableFinder(str(table)), DataFacts((64, 64), HELEN7)
+    assert found(finder, parses).boxes[:, 0].tolist() == [10, 18, 60, 110]  # a table is believed
+    finder.unsure = True
+    doubted = found(finder, parses)
+    assert doubted.boxes[:, 0].tolist() == [10, 110]
+    scores = [face.score or 0.0 for face in doubted.faces]
+    np.testing.assert_allclose(scores, [np.pi * 36 * 38 / 4 / 40**2, np.pi * 26 * 20 / 4 / 30**2], atol=0.05)
+    assert doubted.parsing is not None and doubted.parsing[10:50, 10:50].any() and doubted.parsing[20:50, 110:140].any()
+    assert found(finder, DataFacts((64, 64))).boxes[:, 0].tolist() == [10, 60, 110]  # nothing parses

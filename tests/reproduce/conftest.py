@@ -42,7 +42,8 @@ def reproduced(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of rows avg and spp, with attribution: two processes were started at once, and each trained one."""
     folder = tmp_path_factory.mktemp("reproduced")
     command = [*words(faces, folder, "avg", "spp"), "--attribution=true"]
-    with Command(command, folder=folder) as first, Command(command, folder=folder) as second:
+    first, second = (Command(command, folder=folder, within=True) for _ in range(2))
+    with first, second:
         statuses = [first.wait(), second.wait()]
     assert statuses == [0, 0], (first.err, second.err)
     trained = [re.findall(r"^\[\d/2\] (\w+), seed 0$", each.err, re.MULTILINE) for each in (first, second)]

@@ -15,7 +15,7 @@ from facelightning.labels import ATTRIBUTES
 from facelightning.reproduce import scheduler
 from facelightning.reproduce.plan import Plan, Run
 from facelightning.reproduce.tables import read_tables, write_tables
-from tests.processes import Command
+from tests.processes import Command, train_within
 from tests.reproduce.conftest import small, words
 
 ROWS = {"Avg. Pooling": "avg", "SPPNet*": "spp"}
@@ -52,6 +52,9 @@ def test_a_kill_changes_nothing(reproduced: Path, faces: Path, tmp_path: Path) -
     assert not (tmp_path / "out/tables.json").exists()
     assert main(command) == 0
     assert scores(tmp_path / "out")["SPPNet*"] == scores(reproduced)["SPPNet*"]
+    record = json.loads((tmp_path / "out/spp/seed_0/finished.json").read_text())
+    assert record["attempts"] == 2
+    assert 100 < record["peak_memory_mib"] < 10_000  # of the processes that trained and predicted
 
     overlay = tmp_path / "tiny.yaml"
     overlay.write_text(overlay.read_text().replace("width: 2", "width: 3"))
@@ -167,7 +170,7 @@ def test_accuracy_of_anet_with_and_without_identities(
     faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Through the command, whose trainings run here, in one process: three beginnings would take most of the time."""
-    monkeypatch.setattr(scheduler, "_call", lambda command: None if main(command) else 1.0)
+    monkeypatch.setattr(scheduler, "_call", train_within)
     overlay = yaml.safe_load(Path(small(tmp_path)).read_text())
     overlay["data"]["init_args"]["image_size"] = [129, 129]
     overlay["trainer"] |= {"max_epochs": 1, "limit_train_batches": 2}

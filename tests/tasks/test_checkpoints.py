@@ -70,7 +70,7 @@ class TestCheckpoint:
         trained(task).save_checkpoint(path, weights_only=True)
         assert_equal(predictions(load_model(path)), predictions(task))
 
-    @pytest.mark.parametrize("kind", KINDS)
+    @pytest.mark.parametrize("kind", ["segnet", "attributenet-bbox", "attributenet-backbone", "jointnet-ssp"])
     def test_says_in_plain_words_what_it_is(self, kind: str, parser: Path, tmp_path: Path) -> None:
         task = make_task(kind, parser, learning_rate=0.25)
         about = torch.load(save(task, tmp_path / "task.ckpt"), weights_only=True)["facelightning"]
@@ -123,7 +123,7 @@ class TestCheckpoint:
         }
         assert {name for name in still & statistics.keys() if not name.startswith("regions.")} == set()
 
-    @pytest.mark.parametrize("kind", KINDS)
+    @pytest.mark.parametrize("kind", ["segnet", "attributenet-avg", "attributenet-ssp+ssg", "jointnet-backbone"])
     def test_trainer_loads_it(self, kind: str, parser: Path, tmp_path: Path) -> None:
         task = make_task(kind, parser)
         path = save(task, tmp_path / "task.ckpt")

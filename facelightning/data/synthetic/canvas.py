@@ -1,6 +1,7 @@
 """The painter: smooth outlines become soft stencils, which paint both the colour and the class of what they cover."""
 
 from functools import cache
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 import cv2
@@ -157,7 +158,8 @@ class Canvas:
             return Stencil(np.zeros((0, 0), np.uint8), 0, 0)
         alpha = np.zeros((bottom - top, right - left), np.uint8)
         fixed -= np.array((left << _SUBPIXEL_BITS, top << _SUBPIXEL_BITS), np.int32)
-        polygons = np.split(fixed, np.cumsum([len(outline) for outline in outlines])[:-1])
+        ends = list(accumulate(map(len, outlines)))
+        polygons = [fixed[start:end] for start, end in pairwise([0, *ends])]
         cv2.fillPoly(alpha, polygons, 255, cv2.LINE_AA, _SUBPIXEL_BITS)
         if blur:
             size = (2 * int(blur) + 1, 2 * int(blur) + 1)  # two box filters come close to a Gaussian one
