@@ -23,6 +23,7 @@ OWN = {
         "commands.calibrate",
         "fit probabilities and decision thresholds of a checkpoint, on held-out images",
     ),
+    "demo": ("commands.demo", "show in the browser what a trained network says of a photograph"),
     "export": ("commands.export", "write a trained network for other programs, or as a folder to share"),
     "visualize": ("commands.visualize", "draw the papers' figures of what a checkpoint sees and has learned"),
     "compare": ("commands.compare", "print scores of finished runs side by side, and draw accuracy by training size"),

@@ -1,17 +1,20 @@
-"""What README and configs/README.md tell people to type works."""
+"""What README, configs/README.md and the documentation tell people to type works."""
 
 import re
 import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from facelightning.__main__ import OWN, main
+from facelightning.configs import find_config
 from tests.test_configs import small_overlay
 
 ROOT = Path(__file__).parent.parent
-TEXTS = [ROOT / "README.md", ROOT / "configs" / "README.md"]
+DOCS = sorted((ROOT / "docs").rglob("*.md"))
+TEXTS = [ROOT / "README.md", ROOT / "configs" / "README.md", *DOCS]
 
 
 def blocks(path: Path, language: str) -> list[str]:
@@ -41,12 +44,14 @@ def test_command_is_understood(
     """Each option exists and each value has its type; what they train is tested with the configurations."""
     monkeypatch.chdir(tmp_path)
     words = shlex.split(line)[1:]
-    own = ("calibrate", "export", "predict", "reproduce")
-    if "--ckpt_path" in line or words[0] in own:  # all that is wrong is what is not here
+    if "--ckpt_path" in line or words[0] == "reproduce" or not words[1].startswith("-"):
+        # all that is wrong is what is not here
         status = main(words if "--dry-run" in words or words[0] != "reproduce" else [*words, "--dry-run"])
         message = capsys.readouterr().err
-        missing = r"facelightning: (checkpoint \S+ does not exist|.* data root \S+ does not exist; .*)\n"
-        assert (status, message) == (0, "") or (status == 1 and re.fullmatch(missing, message)), message
+        absent = r"checkpoint \S+ does not exist|\S+ is no file, no folder, .*|.* data root \S+ does not exist; .*"
+        assert (status, message) == (0, "") or (
+            status == 1 and re.fullmatch(f"facelightning: ({absent})\n", message)
+        ), message
     else:
         with pytest.raises(SystemExit) as stop:
             main(words if ".help=" in line else [*words, "--print_config"])
@@ -57,9 +62,16 @@ def test_command_is_understood(
 def test_python_examples_run(command: Callable[..., None], faces: Path, tmp_path: Path) -> None:
     small = small_overlay("quickstart.yaml", faces, tmp_path)
     command("fit", "--config", "quickstart.yaml", "--config", small, "--test_after_fit=false")
-    (tmp_path / "photographs").mkdir()
-    (tmp_path / "photographs/me.jpg").write_bytes(next(faces.rglob("*.jpg")).read_bytes())
-    examples = blocks(ROOT / "README.md", "python")
-    assert examples
-    for example in examples:
-        exec(compile(example, "README.md", "exec"), {})
+    shutil.copy(next((faces / "celeba").rglob("*.jpg")), "face.jpg")
+    examples = {path: blocks(path, "python") for path in TEXTS}
+    assert examples[ROOT / "README.md"] and examples[ROOT / "docs/index.md"]
+    for path, codes in examples.items():
+        for code in codes:
+            exec(compile(code, path, "exec"), {})
+
+
+def test_configurations_that_pages_name_exist() -> None:
+    named = {name for path in DOCS for name in re.findall(r"`((?:overlays/)?\w+\.yaml)`", path.read_text())}
+    assert len(named) > 20
+    for name in named:
+        assert find_config(name, ROOT).is_file()

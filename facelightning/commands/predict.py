@@ -16,7 +16,7 @@ from facelightning.errors import ConfigurationError, quoted, reading
 from facelightning.models import FrontalCascade, TableFinder, YuNet
 from facelightning.models.cascade import CascadeNetwork
 from facelightning.models.finding import Finder
-from facelightning.tasks import CascadeNet, load_model
+from facelightning.tasks import CascadeNet, FaceTask, load_model
 
 KINDS = "crop, cascade, yunet:FILE, boxes:CSV or lnet:CHECKPOINT"
 
@@ -55,9 +55,7 @@ def predict(
     """
     if not 0 <= workers <= 1024:
         raise ConfigurationError(f"--workers must lie in 0...1024, not {workers}")
-    finder, task = find_by(faces or "crop"), load_model(checkpoint)
-    if faces == "crop" and isinstance(task, CascadeNet):
-        raise ConfigurationError("a cascade finds the faces itself: leave out --faces=crop")
+    task, finder = load(checkpoint, faces)
     if margin is not None and finder is None and not isinstance(task, CascadeNet):
         raise ConfigurationError("--margin is of found faces: say with --faces how to find them, or leave it out")
     names, predictor = named_photographs(paths, lists), task.predictor(finder, margin)
@@ -86,6 +84,18 @@ def predict(
                 progress.update()
     folder.finish(predictor.facts.attributes or ())
     print(f"written: {output}")
+
+
+def load(checkpoint: str, faces: str | None) -> tuple[FaceTask, Finder | None]:
+    """A trained network, and what finds the faces for it; ``None`` if nothing does, or a cascade does so itself.
+
+    Raises:
+        FacelightningError: If a file is missing or broken, or ``faces`` is wrong: see :func:`predict`.
+    """
+    finder, task = find_by(faces or "crop"), load_model(checkpoint)
+    if faces == "crop" and isinstance(task, CascadeNet):
+        raise ConfigurationError("a cascade finds the faces itself: leave out --faces=crop")
+    return task, finder
 
 
 def find_by(faces: str) -> Finder | None:

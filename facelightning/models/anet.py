@@ -129,13 +129,11 @@ class VectorNorm(nn.BatchNorm1d):
 class ANetwork(nn.Module):
     """Four convolutional layers, three max poolings and a fully connected layer (Liu et al., ICCV 2015, §3.2).
 
-    ==== ============ ============================= ========================
-    C1   width        5×5, stride 2                 max pooling 3×3, stride 2
-    C2   2 width      3×3                           max pooling 3×3, stride 2
-    C3   3 width      3×3, 4×4 cells of n×n         max pooling 2×2, stride 2
-    C4   4 width      3×3, 2×2 cells of (n-1)×(n-1)
-    FC   8 width      of each view
-    ==== ============ ============================= ========================
+    - C1: ``width`` filters of 5×5, stride 2; max pooling 3×3, stride 2.
+    - C2: 2 ``width`` filters of 3×3; max pooling 3×3, stride 2.
+    - C3: 3 ``width`` filters of 3×3 in 4×4 cells of n×n; max pooling 2×2, stride 2.
+    - C4: 4 ``width`` filters of 3×3 in 2×2 cells of (n-1)×(n-1).
+    - FC: 8 ``width`` units for each view.
 
     The paper has no BatchNorm; ours follows every layer, so that training from random weights works. Without it, many
     units of FC are soon 0 for all images: its inputs have a common positive mean.
