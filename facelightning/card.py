@@ -12,7 +12,7 @@ TERMS = {
     },
     "Synthetic": "cartoon faces that facelightning draws, which show no one.",
 }
-"""How names of data modules begin, and the terms of their data."""
+"""Parts of the names of data modules, and the terms of their data."""
 
 NOT_FOR = """Attributes such as `Attractive`, `Chubby`, `Male` or `Young` are what a few annotators said of how
 someone looks in one photograph. They are neither facts about a person nor a person's own words. Do not use them to
@@ -26,7 +26,7 @@ def model_card(about: Mapping[str, Any], data: str | None = None, results: Mappi
 
     Args:
         about: What a checkpoint says of its task: see :attr:`facelightning.checkpoint.Checkpoint.description`.
-        data: Name of the class of its training data.
+        data: Name of the class of its training data, or of several.
         results: The content of ``test_results.json``, if it was tested.
 
     Example:
@@ -42,7 +42,7 @@ def model_card(about: Mapping[str, Any], data: str | None = None, results: Mappi
         found.append(f"face parsing ({facts['label_space']})")
     what = " and ".join(found) or "faces"
     height, width = facts["image_size"]
-    terms = next((text for name, text in TERMS.items() if (data or "").startswith(name)), None)
+    terms = " ".join(text for name, text in TERMS.items() if name in (data or ""))
     header = ["library_name: facelightning", "license: other", "pipeline_tag: image-classification"]
     tags = ["tags:", "- facial-attributes", "- face-parsing"]
     parts = [

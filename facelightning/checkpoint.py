@@ -19,13 +19,16 @@ import torch
 from torch import Tensor, nn
 
 from facelightning.errors import CheckpointError, ConfigurationError, DataNotFoundError, quoted
-from facelightning.hub import HUB, download, is_folder, read_folder
+from facelightning.hub import HUB, crop_margin, download, is_folder, read_folder
 
 FORMAT = 2
 """Format of a checkpoint's "facelightning" entry; incremented whenever older versions cannot read it."""
 
 OURS = "facelightning."
 """How the class paths of the library's own parts begin."""
+
+SOURCES = ("checkpoint", "describer", "frozen", "members", "network", "stages", "tuned")
+"""Arguments of our tasks and parts that take other checkpoints, or their descriptions."""
 
 MISFIT = "the weights in {} do not fit its settings: it is damaged or of another version of facelightning"
 
@@ -89,6 +92,8 @@ class Checkpoint:
             raise CheckpointError(f"{path} is damaged: its configuration must hold keys and values")
         if _names_weights(settings):
             raise CheckpointError(f"{path} names initial weights, which a checkpoint does not need")
+        if _names_checkpoints(settings):
+            raise CheckpointError(f"{path} names other checkpoints, which one that holds all its parts does not need")
         weights = content["state_dict"]
         if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
             raise CheckpointError(f"{path} is damaged: its weights must be tensors by name")
@@ -106,15 +111,7 @@ class Checkpoint:
     @property
     def crop_margin(self) -> float | None:
         """The margin of the cuts around faces in its training data; ``None`` if there were none, or it does not say."""
-        waiting: list[Any] = [(self.config or {}).get("data")]
-        while waiting:
-            found = waiting.pop()
-            if isinstance(found, dict):
-                crop = found.get("crop")
-                if isinstance(crop, dict) and isinstance(crop.get("margin"), int | float):
-                    return float(crop["margin"])
-                waiting += found.values()
-        return None
+        return crop_margin((self.config or {}).get("data"))
 
     def check_shapes(self, module: nn.Module) -> None:
         """Refuse a module whose weights have other names or shapes; it may be on the meta device.
@@ -150,6 +147,21 @@ def _names_weights(settings: Any) -> bool:
         parts = (item for item in arguments.values() if isinstance(item, dict) and "class_path" in item)
         return any(map(_names_weights, parts))
     return isinstance(settings.get("weights"), str) or any(map(_names_weights, settings.values()))
+
+
+def _names_checkpoints(settings: Any) -> bool:
+    """Whether a task or a part of ours is to be made of other files, instead of what it says of them itself."""
+    if isinstance(settings, list):
+        return any(map(_names_checkpoints, settings))
+    if not isinstance(settings, dict) or not str(settings.get("class_path", OURS)).startswith(OURS):
+        return False
+    sources = [source for key in SOURCES for source in _listed(settings.get(key))]
+    named = any(isinstance(source, str) and not source.startswith("{") for source in sources)
+    return named or any(map(_names_checkpoints, settings.values()))
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def read_content(path: str | Path) -> Any:

@@ -6,6 +6,9 @@ from typing import Any, Self
 
 from facelightning.labels import LABEL_SPACES, LabelSpace
 
+LARGEST = 10_000
+"""Pixels of an image's side above which a file's word is not taken."""
+
 
 @dataclass(frozen=True)
 class DataFacts:
@@ -51,6 +54,10 @@ class DataFacts:
         """The inverse of :meth:`plain`."""
         height, width = plain["image_size"]
         space, names = plain["label_space"], plain["attributes"]
+        if not all(type(side) is int and 0 < side <= LARGEST for side in (height, width)):
+            raise ValueError(f"an image of {height}×{width} pixels")
+        if names is not None and not (all(isinstance(name, str) for name in names) and len(set(names)) == len(names)):
+            raise ValueError("names of attributes that are no text, or not different")
         # a checkpoint from before these were kept has neither
         numbers, categories = plain.get("identities"), plain.get("categories")
         return cls(

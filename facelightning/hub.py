@@ -34,13 +34,14 @@ def write_folder(folder: str | Path, content: Mapping[str, Any], card: str) -> N
         card: The text of ``README.md``.
 
     Raises:
-        ConfigurationError: If safetensors is not installed.
+        ConfigurationError: If safetensors is not installed, or the folder has such files of something else.
     """
     try:
         from safetensors.torch import save_file  # here, because only sharing needs it
     except ImportError:
         raise ConfigurationError(f"a folder to share needs safetensors, which is not installed: {MISSING}") from None
     path = Path(folder)
+    _refuse_strangers(path)
     path.mkdir(parents=True, exist_ok=True)
     save_file({key: value.contiguous() for key, value in content["state_dict"].items()}, path / WEIGHTS)
     about = {
@@ -111,7 +112,7 @@ def upload(folder: str | Path, name: str, private: bool = False) -> str:
         raise ConfigurationError(f"the Hub needs huggingface_hub, which is not installed: {MISSING}") from None
     try:
         address = str(HfApi().create_repo(name, private=private, exist_ok=True))
-        HfApi().upload_folder(repo_id=name, folder_path=folder)
+        HfApi().upload_folder(repo_id=name, folder_path=folder, allow_patterns=[CONFIG, WEIGHTS, CARD])
     except Exception as error:  # of the network, of the name, of the account
         reason = quoted(f"{type(error).__name__}: {' '.join(str(error).split())}", 150)
         raise ConfigurationError(
@@ -120,9 +121,38 @@ def upload(folder: str | Path, name: str, private: bool = False) -> str:
     return address
 
 
+def _refuse_strangers(folder: Path) -> None:
+    """Refuse a folder whose files of these names were not written here: they would be lost."""
+    there = [name for name in (CONFIG, WEIGHTS, CARD) if (folder / name).exists()]
+    try:
+        ours = "facelightning" in json.loads((folder / CONFIG).read_text("utf-8"))
+    except (OSError, ValueError, TypeError):
+        ours = False
+    if there and not ours:
+        raise ConfigurationError(f"{folder} has a {there[0]} of something else: name another folder")
+
+
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def crop_margin(data: Any) -> float | None:
+    """The margin of the cuts around faces in a data module's configuration; ``None`` if there is none in it.
+
+    Example:
+        >>> crop_margin({"init_args": {"attributes": {"init_args": {"crop": {"margin": 2.5}}}}})
+        2.5
+    """
+    waiting: list[Any] = [data]
+    while waiting:
+        found = waiting.pop()
+        if isinstance(found, dict):
+            crop = found.get("crop")
+            if isinstance(crop, dict) and isinstance(crop.get("margin"), int | float):
+                return float(crop["margin"])
+            waiting += found.values()
+    return None
 
 
 def _kind_of_data(config: Any) -> dict[str, Any] | None:
@@ -130,6 +160,6 @@ def _kind_of_data(config: Any) -> dict[str, Any] | None:
     data = (config or {}).get("data")
     if not data:
         return None
-    crop = (data.get("init_args") or {}).get("crop")
-    kept = {"crop": {"margin": crop["margin"]}} if isinstance(crop, dict) and "margin" in crop else {}
+    margin = crop_margin(data)
+    kept = {} if margin is None else {"crop": {"margin": margin}}
     return {"class_path": data.get("class_path"), "init_args": kept}

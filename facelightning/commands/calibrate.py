@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from lightning.pytorch.utilities import rank_zero_info
 
 from facelightning.checkpoint import Checkpoint
-from facelightning.cli import FaceCLI, own_data
+from facelightning.cli import FaceCLI, options, own_data
 from facelightning.errors import ConfigurationError
 from facelightning.figures import reliability_figure, save_image
 from facelightning.runs import RunFolder
@@ -28,14 +28,19 @@ def main(args: Sequence[str]) -> None:
     if {"-h", "--help"} & set(words):
         print(USAGE)
         return
-    words = [word.removeprefix("--ckpt_path=") for word in words]
+    for start, end, named in options(words, "--ckpt_path"):  # the other commands' spelling
+        words = [named, *words[:start], *words[end:]]
     if not words or words[0].startswith("-"):
         raise ConfigurationError("calibrate needs a checkpoint: facelightning calibrate runs/NAME/…/best.ckpt")
     path, *words = words
     data = own_data(words, Checkpoint.read(path))
     cli = FaceCLI(["test", "--config=calibrated.yaml", *data, f"--model.network={path}"])
     folder = RunFolder.of(cli.trainer)
-    if folder is not None and cli.trainer.is_global_zero:
+    if folder is None:
+        raise ConfigurationError("calibrate writes a checkpoint into the run folder: leave out --trainer.logger=false")
+    curves = cli.model.results["test"]["attributes"]["reliability"]
+    if cli.trainer.is_global_zero and all(curves.values()):  # without a label there is nothing to draw
         picture = folder.figures / "reliability.png"
-        save_image(picture, reliability_figure(cli.model.results["test"]["attributes"]["reliability"]))
-        rank_zero_info(f"written: {picture}\nwritten: {folder.best}")
+        save_image(picture, reliability_figure(curves))
+        rank_zero_info(f"written: {picture}")
+    rank_zero_info(f"written: {folder.best}")

@@ -123,7 +123,7 @@ def application(page: Page) -> "Starlette":
     from starlette.concurrency import run_in_threadpool
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
-    from starlette.requests import Request
+    from starlette.requests import ClientDisconnect, Request
     from starlette.responses import HTMLResponse
     from starlette.routing import Route
 
@@ -131,12 +131,17 @@ def application(page: Page) -> "Starlette":
         return HTMLResponse(page.html, headers=HEADERS)
 
     async def predict(request: Request) -> HTMLResponse:
+        if request.headers.get("origin") not in (None, str(request.base_url).rstrip("/")):
+            return HTMLResponse(refusal("Another page has asked: use this one."), 403, HEADERS)
         content = bytearray()  # in memory alone: a form's files would be written to the disk
-        async for part in request.stream():
-            content += part
-            if len(content) > LIMIT * 2**20:
-                sentence = f"The file is above the limit of {LIMIT} MB: scale the photograph down."
-                return HTMLResponse(refusal(sentence), 413, HEADERS)
+        try:
+            async for part in request.stream():
+                content += part
+                if len(content) > LIMIT * 2**20:
+                    sentence = f"The file is above the limit of {LIMIT} MB: scale the photograph down."
+                    return HTMLResponse(refusal(sentence), 413, HEADERS)
+        except ClientDisconnect:
+            return HTMLResponse(refusal("The file was not sent to its end."), 400, HEADERS)
         try:
             return HTMLResponse(await run_in_threadpool(page.answer, bytes(content)), headers=HEADERS)
         except FacelightningError as error:

@@ -19,7 +19,7 @@ from facelightning.card import model_card
 from facelightning.checkpoint import Checkpoint
 from facelightning.data.synthetic import draw_face, sample_attributes
 from facelightning.errors import ConfigurationError
-from facelightning.hub import CARD, upload, write_folder
+from facelightning.hub import CARD, HUB, is_folder, upload, write_folder
 from facelightning.objectives import Attributes
 from facelightning.runs import RunFolder
 from facelightning.tasks import FaceTask, load_model
@@ -163,15 +163,25 @@ def write_torch(task: FaceTask, path: Path) -> None:
 def write_shared(source: str, path: Path) -> None:
     """Write a folder that :func:`facelightning.load_model` reads, with a card that has the scores of its run's test."""
     checkpoint, run = Checkpoint.read(source), RunFolder.of_checkpoint(source)
-    results = json.loads(run.results.read_text("utf-8")) if run is not None and run.results.is_file() else None
-    data = str(((checkpoint.config or {}).get("data") or {}).get("class_path") or "").rpartition(".")[2]
+    tested = run is not None and run.results.is_file() and run.best.resolve() == Path(source).resolve()
+    results = json.loads(run.results.read_text("utf-8")) if run is not None and tested else None
+    data = " and ".join(_data_modules((checkpoint.config or {}).get("data")))
     card = model_card(checkpoint.description, data or None, results)
     content = {"facelightning": checkpoint.description, "state_dict": checkpoint.weights}
     write_folder(path, content | {"facelightning_config": checkpoint.config}, card)
     load_model(path)
     rank_zero_info(f"written: {path}")
     if results is None:
-        rank_zero_info(f"{path / CARD} has no scores: no test_results.json is beside the checkpoint's folder")
+        rank_zero_info(f"{path / CARD} has no scores: they are of a best.ckpt whose run has a test_results.json")
+
+
+def _data_modules(data: Any) -> list[str]:
+    """The names of the data modules in a configuration; of a joint one, its parts."""
+    if not isinstance(data, dict):
+        return []
+    inner = [name for value in data.values() for name in _data_modules(value)]
+    name = str(data.get("class_path", "")).rpartition(".")[2]
+    return inner or [name] * name.endswith("DataModule")
 
 
 def _size(task: FaceTask) -> tuple[int, int]:
@@ -207,7 +217,11 @@ def export(
     if push and format != "safetensors":
         raise ConfigurationError(f"--push is of --format=safetensors, not of {format}")
     suffix = {"onnx": ".onnx", "torch": ".pt2", "safetensors": ""}[format]
+    if output is None and (is_folder(checkpoint) or checkpoint.startswith(HUB)):
+        raise ConfigurationError(f"{checkpoint} is no file beside which its export could lie: name one with --output")
     path = Path(output) if output else Path(checkpoint).with_suffix(suffix)
+    if path.resolve() == Path(checkpoint).resolve():
+        raise ConfigurationError(f"--output={path} is what is exported: name another place")
     if format == "safetensors":
         write_shared(checkpoint, path)
         if push:

@@ -52,6 +52,19 @@ def named_photographs(words: Sequence[str], lists: Sequence[str] = ()) -> list[s
     return list(dict.fromkeys(map(os.path.normpath, found)))
 
 
+def without_output(names: Sequence[str], output: str) -> list[str]:
+    """The names outside the folder that predictions go to: an earlier run may have put pictures into it.
+
+    Raises:
+        DataNotFoundError: If none is outside.
+    """
+    folder = os.path.realpath(output)
+    found = [name for name in names if os.path.commonpath([folder, os.path.realpath(name)]) != folder]
+    if not found:
+        raise DataNotFoundError(f"all photographs lie in {quoted(output)}, where predictions go: name another --output")
+    return found
+
+
 def _listed(lines: Sequence[str]) -> Iterator[str]:
     for line in lines:
         if line.strip():

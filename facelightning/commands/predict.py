@@ -9,10 +9,11 @@ from typing import cast, get_args
 import torch
 from tqdm import tqdm
 
-from facelightning.commands.photographs import Looks, look, named_photographs, unfinished
+from facelightning.commands.photographs import Looks, look, named_photographs, unfinished, without_output
 from facelightning.commands.prediction_folder import Overlays, PredictionFolder
 from facelightning.data.prediction import Failure
 from facelightning.errors import ConfigurationError, quoted, reading
+from facelightning.hub import CONFIG, HUB, download, is_folder
 from facelightning.models import FrontalCascade, TableFinder, YuNet
 from facelightning.models.cascade import CascadeNetwork
 from facelightning.models.finding import Finder
@@ -58,7 +59,7 @@ def predict(
     task, finder = load(checkpoint, faces)
     if margin is not None and finder is None and not isinstance(task, CascadeNet):
         raise ConfigurationError("--margin is of found faces: say with --faces how to find them, or leave it out")
-    names, predictor = named_photographs(paths, lists), task.predictor(finder, margin)
+    names, predictor = without_output(named_photographs(paths, lists), output), task.predictor(finder, margin)
     if predictor.view.finder is not None:
         predictor.view.finder.check(names)
     about = {"checkpoint": _digest(checkpoint), "way_to_find_faces": _way(faces), "margin": margin}
@@ -137,6 +138,10 @@ def _way(faces: str | None) -> str | None:
 
 
 def _digest(path: str) -> str:
+    if path.startswith(HUB):
+        path = str(download(path.removeprefix(HUB)))
+    if is_folder(path):
+        path = str(Path(path, CONFIG))  # which has the digest of the weights
     with reading(Path(path)), open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -1,6 +1,6 @@
 """Probabilities that mean what they say, and thresholds for decisions, fitted to held-out images."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import torch
@@ -138,6 +138,7 @@ class CalibratedNetwork(Frozen):
     Args:
         network: The network.
         num_attributes: A.
+        logits: Makes logits ``(B, A)`` of the network's output.
 
     Shape:
         - images, others: as the network takes them.
@@ -145,9 +146,9 @@ class CalibratedNetwork(Frozen):
           ``"decisions"``, positive above 0, and ``"uncalibrated"``, what the network says itself.
     """
 
-    def __init__(self, network: nn.Module, num_attributes: int) -> None:
+    def __init__(self, network: nn.Module, num_attributes: int, logits: Callable[[Mapping[str, Any]], Tensor]) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.logits = network, logits
         self.calibration = Calibration(num_attributes)
         self.freeze()
 
@@ -164,5 +165,5 @@ class CalibratedNetwork(Frozen):
         """The network's output, calibrated; as it is, if it has no attributes."""
         if "attributes" not in output:
             return dict(output)
-        calibrated, decisions = self.calibration(output["attributes"])
+        calibrated, decisions = self.calibration(self.logits(output))
         return {**output, "attributes": calibrated, "decisions": decisions, "uncalibrated": output["attributes"]}

@@ -73,6 +73,10 @@ class Attributes(Objective):
     def predict(self, output: Output) -> Tensor:
         return cast(Tensor, output["attributes"].float().sigmoid())
 
+    def logits(self, output: Output) -> Tensor:
+        """The logits of the predicted probabilities, ``(B, A)``."""
+        return cast(Tensor, output["attributes"].float())
+
     def decide(self, output: Output) -> Tensor:
         """Whether each image has each attribute, ``(B, A)``, bool: the one place where probabilities are decided."""
         return self.predict(output) > 0.5
@@ -223,6 +227,9 @@ class AdaptedAttributes(Attributes):
 
     def predict(self, output: Output) -> Tensor:
         return cast(Tensor, ((1 + output["attributes"].float()) / 2).clamp(0, 1))
+
+    def logits(self, output: Output) -> Tensor:
+        return self.predict(output).clamp(1e-4, 1 - 1e-4).logit()  # no probability is certain
 
 
 def positive_rates(facts: DataFacts) -> Tensor:

@@ -68,8 +68,8 @@ class CalibratedNet(FaceTask):
         """The calibrated network, and the objectives of the network itself."""
         (task,) = self._parts
         assert facts.attributes is not None
-        network = CalibratedNetwork(task.network, len(facts.attributes))
         before = cast(Attributes, task.objectives["attributes"])
+        network = CalibratedNetwork(task.network, len(facts.attributes), before.logits)
         others = [each for key, each in task.objectives.items() if key != "attributes"]
         return network, [*others, CalibratedAttributes(facts.attributes, before)]
 
@@ -94,7 +94,7 @@ class CalibratedNet(FaceTask):
     def _fit(self) -> None:
         (task,) = self._parts
         found = [
-            (task.predict_batch(batch)[0]["attributes"].float().cpu(), batch["attributes"].cpu())
+            (self.network.logits(task.predict_batch(batch)[0]).cpu(), batch["attributes"].cpu())
             for batch in validation_batches(self)
             if "attributes" in batch
         ]

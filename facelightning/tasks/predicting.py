@@ -87,8 +87,9 @@ class PredictingTask(L.LightningModule):
         """The predictor of a network that was trained on cuts of a margin, or else on CelebA's aligned images."""
         from facelightning.prediction import Predictor, View  # here, because only this reads photographs
 
-        if margin is not None and not 0.1 <= margin <= 10:
-            raise ConfigurationError(f"margin must lie in 0.1...10, not {margin:g}")
+        for each in (margin, trained):  # a file may say anything
+            if each is not None and not 0.1 <= each <= 10:
+                raise ConfigurationError(f"margin must lie in 0.1...10, not {each:g}")
         factor, shift = (1.0, 0.0) if finder is None else finder.aligned if trained is None else (trained, 0.0)
         facts = cast(DataFacts, self.facts)
         known = dict(self.objectives.items())  # a ModuleDict has no get

@@ -93,6 +93,11 @@ def test_large_files_and_foreign_names_are_refused(page: TestClient, monkeypatch
     assert page.get("/", headers={"host": "elsewhere.org"}).status_code == 400
 
 
+def test_another_page_is_refused(page: TestClient) -> None:
+    assert page.post("/predict", content=photograph(), headers={"Origin": "http://other.org"}).status_code == 403
+    assert page.post("/predict", content=photograph(), headers={"Origin": f"http://{demo.HOST}"}).status_code == 200
+
+
 def test_it_listens_to_this_machine_alone_until_interrupted(
     checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

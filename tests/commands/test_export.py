@@ -18,6 +18,7 @@ import facelightning as fl
 from facelightning.__main__ import main
 from facelightning.card import model_card
 from facelightning.commands.export import Portable, difference
+from facelightning.errors import CheckpointError
 from facelightning.hub import write_folder
 from facelightning.tasks import FaceTask
 from tests.cli.conftest import AVG, JOINT, SEGNET
@@ -131,6 +132,79 @@ def test_a_shared_folder_is_not_resumed(
     assert "shared" in said, said
 
 
+def test_nothing_of_the_users_is_overwritten(
+    command: Callable[..., None], runs: Path, refused: Callable[..., str]
+) -> None:
+    share = ("export", AVG, "--format=safetensors", "--output=mine")
+    Path("mine").mkdir()
+    for name, text in (("README.md", "my project"), ("config.json", '{"mine": 1}')):
+        Path("mine", name).write_text(text)
+        assert f"mine has a {'config.json' if name[0] == 'c' else name} of something else" in refused(*share)
+        assert Path("mine", name).read_text() == text
+        Path("mine", name).unlink()
+    command(*share)
+    command(*share)  # its own files
+    assert "--output=mine is what is exported" in refused("export", "mine", "--format=safetensors", "--output=mine")
+    assert "mine is no file beside which its export could lie" in refused("export", "mine", "--format=safetensors")
+
+
+def test_a_folder_knows_how_faces_were_cut(tmp_path: Path, runs: Path) -> None:
+    """Also if the data module of a joint one did; and its card knows the terms of both parts."""
+    content = torch.load(AVG, weights_only=True)
+    parts = {
+        "attributes": {"class_path": "facelightning.CelebADataModule", "init_args": {"crop": {"margin": 2.5}}},
+        "parsing": {"class_path": "facelightning.HelenDataModule", "init_args": {}},
+    }
+    content["facelightning_config"] = {"data": {"class_path": "facelightning.JointDataModule", "init_args": parts}}
+    torch.save(content, "joint.ckpt")
+    assert main(["export", "joint.ckpt", "--format=safetensors", "--output=joint"]) == 0
+    assert fl.load_model("joint").crop_margin == fl.load_model("joint.ckpt").crop_margin == 2.5
+    card = Path("joint/README.md").read_text()
+    assert "CelebA: photographs" in card and "Helen: photographs" in card
+
+
+def test_photographs_are_predicted_by_a_folder(command: Callable[..., None], runs: Path, faces: Path) -> None:
+    command("export", AVG, "--format=safetensors", "--output=shared")
+    photograph = str(next((faces / "celeba").rglob("*.jpg")))
+    command("predict", "shared", photograph, "--workers=0", "--overlays=none")
+    assert Path("predictions/predictions.csv").read_text().count("\n") == 2
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {
+            "regions": {
+                "class_path": "facelightning.models.parser.ParserRegions",
+                "init_args": {"checkpoint": "hub:a/b"},
+            }
+        },
+        {"members": ["hub:a/b"]},
+        {"network": "/etc/passwd"},
+        {"encoder": {"class_path": "facelightning.models.Fusion", "init_args": {"frozen": ["a.ckpt"]}}},
+    ],
+)
+def test_a_file_leads_to_no_other(settings: dict[str, Any], runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: pytest.fail("downloaded"))
+    content = torch.load(AVG, weights_only=True)
+    content["facelightning"]["settings"] |= settings
+    torch.save(content, "evil.ckpt")
+    with pytest.raises(CheckpointError, match=r"evil.ckpt names other checkpoints, which one that holds all its parts"):
+        fl.load_model("evil.ckpt")
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [{"image_size": [0, 5]}, {"image_size": [1.5, 9]}, {"image_size": [10**9, 10**9]}, {"attributes": ["a"] * 40}],
+)
+def test_facts_that_cannot_be_are_refused(facts: dict[str, Any], runs: Path) -> None:
+    content = torch.load(AVG, weights_only=True)
+    content["facelightning"]["facts"] |= facts
+    torch.save(content, "odd.ckpt")
+    with pytest.raises(CheckpointError, match=r"the settings in odd.ckpt are not those of this version"):
+        fl.load_model("odd.ckpt")
+
+
 def test_mistakes_are_sentences(refused: Callable[..., str], runs: Path) -> None:
     assert "checkpoint missing.ckpt does not exist" in refused("export", "missing.ckpt")
     assert "--int8 is of --format=onnx, not of torch" in refused("export", AVG, "--format=torch", "--int8")
@@ -153,7 +227,8 @@ def test_the_hub_is_a_folder_elsewhere(
 
     monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
     command("export", AVG, "--format=safetensors", "--output=shared", "--push=me/model")
-    assert sent == {"repo_id": "me/model", "folder_path": Path("shared")}
+    files = ["config.json", "model.safetensors", "README.md"]  # whatever else lies there
+    assert sent == {"repo_id": "me/model", "folder_path": Path("shared"), "allow_patterns": files}
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, **_: {"me/model": "shared"}[name])
     assert isinstance(fl.load_model("hub:me/model"), fl.AttributeNet)
     assert "hub:me/other cannot be loaded (KeyError" in refused("export", "hub:me/other", "--output=x")

@@ -17,7 +17,7 @@ from PIL import Image
 
 import facelightning as fl
 from facelightning.__main__ import main
-from facelightning.commands.photographs import named_photographs, unfinished
+from facelightning.commands.photographs import named_photographs, unfinished, without_output
 from facelightning.errors import DataNotFoundError
 from facelightning.labels import ATTRIBUTES, HELEN7
 from tests.tasks.tiny import make_task, save
@@ -250,6 +250,18 @@ def test_mistakes_are_sentences(predict: Callable[..., str], joint: Path, tmp_pa
         assert message in predict(*words)
     assert "checkpoint none.ckpt does not exist" in predict("a.png", checkpoint=Path("none.ckpt"))
     assert not Path("predictions").exists()
+
+
+def test_its_own_pictures_are_no_photographs(predict: Callable[..., str], tmp_path: Path) -> None:
+    """If they go to a folder within that of the photographs, and the command is typed again."""
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    cv2.imwrite(str(folder / "a.png"), np.zeros((30, 20, 3), np.uint8))
+    for _ in range(2):
+        predict("photographs", f"--output={folder / 'out'}")
+        assert len((folder / "out/predictions.jsonl").read_text().splitlines()) == 1
+    with pytest.raises(DataNotFoundError, match="all photographs lie in out, where predictions go"):
+        without_output(["out/a.png", "out/deep/b.png"], "out")
 
 
 def test_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

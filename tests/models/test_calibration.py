@@ -10,7 +10,8 @@ from scipy.optimize import minimize_scalar
 from sklearn.metrics import f1_score
 from torch import Tensor
 
-from facelightning.models.calibration import fit_slopes, fit_thresholds
+from facelightning.models.calibration import CalibratedNetwork, fit_slopes, fit_thresholds
+from facelightning.objectives import AdaptedAttributes
 
 
 def data(count: int = 80, attributes: int = 6) -> tuple[Tensor, Tensor]:
@@ -69,6 +70,18 @@ def test_one_class_keeps_what_the_network_says() -> None:
     targets = torch.tensor([[1.0, 0.0, math.nan], [1.0, 0.0, math.nan]])
     assert fit_slopes(logits, targets).tolist() == [1, 1, 1]
     assert fit_thresholds(logits, targets, "f1").tolist() == [0, 0, 0]
+
+
+def test_what_gives_no_logits_is_calibrated_as_probabilities() -> None:
+    """MOON's outputs are no logits: an attribute that held-out images never have keeps its probability, nearly 0."""
+    objective, output = AdaptedAttributes(("Bald",)), {"attributes": torch.tensor([[-1.0], [-0.98], [0.4]])}
+    logits = objective.logits(output)
+    torch.testing.assert_close(logits.sigmoid(), objective.predict(output).clamp(1e-4), atol=1e-6, rtol=0)
+    network = CalibratedNetwork(torch.nn.Identity(), 1, objective.logits)
+    network.calibration.fit(logits, torch.zeros(3, 1), "balanced_accuracy", 1.0)
+    found = network.calibrated(output)
+    torch.testing.assert_close(found["attributes"], logits)
+    assert found["decisions"].gt(0).flatten().tolist() == [False, False, True]
 
 
 def test_what_can_be_told_apart_names_no_endless_slope() -> None:
