@@ -27,6 +27,8 @@ from tests.cli.conftest import runs as runs
 from tests.cli.conftest import trained as trained
 from tests.conftest import SIZE
 
+PARSER = "facelightning.models.parser.ParserRegions"
+
 ALONE = """
 import json, sys
 sys.modules |= dict.fromkeys(("torch", "facelightning", "onnx", "cv2"))  # not to be imported
@@ -111,15 +113,17 @@ def test_what_is_not_whole_is_refused(command: Callable[..., None], runs: Path, 
     command("export", SEGNET, "--format=safetensors", "--output=shared")
     whole, weights = Path("shared/model.safetensors").read_bytes(), load_file("shared/model.safetensors")
     Path("shared/model.safetensors").write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))  # one bit of one number
-    assert "model.safetensors is not the one that config.json was written with" in refused("export", "shared")
+    assert "model.safetensors is not the one that config.json was written with" in refused(
+        "export", "shared", "--output=x"
+    )
     content = {"facelightning": json.loads(Path("shared/config.json").read_text())["facelightning"]}
     for changed in (dict(list(weights.items())[1:]), weights | {"network.more": torch.ones(1)}):
         write_folder("shared", content | {"state_dict": changed}, "")
-        assert "do not fit its settings" in refused("export", "shared")
+        assert "do not fit its settings" in refused("export", "shared", "--output=x")
     Path("shared/config.json").write_text("nothing")
-    assert "shared cannot be read" in refused("export", "shared")
+    assert "shared cannot be read" in refused("export", "shared", "--output=x")
     Path("shared/model.safetensors").unlink()
-    assert "shared has no model.safetensors: copy the whole folder again" in refused("export", "shared")
+    assert "shared has no model.safetensors: copy the whole folder again" in refused("export", "shared", "--output=x")
 
 
 def test_a_shared_folder_is_not_resumed(
@@ -132,9 +136,7 @@ def test_a_shared_folder_is_not_resumed(
     assert "shared" in said, said
 
 
-def test_nothing_of_the_users_is_overwritten(
-    command: Callable[..., None], runs: Path, refused: Callable[..., str]
-) -> None:
+def test_nothing_else_is_overwritten(command: Callable[..., None], runs: Path, refused: Callable[..., str]) -> None:
     share = ("export", AVG, "--format=safetensors", "--output=mine")
     Path("mine").mkdir()
     for name, text in (("README.md", "my project"), ("config.json", '{"mine": 1}')):
