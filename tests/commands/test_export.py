@@ -27,8 +27,6 @@ from tests.cli.conftest import runs as runs
 from tests.cli.conftest import trained as trained
 from tests.conftest import SIZE
 
-PARSER = "facelightning.models.parser.ParserRegions"
-
 ALONE = """
 import json, sys
 sys.modules |= dict.fromkeys(("torch", "facelightning", "onnx", "cv2"))  # not to be imported
