@@ -49,7 +49,12 @@ def named_photographs(words: Sequence[str], lists: Sequence[str] = ()) -> list[s
         found += _listed(read_lines(Path(name)))
     if not found:
         raise DataNotFoundError("there is no photograph to predict: name files, folders, patterns or lists")
-    return list(dict.fromkeys(map(os.path.normpath, found)))
+    return list(dict.fromkeys(map(_plain, found)))
+
+
+def _plain(name: str) -> str:
+    """A path in its shortest spelling; one with ``..`` as it is, for that may lead through a link."""
+    return name if os.pardir in Path(name).parts else os.path.normpath(name)
 
 
 def without_output(names: Sequence[str], output: str) -> list[str]:

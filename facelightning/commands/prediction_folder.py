@@ -48,10 +48,12 @@ class PredictionFolder:
         self.failures: list[Failure] = []
         known, lines = path / "about.json", path / "predictions.jsonl"
         if not known.exists():
-            if path.exists() and any(path.iterdir()):
+            if path.exists() and any(file.suffix != ".part" for file in path.iterdir()):
                 raise ConfigurationError(f"{ending(path)} holds other files: name an empty or new folder as --output")
             path.mkdir(parents=True, exist_ok=True)
-            known.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+            part = known.with_suffix(".part")  # whole or not there
+            part.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+            part.replace(known)
         elif (other := _difference(known, about)) is not None:
             raise ConfigurationError(f"{ending(path)} holds predictions of another {other}: name another --output")
         _drop_unfinished(lines)

@@ -277,6 +277,11 @@ def test_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert named_photographs(*given) == ["c.png", "none.png", "a/1.png"]
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"c.png\na\n")))
     assert named_photographs(["-"]) == ["c.png", *everything]
+    Path("elsewhere/folder").mkdir(parents=True)
+    Path("elsewhere/c.png").touch()
+    Path("a/link").symlink_to(Path("elsewhere/folder").absolute())
+    (name,) = named_photographs(["a/link/../c.png"])  # not a/c.png
+    assert Path(name).resolve() == Path("elsewhere/c.png").resolve()
     Path("none").mkdir()
     with pytest.raises(DataNotFoundError, match="there is no photograph to predict"):
         named_photographs(["none"])
