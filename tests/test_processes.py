@@ -38,6 +38,7 @@ def training(name: str, faces: Path) -> list[str]:
         for part, folder in (("parsing", "helen"), ("attributes", "celeba")):
             words += [f"--data.{part}.root={faces / folder}"]
             words += [word.replace("--data.", f"--data.{part}.") for word in sizes]
+        words += ["--model.encoder=TorchvisionEncoder", "--model.encoder.name=resnet18"]
     elif name == "quickstart":
         words += [f"--data.root={faces}", "--data.faces=[21,11,13]", "--data.masks=[9,5,7]", "--test_after_fit=false"]
     else:

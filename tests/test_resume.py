@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from facelightning.data import CelebADataModule, SyntheticDataModule
 from facelightning.facts import DataFacts
 from facelightning.labels import HELEN7
+from facelightning.models.encoders import TorchvisionEncoder
 from facelightning.models.gating import SemanticGating
 from facelightning.models.heads import LinearHead, LocalizationHead
 from facelightning.models.parser import ParserRegions
@@ -55,7 +56,8 @@ def make(kind: str, faces: Path, workers: int, parser: Path | None = None) -> tu
         augmentations=augmentations,
     )
     pooling, head = SemanticPooling, LocalizationHead
-    return JointNet(2, pooling=pooling, head=head, optimizer="adamw", schedule="one_cycle"), both
+    encoder = partial(TorchvisionEncoder, name=kind) if kind != "joint" else None
+    return JointNet(2, encoder, pooling, head, optimizer="adamw", schedule="one_cycle"), both
 
 
 def train(
@@ -103,14 +105,14 @@ def assert_same(found: object, expected: object) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "workers"),
-    [("ssg", 0), ("joint", 0), ("joint", 2), ("dropout", 0)],
+    [("ssg", 0), ("joint", 0), ("joint", 2), ("mobilenet_v3_small", 0), ("dropout", 0)],
 )
 def test_resuming_mid_epoch_continues_bit_identically(
     kind: str, workers: int, faces: Path, parser: Path, tmp_path: Path
 ) -> None:
     whole = train(kind, faces, tmp_path / "whole", workers, parser)
     # inside the first epoch (and the second cycle of the shorter set), at its very end, inside the second
-    for step in (4, 6, 8) if workers == 0 else (4,):
+    for step in (4, 6, 8) if workers == 0 and kind != "mobilenet_v3_small" else (4,):
         resumed = train(kind, faces, tmp_path / f"from{step}", 0, parser, tmp_path / "whole" / f"{step}.ckpt")
         for part in ("state_dict", "optimizer_states", "lr_schedulers"):
             assert_same(resumed[part], whole[part])

@@ -120,7 +120,7 @@ def beside_checkpoint(
 
 
 def own_data(words: Sequence[str], checkpoint: Checkpoint) -> list[str]:
-    """A command line after the data that a checkpoint was trained on, unless it names a class of data itself."""
+    """A command line with the data that a checkpoint was trained on, unless it names a class of data itself."""
     data = (checkpoint.config or {}).get("data")
     if data is None or options(words, "--data", "--config", "-c"):
         return list(words)

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 import facelightning as fl
 from facelightning.__main__ import main
 from facelightning.card import model_card
-from facelightning.commands.export import Portable, difference
+from facelightning.commands.export import difference
 from facelightning.errors import CheckpointError
 from facelightning.hub import write_folder
 from facelightning.tasks import FaceTask
@@ -250,4 +250,3 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["export", "--help"])
     assert "usage: facelightning export" in capsys.readouterr().out
-    assert Portable is not None
