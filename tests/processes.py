@@ -118,6 +118,7 @@ def _run(
     if within:
         scheduler._call = train_within
     os.setsid()
+    multiprocessing.set_start_method("fork", force=True)  # of readers of data: as without the tests' own server
     os.chdir(folder)
     sys.path.insert(0, folder)
     os.environ.clear()

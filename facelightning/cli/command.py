@@ -8,7 +8,6 @@ from traceback import walk_tb
 from typing import Any
 
 import lightning as L
-import yaml
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities import rank_zero_only
@@ -21,6 +20,7 @@ from facelightning.cli.arguments import beside_checkpoint, merge, options, set_s
 from facelightning.cli.output import quiet
 from facelightning.cli.parser import ConfigFile, FaceParser
 from facelightning.cli.processes import end_together
+from facelightning.configs import load_yaml
 from facelightning.data import FaceDataModule, JointDataModule
 from facelightning.errors import CheckpointError, ConfigurationError, FacelightningError, quoted
 from facelightning.facts import DataFacts, shown
@@ -44,8 +44,7 @@ class SaveConfig(SaveConfigCallback):
         """Runs on every process: ``log_dir`` is a collective call."""
         self.folder = RunFolder.of(trainer)
         self.text = self.parser.dump(self.config, skip_none=False, skip_validation=True)  # parsing has validated it
-        # PyYAML's loader in Python, which it has everywhere, takes ten times as long
-        self.content = yaml.load(self.text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        self.content = load_yaml(self.text)
         super().setup(trainer, pl_module, stage)
 
     def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -178,7 +177,7 @@ class FaceCLI(LightningCLI):
         if settings.recipe is not None:  # from a file: --recipe on the command line is already replaced
             raise ConfigurationError(f"recipe {settings.recipe} in a configuration does nothing: pass --recipe")
         if self.checkpoint is not None:
-            settings.ckpt_path = self.checkpoint.path
+            settings.ckpt_path = None  # until all is parsed: Lightning would read it for hyperparameters, which none has
         for key in ("verbose", "return_predictions"):  # Report prints scores; kept predictions fill memory
             if key in settings:
                 settings[key] = False
@@ -222,6 +221,11 @@ class FaceCLI(LightningCLI):
         self.any_size = asked and not training
         if not asked:
             set_sizes(data, tuple(size))
+
+    def before_instantiate_classes(self) -> None:
+        """Name the checkpoint to load."""
+        if self.checkpoint is not None:
+            self.settings.ckpt_path = self.checkpoint.path
 
     def after_instantiate_classes(self) -> None:
         """Build the task for what its checkpoint was trained on; the weights are loaded later."""

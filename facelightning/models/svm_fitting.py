@@ -4,8 +4,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedKFold, cross_val_predict
-from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.model_selection import StratifiedKFold
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 from torch import Tensor
@@ -55,10 +54,9 @@ def fit_svms(features: Tensor, targets: Tensor) -> LinearSVMs:
     return svms
 
 
-def svm(c: float) -> Pipeline:
-    """An SVM on standardised features that is not fitted."""
-    # the primal problem: on standardised features several times faster than the dual, and without chance
-    return make_pipeline(StandardScaler(), LinearSVC(C=c, dual=False))
+def svm(c: float) -> LinearSVC:
+    """An SVM that is not fitted, for standardised features."""
+    return LinearSVC(C=c, dual=False)  # the primal problem: several times faster than the dual, and without chance
 
 
 def _fit(x: Floats, positive: Bools) -> Floats:
@@ -67,10 +65,15 @@ def _fit(x: Floats, positive: Bools) -> Floats:
     if rarer < 2:
         bias = 1.0 if positives > negatives else -1.0
         return np.array([*np.zeros(x.shape[1]), bias, 0, np.log((positives + 1) / (negatives + 1))])
-    folds = StratifiedKFold(min(FOLDS, rarer))
-    held_out = {c: cross_val_predict(svm(c), x, positive, cv=folds, method="decision_function") for c in GRID}
+    held_out = {c: np.zeros(len(x)) for c in GRID}
+    for others, fold in StratifiedKFold(min(FOLDS, rarer)).split(x, positive):
+        scaler = StandardScaler().fit(x[others])
+        seen, unseen = scaler.transform(x[others]), scaler.transform(x[fold])
+        for c in GRID:
+            held_out[c][fold] = svm(c).fit(seen, positive[others]).decision_function(unseen)
     best = max(GRID, key=lambda c: np.count_nonzero((held_out[c] > 0) == positive))
-    scaler, classifier = svm(best).fit(x, positive)
+    scaler = StandardScaler().fit(x)
+    classifier = svm(best).fit(scaler.transform(x), positive)
     weights = classifier.coef_[0] / scaler.scale_
     return np.array([*weights, classifier.intercept_[0] - weights @ scaler.mean_, *platt(held_out[best], positive)])
 

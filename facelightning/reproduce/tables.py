@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-import yaml
+from facelightning.configs import load_yaml
 
 ATTRIBUTION = {
     "region_preference": "right region %",
@@ -68,7 +68,7 @@ def listed(value: str | list[str]) -> list[str]:
 def read_tables() -> list[Table]:
     """The tables of every paper."""
     paths = sorted(Path(__file__).parent.glob("published/*.yaml"))
-    return [_table(content) for path in paths for content in yaml.safe_load(path.read_text("utf-8"))]
+    return [_table(content) for path in paths for content in load_yaml(path.read_text("utf-8"))]
 
 
 def _table(content: Mapping[str, Any]) -> Table:
