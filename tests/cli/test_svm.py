@@ -3,6 +3,7 @@
 import json
 import urllib.error
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,11 +13,17 @@ import torch
 from torch import Tensor
 
 from facelightning.data import CelebADataModule
+from facelightning.data.synthetic import write_scenes
+from facelightning.facts import DataFacts
 from facelightning.labels import ATTRIBUTES
+from facelightning.models.lnet import LNet
+from facelightning.models.pooling import LogSumExpPooling
 from facelightning.models.svm import SVMNetwork
-from facelightning.tasks import load_model
+from facelightning.tasks import AttributeNet, load_model
 from tests.cli.conftest import AVG, JOINT, SEGNET
 from tests.conftest import SIZE
+from tests.models.conftest import settle
+from tests.tasks.tiny import save_again
 from tests.test_processes import run_on
 
 SVM = "runs/svm/version_0/checkpoints/best.ckpt"
@@ -67,14 +74,29 @@ def test_its_checkpoint_is_all_that_is_needed(
         np.testing.assert_allclose(table[name], row, rtol=1e-3, atol=1e-6)
 
 
-def test_processes_end_with_the_same_svms(
-    command: Callable[..., None], runs: Path, data: list[str], faces: Path
-) -> None:
-    """Of 11 validation images and 40 attributes, which three processes do not share evenly."""
-    words = [*FITTED, f"--model.network={AVG}", *data]
-    command(*words, "--trainer.devices=1", "--trainer.logger.version=version_1")
-    run_on(3, [[*words, "--trainer.logger.version=version_3"]])
+def finding_faces() -> list[str]:
+    """The command that fits the least response of a face, of a localiser that has learned nothing."""
+    write_scenes(Path("scenes"), scenes=(1, 7, 5), faceless=(0, 1, 1), size=(64, 64), seed=0)
+    torch.manual_seed(0)
+    encoder = partial(LNet, width=3, kernel_size=7, stride=2)
+    lnet_o = AttributeNet(encoder=encoder, pooling=LogSumExpPooling).build(DataFacts((64, 64), attributes=ATTRIBUTES))
+    settle(lnet_o.network, torch.rand(4, 3, 64, 64))
+    save_again(lnet_o.eval(), Path("lnet_o.ckpt"))
+    words = ["--model.stages=[lnet_o.ckpt]", "--data.root=scenes", "--data.image_size=[64,64]", "--data.num_workers=0"]
+    return ["test", "--config=faces.yaml", *words, "--trainer.accelerator=cpu"]
+
+
+def test_processes_fit_the_same(command: Callable[..., None], runs: Path, data: list[str], faces: Path) -> None:
+    """SVMs to 11 images and 40 attributes, the least response of a face to 8: three processes share none evenly."""
+    commands = [[*FITTED, f"--model.network={AVG}", *data], finding_faces()]
+    for words in commands:
+        command(*words, "--trainer.devices=1", "--trainer.logger.version=version_1")
+    run_on(3, [[*words, "--trainer.logger.version=version_3"] for words in commands])
     assert results(1) == results(3)
+    found = [Path(f"runs/faces/version_{n}/test_results.json").read_text() for n in (1, 3)]
+    assert found[0] == found[1]
+    least = [load_model(f"runs/faces/version_{n}/checkpoints/best.ckpt").settings["least"] for n in (1, 3)]
+    assert least[0] == least[1] > 0
     one, three = (load_model(f"runs/svm/version_{n}/checkpoints/best.ckpt").network.svms.coefficients for n in (1, 3))
     torch.testing.assert_close(one, three, rtol=1e-3, atol=1e-5)
 
