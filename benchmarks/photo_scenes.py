@@ -12,7 +12,7 @@ CelebA: it shows real people.
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 from zlib import crc32
@@ -112,14 +112,17 @@ def make_scene(
     return picture, np.array(box, np.float32)
 
 
-def make_scenes(celeba: Path, parser: SegNet, size: tuple[int, int], seed: int) -> Iterator[tuple[int, Record]]:
-    """Split and record of a scene for each photograph whose face the parser has found."""
+def make_scenes(
+    celeba: Path, parser: SegNet, size: tuple[int, int], seed: int, most: Sequence[int]
+) -> Iterator[tuple[int, Record]]:
+    """Split and record of a scene for each of the first photographs of each split whose face the parser has found."""
     splits = read_celeba(celeba)
+    counts = {split: min(len(splits[split]), limit) for split, limit in zip(SPLITS, most, strict=True)}
     missed = 0
-    with tqdm(total=sum(map(len, splits.values())), desc="making scenes", unit="scene") as progress:
-        for number, split in enumerate(SPLITS):
-            for start in range(0, len(splits[split]), BATCH_SIZE):
-                records = [splits[split][row] for row in range(start, min(start + BATCH_SIZE, len(splits[split])))]
+    with tqdm(total=sum(counts.values()), desc="making scenes", unit="scene") as progress:
+        for number, (split, count) in enumerate(counts.items()):
+            for start in range(0, count, BATCH_SIZE):
+                records = [splits[split][row] for row in range(start, min(start + BATCH_SIZE, count))]
                 heads = cut_out(parser, [record["image"] for record in records])
                 found = [place for place, head in enumerate(heads) if (head.alpha > 0.5).mean() >= LEAST_AREA]
                 missed += len(heads) - len(found)
@@ -142,20 +145,27 @@ def main() -> None:
     parser.add_argument(
         "--output", type=Path, required=True, help="folder to create, in the layout of CelebA's originals"
     )
+    every = (sys.maxsize,) * len(SPLITS)
+    parser.add_argument(
+        "--photographs", type=int, nargs=3, default=every, help="of each split at most; all if not given"
+    )
     parser.add_argument("--size", type=int, nargs=2, default=(128, 128), help="height and width of a scene in pixels")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     size = (args.size[0], args.size[1])
     try:
-        if min(size) < LEAST_SIDE or args.seed < 0:
-            raise ConfigurationError(f"a scene's sides must be {LEAST_SIDE} pixels at least, and the seed not negative")
+        if min(size) < LEAST_SIDE or min(args.seed, *args.photographs) < 0:
+            raise ConfigurationError(
+                f"a scene's sides must be {LEAST_SIDE} pixels at least, and the seed and the counts not negative"
+            )
         read_celeba(args.celeba)  # a wrong folder is refused before anything is loaded
         _, task = trained(str(args.parser), (SegNet,), "the parser", "segnet")
         assert isinstance(task, SegNet)
         about = {"celeba": str(args.celeba.resolve()), "parser": crc32(args.parser.read_bytes())}
+        about |= {"photographs": [*args.photographs]} if args.photographs != every else {}
         with written_once(args.output, {"size": [*size], "seed": args.seed, **about}) as made:
             if made is not None:
-                write_celeba(made, "wild", make_scenes(args.celeba, task.eval(), size, args.seed))
+                write_celeba(made, "wild", make_scenes(args.celeba, task.eval(), size, args.seed, args.photographs))
     except FacelightningError as error:
         sys.exit(f"photo_scenes: {error}")
 

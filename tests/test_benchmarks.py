@@ -133,6 +133,8 @@ def test_photo_scenes(write: Callable[..., dict[str, bytes]], tmp_path: Path) ->
             np.testing.assert_array_equal(getattr(found, column), getattr(photographs, column))
         assert found.landmarks is None and found.boxes is not None
         assert (found.boxes >= 0).all() and (found.boxes <= (96, 64, 96, 64)).all()
+    write("fewer", "--photographs", "2", "5", "0")
+    assert [len(CelebA(tmp_path / "fewer", split, "wild")) for split in ("train", "val")] == [2, 1]
 
 
 def test_photo_scenes_are_refused_in_one_sentence(write: Callable[..., dict[str, bytes]], tmp_path: Path) -> None:
@@ -140,7 +142,7 @@ def test_photo_scenes_are_refused_in_one_sentence(write: Callable[..., dict[str,
     (tmp_path / "empty").mkdir()
     for output, options, celeba, reason in (
         ("refused", ["--size", "64", "32"], "faces/celeba", "a scene's sides must be 64 pixels"),
-        ("refused", ["--seed=-1"], "faces/celeba", "the seed not negative"),
+        ("refused", ["--seed=-1"], "faces/celeba", "the seed and the counts not negative"),
         ("refused", [], "nowhere", "does not exist"),
         ("refused", [], "empty", "no list_attr_celeba"),
         ("refused", ["--parser=nothing.ckpt"], "faces/celeba", "nothing.ckpt does not exist"),

@@ -177,7 +177,9 @@ class FaceCLI(LightningCLI):
         if settings.recipe is not None:  # from a file: --recipe on the command line is already replaced
             raise ConfigurationError(f"recipe {settings.recipe} in a configuration does nothing: pass --recipe")
         if self.checkpoint is not None:
-            settings.ckpt_path = None  # until all is parsed: Lightning would read it for hyperparameters, which none has
+            settings.ckpt_path = (
+                None  # until all is parsed: Lightning would read it for hyperparameters, which none has
+            )
         for key in ("verbose", "return_predictions"):  # Report prints scores; kept predictions fill memory
             if key in settings:
                 settings[key] = False
