@@ -11,6 +11,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from tqdm import tqdm
 
+from facelightning.checkpoint import weights_digest
 from facelightning.errors import ConfigurationError
 from facelightning.figures import save_image, subgroups_figure
 from facelightning.metrics import SubgroupScores
@@ -48,7 +49,8 @@ class Report(Callback):
     :class:`~facelightning.metrics.CategoryScores` as ``"category"``, of
     :class:`~facelightning.metrics.retrieval.RetrievalScores` as ``"identity"``, and of
     :class:`~facelightning.objectives.ages.AgeScores` as ``"age"``: in percent, ``null`` where undefined, but for years
-    and losses. Without a logger nothing is written.
+    and losses. Its ``"weights"`` are a digest of those that were tested: see
+    :func:`~facelightning.checkpoint.weights_digest`. Without a logger nothing is written.
 
     Args:
         subgroups: Attributes, or products of them such as ``Male*Young``, by which a test also scores the attributes:
@@ -110,7 +112,8 @@ class Report(Callback):
         self._print("test scores", "test", pl_module)
         if folder is not None and trainer.is_global_zero and isinstance(pl_module, FaceTask):
             folder.path.mkdir(parents=True, exist_ok=True)
-            results = json.dumps(_without_nan(pl_module.results["test"]), indent=2, allow_nan=False)
+            content = {**pl_module.results["test"], "weights": weights_digest(pl_module.state_dict())}
+            results = json.dumps(_without_nan(content), indent=2, allow_nan=False)
             part = folder.results.with_suffix(".part")  # whole or not there
             part.write_text(results + "\n", encoding="utf-8")
             part.replace(folder.results)

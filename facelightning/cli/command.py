@@ -15,9 +15,9 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import cuda
 from torch.backends import mps
 
-from facelightning.callbacks import Figures, PredictionWriter, Report
+from facelightning.callbacks import Figures, PredictionWriter, Report, TrainingRecord
 from facelightning.checkpoint import Checkpoint, built_from
-from facelightning.cli.arguments import beside_checkpoint, merge, options, set_sizes, sizes, with_recipe
+from facelightning.cli.arguments import beside_checkpoint, merge, options, set_sizes, sizes, texts, with_recipe
 from facelightning.cli.output import quiet
 from facelightning.cli.parser import ConfigFile, FaceParser
 from facelightning.cli.processes import end_together
@@ -87,6 +87,7 @@ class FaceCLI(LightningCLI):
         self.command = self.own_command or args[0]
         self.checkpoint: Checkpoint | None = None
         self.any_size = False
+        self.record = TrainingRecord(args)
         self.config_dump: dict[str, Any] = {}  # what Lightning would keep as hyperparameters: SaveConfig keeps all
         try:
             super().__init__(
@@ -99,7 +100,11 @@ class FaceCLI(LightningCLI):
                 save_config_kwargs={"save_to_log_dir": False},
                 seed_everything_default=0,
                 # our samplers split the data between processes; Report says what Lightning's table would
-                trainer_defaults={"use_distributed_sampler": False, "enable_model_summary": False},
+                trainer_defaults={
+                    "use_distributed_sampler": False,
+                    "enable_model_summary": False,
+                    "callbacks": [self.record],
+                },
                 parser_class=FaceParser,
                 args=list(args),
                 run=self.own_command is None,
@@ -230,6 +235,8 @@ class FaceCLI(LightningCLI):
             with built_from(self.checkpoint.path):
                 self.model.build(DataFacts.of(self.checkpoint.facts))
         self.model.any_size |= self.any_size
+        if self.checkpoint is None:
+            self.record.start_from(texts(self.settings.model.as_dict()))
 
     def before_fit(self) -> None:
         """Open the data and build the model before anything is written: a mistake leaves no run folder behind."""

@@ -15,13 +15,11 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
-from facelightning.card import model_card
-from facelightning.checkpoint import Checkpoint
+from facelightning.commands.sharing import write_shared
 from facelightning.data.synthetic import draw_face, sample_attributes
 from facelightning.errors import ConfigurationError
-from facelightning.hub import CARD, HUB, is_folder, upload, write_folder
+from facelightning.hub import HUB, is_folder, upload
 from facelightning.objectives import Attributes
-from facelightning.runs import RunFolder
 from facelightning.tasks import FaceTask, load_model
 
 Format = Literal["onnx", "torch", "safetensors"]
@@ -158,30 +156,6 @@ def write_torch(task: FaceTask, path: Path) -> None:
         found = torch.export.load(path).module()(torch.from_numpy(images))
     theirs = {name: each.numpy() for name, each in zip(portable.names, found, strict=True)}
     _report(path, difference(portable.arrays(images), theirs), TOLERANCE)
-
-
-def write_shared(source: str, path: Path) -> None:
-    """Write a folder that :func:`facelightning.load_model` reads, with a card that has the scores of its run's test."""
-    checkpoint, run = Checkpoint.read(source), RunFolder.of_checkpoint(source)
-    tested = run is not None and run.results.is_file() and run.best.resolve() == Path(source).resolve()
-    results = json.loads(run.results.read_text("utf-8")) if run is not None and tested else None
-    data = " and ".join(_data_modules((checkpoint.config or {}).get("data")))
-    card = model_card(checkpoint.description, data or None, results)
-    content = {"facelightning": checkpoint.description, "state_dict": checkpoint.weights}
-    write_folder(path, content | {"facelightning_config": checkpoint.config}, card)
-    load_model(path)
-    rank_zero_info(f"written: {path}")
-    if results is None:
-        rank_zero_info(f"{path / CARD} has no scores: they are of a best.ckpt whose run has a test_results.json")
-
-
-def _data_modules(data: Any) -> list[str]:
-    """The names of the data modules in a configuration; of a joint one, its parts."""
-    if not isinstance(data, dict):
-        return []
-    inner = [name for value in data.values() for name in _data_modules(value)]
-    name = str(data.get("class_path", "")).rpartition(".")[2]
-    return inner or [name] * name.endswith("DataModule")
 
 
 def _size(task: FaceTask) -> tuple[int, int]:

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 import facelightning as fl
 from facelightning.__main__ import main
 from facelightning.card import model_card
+from facelightning.checkpoint import weights_digest
 from facelightning.commands.export import difference
 from facelightning.errors import CheckpointError
 from facelightning.hub import write_folder
@@ -90,12 +91,13 @@ def test_torch_export(command: Callable[..., None], runs: Path) -> None:
 
 
 def test_a_shared_folder_is_a_checkpoint(command: Callable[..., None], runs: Path, faces: Path) -> None:
-    command("test", f"--ckpt_path={AVG}", "--report.subgroups=[Male]", "--trainer.logger.version=tested")
-    (runs / "avg/tested/test_results.json").rename(runs / "avg/version_0/test_results.json")
+    command("test", f"--ckpt_path={AVG}", "--report.subgroups=[Male]", "--trainer.logger.version=version_1")
     command("export", AVG, "--format=safetensors", "--output=shared")
     assert str(faces) not in Path("shared/config.json").read_text()
     card = Path("shared/README.md").read_text()
     assert "| Wearing_Necktie |" in card and "| not Male | " in card and "CelebA: photographs of real people" in card
+    assert "On the test split of CelebADataModule" in card
+    assert "```bash\nfacelightning fit --config=avg.yaml --config=" in card
     ours, theirs = fl.load_model(AVG), fl.load_model("shared")
     assert ours.settings == theirs.settings and ours.facts == theirs.facts
     for (name, value), (other_name, other) in zip(ours.state_dict().items(), theirs.state_dict().items(), strict=True):
@@ -103,8 +105,33 @@ def test_a_shared_folder_is_a_checkpoint(command: Callable[..., None], runs: Pat
     data = ["--data=CelebADataModule", f"--data.root={faces / 'celeba'}", "--data.num_workers=0"]
     command("test", "--ckpt_path=shared", *data, "--trainer.logger.save_dir=again")
     (found,) = Path("again").rglob("test_results.json")
-    before = json.loads((runs / "avg/version_0/test_results.json").read_text())["attributes"]
-    assert json.loads(found.read_text())["attributes"]["error"] == before["error"]
+    before = json.loads((runs / "avg/version_1/test_results.json").read_text())
+    assert json.loads(found.read_text())["attributes"]["error"] == before["attributes"]["error"]
+    assert json.loads(found.read_text())["weights"] == before["weights"]
+
+
+def test_a_card_is_of_these_very_weights(command: Callable[..., None], runs: Path) -> None:
+    """Whatever the place of the file: it has been trained again since its test; or only a part of the data was used."""
+    share = ("export", AVG, "--format=safetensors", "--output=shared")
+    command("test", f"--ckpt_path={AVG}", "--trainer.limit_test_batches=2")
+    command(*share)
+    card = Path("shared/README.md").read_text()
+    assert "No scores of these weights are known" in card and "facelightning fit" in card
+    content = torch.load(AVG, weights_only=True)
+    before = weights_digest(content["state_dict"])
+    next(iter(content["state_dict"].values())).flatten()[0] += 1e-3
+    torch.save(content, AVG)
+    scores = {"attributes": {"error": 1.0, "mean_ap": 99.0, "balanced_accuracy": 98.0, "per_attribute": {}}}
+    results = runs / "avg/version_0/test_results.json"
+    results.write_text(json.dumps(scores | {"weights": before}))
+    command(*share)
+    card = Path("shared/README.md").read_text()
+    assert "No scores of these weights are known" in card and "It is not known what trained these weights" in card
+    results.write_text(json.dumps(scores | {"weights": weights_digest(content["state_dict"])}))
+    command(*share)
+    assert "| 1.00 | 99.00 | 98.00 |" in Path("shared/README.md").read_text()
+    (runs / "avg/version_0/training.json").write_text("{")
+    assert main(share) == 1
 
 
 def test_what_is_not_whole_is_refused(command: Callable[..., None], runs: Path, refused: Callable[..., str]) -> None:
@@ -243,7 +270,9 @@ def test_a_difference_is_found() -> None:
 def test_a_card_without_a_test_says_so() -> None:
     facts = {"image_size": [9, 8], "label_space": "helen7", "attributes": None}
     card = model_card({"task": "SegNet", "settings": {}, "facts": facts}, "SyntheticDataModule")
-    assert "# SegNet: face parsing (helen7)" in card and "It was not tested." in card and "cartoon faces" in card
+    assert (
+        "# SegNet: face parsing (helen7)" in card and "No scores of these weights" in card and "cartoon faces" in card
+    )
 
 
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:
