@@ -18,6 +18,7 @@ from torch.backends import mps
 from facelightning.callbacks import Figures, PredictionWriter, Report, TrainingRecord
 from facelightning.checkpoint import Checkpoint, built_from
 from facelightning.cli.arguments import beside_checkpoint, merge, options, set_sizes, sizes, texts, with_recipe
+from facelightning.cli.dashboards import name_runs
 from facelightning.cli.output import quiet
 from facelightning.cli.parser import ConfigFile, FaceParser
 from facelightning.cli.processes import end_together
@@ -227,6 +228,10 @@ class FaceCLI(LightningCLI):
         self.any_size = asked and not training
         if not asked:
             set_sizes(data, tuple(size))
+
+    def before_instantiate_classes(self) -> None:
+        """Name the run on a dashboard."""
+        name_runs(self.settings)
 
     def after_instantiate_classes(self) -> None:
         """Build the task for what its checkpoint was trained on; the weights are loaded later."""
