@@ -1,6 +1,7 @@
 """Exports say what their network says, without facelightning; what is shared is whole, or refused."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,8 +19,10 @@ import facelightning as fl
 from facelightning.__main__ import main
 from facelightning.card import model_card
 from facelightning.checkpoint import weights_digest
+from facelightning.commands.eight_bits import cost
 from facelightning.commands.export import difference
-from facelightning.errors import CheckpointError
+from facelightning.data import CelebADataModule
+from facelightning.errors import CheckpointError, DataNotFoundError
 from facelightning.hub import write_folder
 from facelightning.tasks import FaceTask
 from tests.cli.conftest import AVG, JOINT, SEGNET
@@ -56,7 +59,9 @@ def said_by(task: FaceTask, images: np.ndarray[Any, np.dtype[np.uint8]]) -> dict
     return {name: each.numpy() for name, each in found.items()}
 
 
-def test_onnx_needs_neither_torch_nor_facelightning(command: Callable[..., None], runs: Path, tmp_path: Path) -> None:
+def test_onnx_needs_neither_torch_nor_facelightning(
+    command: Callable[..., None], runs: Path, faces: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """A calibrated joint network: its thresholds go along; batches of any size; and a small file beside it."""
     command("calibrate", JOINT)
     checkpoint = "runs/calibrated/version_0/checkpoints/best.ckpt"
@@ -77,6 +82,17 @@ def test_onnx_needs_neither_torch_nor_facelightning(command: Callable[..., None]
     (alone,) = session.run(["probabilities"], {"images": images[:1]})
     np.testing.assert_allclose(alone, expected["probabilities"][:1], atol=1e-5)
     assert Path("model.int8.onnx").stat().st_size < Path("model.onnx").stat().st_size
+
+    data = CelebADataModule(str(faces / "celeba"), image_size=SIZE, batch_size=20, num_workers=0)
+    (batch,) = data.test_dataloader()
+    wrong = []
+    for file in ("model.onnx", "model.int8.onnx"):
+        (decisions,) = onnxruntime.InferenceSession(file).run(["decisions"], {"images": batch["image"].numpy()})
+        wrong.append(100 * np.mean(decisions != (batch["attributes"].numpy() > 0.5)))
+    on_masks, on_faces = re.findall(r"what eight bits cost on (\d+) test images of (\w+): (.*)", caplog.text)
+    assert on_faces[:2] == ("13", "CelebADataModule") and on_masks[:2] == ("7", "HelenDataModule")
+    assert on_faces[2].startswith("error {:.2f} → {:.2f} %, mean AP ".format(*wrong))
+    assert re.fullmatch(r"mean IoU [\d.]+ → [\d.]+ %", on_masks[2])
 
 
 def test_torch_export(command: Callable[..., None], runs: Path) -> None:
@@ -235,6 +251,7 @@ def test_facts_that_cannot_be_are_refused(facts: dict[str, Any], runs: Path) -> 
 def test_mistakes_are_sentences(refused: Callable[..., str], runs: Path) -> None:
     assert "checkpoint missing.ckpt does not exist" in refused("export", "missing.ckpt")
     assert "--int8 is of --format=onnx, not of torch" in refused("export", AVG, "--format=torch", "--int8")
+    assert "--data.root=a is of --int8" in refused("export", AVG, "--data.root=a")
     assert "--push is of --format=safetensors" in refused("export", AVG, "--push=me/model")
     assert "takes more than an image of one size" in refused("export", "runs/bbox/version_0/checkpoints/best.ckpt")
 
@@ -259,6 +276,20 @@ def test_the_hub_is_a_folder_elsewhere(
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, **_: {"me/model": "shared"}[name])
     assert isinstance(fl.load_model("hub:me/model"), fl.AttributeNet)
     assert "hub:me/other cannot be loaded (KeyError" in refused("export", "hub:me/other", "--output=x")
+
+
+def test_scores_of_eight_bits_need_labelled_faces(runs: Path, tmp_path: Path) -> None:
+    """Those of the run, if they are there; what the command line names must be there."""
+    task, none = fl.load_model(AVG), Path("none.onnx")
+    content = torch.load(AVG, weights_only=True)
+    content["facelightning_config"]["data"]["init_args"]["root"] = str(tmp_path / "moved")
+    torch.save(content, AVG)
+    assert "is not measured: " in (said := cost(none, none, AVG, [], task)) and "moved does not exist" in said
+    with pytest.raises(DataNotFoundError, match="elsewhere does not exist"):
+        cost(none, none, AVG, ["--data.root=elsewhere"], task)
+    del content["facelightning_config"]
+    torch.save(content, AVG)
+    assert "name its data" in cost(none, none, AVG, [], task)
 
 
 def test_a_difference_is_found() -> None:
