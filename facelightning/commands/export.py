@@ -16,7 +16,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
-from facelightning.commands.eight_bits import cost
+from facelightning.commands.eight_bits import cost, labelled
 from facelightning.commands.sharing import write_shared
 from facelightning.data.synthetic import draw_face, sample_attributes
 from facelightning.errors import ConfigurationError
@@ -224,9 +224,11 @@ def export(
     if format == "torch":
         write_torch(task, path)
     else:
+        parts = labelled(checkpoint, data, task) if int8 else []
         small = write_onnx(task, path, int8)
         if small is not None:
-            rank_zero_info(cost(path, small, checkpoint, data, task))
+            for part in parts:
+                rank_zero_info(cost(path, small, part))
 
 
 def main(args: Sequence[str]) -> None:

@@ -19,10 +19,10 @@ import facelightning as fl
 from facelightning.__main__ import main
 from facelightning.card import model_card
 from facelightning.checkpoint import weights_digest
-from facelightning.commands.eight_bits import cost
+from facelightning.commands.eight_bits import labelled
 from facelightning.commands.export import difference
 from facelightning.data import CelebADataModule
-from facelightning.errors import CheckpointError, DataNotFoundError
+from facelightning.errors import CheckpointError
 from facelightning.hub import write_folder
 from facelightning.tasks import FaceTask
 from tests.cli.conftest import AVG, JOINT, SEGNET
@@ -278,18 +278,23 @@ def test_the_hub_is_a_folder_elsewhere(
     assert "hub:me/other cannot be loaded (KeyError" in refused("export", "hub:me/other", "--output=x")
 
 
-def test_scores_of_eight_bits_need_labelled_faces(runs: Path, tmp_path: Path) -> None:
-    """Those of the run, if they are there; what the command line names must be there."""
-    task, none = fl.load_model(AVG), Path("none.onnx")
-    content = torch.load(AVG, weights_only=True)
-    content["facelightning_config"]["data"]["init_args"]["root"] = str(tmp_path / "moved")
+def test_scores_of_eight_bits_need_labelled_faces(
+    runs: Path, refused: Callable[..., str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Those of the run, if they are there; what the command line names must be there, before anything is written."""
+    task, content = fl.load_model(AVG), torch.load(AVG, weights_only=True)
+    options = content["facelightning_config"]["data"]["init_args"]
+    options["root"] = "moved"
     torch.save(content, AVG)
-    assert "is not measured: " in (said := cost(none, none, AVG, [], task)) and "moved does not exist" in said
-    with pytest.raises(DataNotFoundError, match="elsewhere does not exist"):
-        cost(none, none, AVG, ["--data.root=elsewhere"], task)
+    assert "elsewhere does not exist" in refused("export", AVG, "--int8", "--output=x.onnx", "--data.root=elsewhere")
+    assert not Path("x.onnx").exists()
+    assert labelled(AVG, [], task) == [] and "moved does not exist" in caplog.text
+    options["nonsense"] = 3
+    torch.save(content, AVG)
+    assert labelled(AVG, [], task) == [] and "of another version" in caplog.text
     del content["facelightning_config"]
     torch.save(content, AVG)
-    assert "name its data" in cost(none, none, AVG, [], task)
+    assert labelled(AVG, [], task) == [] and "was trained without the command line" in caplog.text
 
 
 def test_a_difference_is_found() -> None:
