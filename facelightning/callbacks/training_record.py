@@ -54,7 +54,7 @@ class TrainingRecord(Callback):
         """Remember what has trained the checkpoints among the texts of a configuration."""
         for path in texts:
             if path.endswith(".ckpt") and Path(path).is_file():
-                self.earlier += [each for each in trainings_of(Checkpoint.read(path)) if each not in self.earlier]
+                self.earlier += [each for each in trainings_of(path) if each not in self.earlier]
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Runs on every process: ``log_dir`` is a collective call."""
@@ -134,14 +134,19 @@ class TrainingRecord(Callback):
             part.replace(self._folder.training)
 
 
-def trainings_of(checkpoint: Checkpoint) -> list[Training]:
-    """What has trained a checkpoint, the first first; none if its run folder does not know these very weights."""
-    run = RunFolder.of_checkpoint(checkpoint.path)
+def trainings_of(path: str) -> list[Training]:
+    """What has trained a checkpoint, the first first; none if its run folder does not know these very weights.
+
+    Raises:
+        CheckpointError: If the record in its run folder is damaged, or the checkpoint beside it.
+    """
+    run = RunFolder.of_checkpoint(path)
     if run is None or not run.training.is_file():
         return []
+    digest = weights_digest(Checkpoint.read(path).weights)
     try:
         record = json.loads(run.training.read_text("utf-8"))
-        found: list[Training] = record["trainings"] if weights_digest(checkpoint.weights) in record["weights"] else []
+        found: list[Training] = record["trainings"] if digest in record["weights"] else []
     except (ValueError, KeyError, TypeError):
         raise CheckpointError(
             f"{run.training} is damaged: delete it, and what trained the network is unknown"

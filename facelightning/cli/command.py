@@ -78,17 +78,18 @@ class FaceCLI(LightningCLI):
 
     Args:
         args: The command line without the program's name.
+        typed: What the user typed instead, if another command has made these words.
     """
 
     own_command: str | None = None
     """Name of the command, for a subclass whose command is not one of the four."""
 
-    def __init__(self, args: Sequence[str]) -> None:
+    def __init__(self, args: Sequence[str], typed: Sequence[str] | None = None) -> None:
         quiet()
         self.command = self.own_command or args[0]
         self.checkpoint: Checkpoint | None = None
         self.any_size = False
-        self.record = TrainingRecord(args)
+        self.record = TrainingRecord(typed or args)
         self.config_dump: dict[str, Any] = {}  # what Lightning would keep as hyperparameters: SaveConfig keeps all
         try:
             super().__init__(

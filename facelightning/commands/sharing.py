@@ -18,7 +18,7 @@ from facelightning.tasks import load_model
 def write_shared(source: str, path: Path) -> None:
     """Write a folder that :func:`facelightning.load_model` reads, with a card of what is known of its weights."""
     checkpoint = Checkpoint.read(source)
-    scores, trainings = scores_of(checkpoint), trainings_of(checkpoint)
+    scores, trainings = scores_of(checkpoint), trainings_of(source)
     card = model_card(checkpoint.description, _data((checkpoint.config or {}).get("data")), *scores, trainings)
     content = {"facelightning": checkpoint.description, "state_dict": checkpoint.weights}
     write_folder(path, content | {"facelightning_config": checkpoint.config}, card)

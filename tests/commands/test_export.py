@@ -65,6 +65,8 @@ def test_onnx_needs_neither_torch_nor_facelightning(
     """A calibrated joint network: its thresholds go along; batches of any size; and a small file beside it."""
     command("calibrate", JOINT)
     checkpoint = "runs/calibrated/version_0/checkpoints/best.ckpt"
+    record = json.loads(Path("runs/calibrated/version_0/training.json").read_text())
+    assert [each["command"].split()[1] for each in record["trainings"]] == ["fit", "calibrate"]
     command("export", checkpoint, "--int8", "--output", "model.onnx")
     images = noise(3)
     np.save("images.npy", images)
