@@ -181,18 +181,17 @@ def test_the_best_checkpoint_goes_along(folder: Path, records: list[Record]) -> 
 
 @pytest.mark.parametrize("sweep", SWEEPS, ids=lambda path: path.stem)
 def test_what_a_sweep_varies_is_known(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """At both ends of each range; one point of one sweep is trained above."""
-    for place in (0, -1):
-        words = words_of(sweep, place)
-        assert ONLINE in words
-        with pytest.raises(SystemExit) as stop:
-            main([*words, "--print_config"])
-        assert stop.value.code == 0
-        found = yaml.safe_load(capsys.readouterr().out)
-        for key in yaml.safe_load(sweep.read_text())["parameters"]:
-            value = reduce(lambda settings, part: settings[part], key.split("."), found)
-            text = str(value["class_path"] if isinstance(value, dict) else value)
-            assert any(word.startswith(f"--{key}=") and word.endswith(text.rpartition(".")[2]) for word in words)
+    """One point of one sweep is trained above."""
+    words = words_of(sweep, 0)
+    assert ONLINE in words
+    with pytest.raises(SystemExit) as stop:
+        main([*words, "--print_config"])
+    assert stop.value.code == 0
+    found = yaml.safe_load(capsys.readouterr().out)
+    for key in yaml.safe_load(sweep.read_text())["parameters"]:
+        value = reduce(lambda settings, part: settings[part], key.split("."), found)
+        text = str(value["class_path"] if isinstance(value, dict) else value)
+        assert any(word.startswith(f"--{key}=") and word.endswith(text.rpartition(".")[2]) for word in words)
 
 
 def test_the_run_ended_well(records: list[Record]) -> None:
