@@ -1,7 +1,7 @@
 """The model card: what a trained task is, what it was trained on, how well it does, and what it is not for."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -21,13 +21,21 @@ gender, age, ethnicity, health or character; and not to identify anyone. Error d
 it on your own data before you build on it: `facelightning test --report.subgroups=[Male,Young]`."""
 
 
-def model_card(about: Mapping[str, Any], data: str | None = None, results: Mapping[str, Any] | None = None) -> str:
+def model_card(
+    about: Mapping[str, Any],
+    data: str | None = None,
+    results: Mapping[str, Any] | None = None,
+    tested_on: str | None = None,
+    trainings: Sequence[Mapping[str, Any]] = (),
+) -> str:
     """A model card as Markdown, with the header that the Hugging Face Hub reads.
 
     Args:
         about: What a checkpoint says of its task: see :attr:`facelightning.checkpoint.Checkpoint.description`.
         data: Name of the class of its training data, or of several.
-        results: The content of ``test_results.json``, if it was tested.
+        results: The content of ``test_results.json`` of these very weights, if there is one.
+        tested_on: Name of the class of its test data, or of several.
+        trainings: The commands that made it, as ``training.json`` has them; none if they are not known.
 
     Example:
         >>> facts = {"image_size": [109, 89], "label_space": None, "attributes": ["Smiling"]}
@@ -47,20 +55,34 @@ def model_card(about: Mapping[str, Any], data: str | None = None, results: Mappi
     tags = ["tags:", "- facial-attributes", "- face-parsing"]
     parts = [
         "\n".join(["---", *header, *tags, "---"]) + f"\n\n# {about['task']}: {what}",
-        f"A `{about['task']}` of facelightning {version('facelightning')}, for images of {height}×{width} pixels.",
+        f"`{about['task']}` of facelightning {version('facelightning')}, for images of {height}×{width} pixels.",
         '```python\nimport facelightning as fl\n\nmodel = fl.load_model("FOLDER")  # or "hub:OWNER/NAME"\n'
         'model.predict("photograph.jpg").plot()\n```',
         f"## Data\n\nTrained on {terms or (data or 'data that this file does not name') + ': see its own terms.'}",
-        "## Scores\n\n" + (_scores(results) if results else "It was not tested."),
+        "## Training\n\n" + ("\n\n".join(map(_training, trainings)) or "It is not known what trained these weights."),
+        "## Scores\n\n" + (_scores(results, tested_on) if results else "No scores of these weights are known."),
         f"## Intended use, and what it is not for\n\nResearch on face parsing and facial attributes.\n\n{NOT_FOR}",
         f"## Settings\n\n```json\n{json.dumps(about['settings'], indent=2)}\n```",
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _scores(results: Mapping[str, Any]) -> str:
+def _training(training: Mapping[str, Any]) -> str:
+    """A command, and what it took."""
+    minutes, seconds = divmod(round(training["seconds"]), 60)
+    time = f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min {seconds} s"
+    energy = {name: "not measured" if x is None else f"{x / 3600:.2f} Wh" for name, x in training["joules"].items()}
+    counted = ", ".join(f"{name} {text}" for name, text in energy.items()) or "not measured"
+    commit = f", in a folder at commit {training['commit']}" if training["commit"] else ""
+    return (
+        f"```bash\n{training['command']}\n```\n\nBegun {training['began']}, with facelightning {training['version']}"
+        f"{commit}; {time} on {training['machine']}. Energy: {counted}."
+    )
+
+
+def _scores(results: Mapping[str, Any], tested_on: str | None) -> str:
     """Tables of all scores of a test, in percent."""
-    parts = []
+    parts = [f"On the test split of {tested_on}, in percent."] if tested_on else []
     if scores := results.get("attributes"):
         keys = {"error": "error %", "mean_ap": "mean AP %", "balanced_accuracy": "balanced accuracy %"}
         keys |= {"calibration_error": "calibration error %"} if "calibration_error" in scores else {}
@@ -79,7 +101,7 @@ def _scores(results: Mapping[str, Any]) -> str:
     if scores := results.get("parsing"):
         rows = [*([name, value] for name, value in scores["iou"].items()), ["mean", scores["mean_iou"]]]
         parts.append(_table(["class", "IoU %"], rows))
-    return "\n\n".join(parts) or "It was not tested on attributes or parsing."
+    return "\n\n".join(parts) if results.keys() & {"attributes", "parsing"} else "No attributes or parsing were tested."
 
 
 def _table(head: list[str], rows: list[list[Any]]) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from hashlib import blake2b
 from importlib import import_module
 from inspect import Parameter, signature
 from pathlib import Path
@@ -134,6 +135,20 @@ class Checkpoint:
             module.load_state_dict(weights)
         except Exception:  # values that are no weights may raise anything
             raise CheckpointError(MISFIT.format(self.path)) from None
+
+
+def weights_digest(weights: Mapping[str, Tensor]) -> str:
+    """What tells weights from all others, wherever they are stored.
+
+    Example:
+        >>> weights_digest({"bias": torch.zeros(2)}) == weights_digest({"bias": torch.ones(2)})
+        False
+    """
+    digest = blake2b(digest_size=16)
+    for name, value in weights.items():
+        numbers = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode() + numbers.tobytes())
+    return digest.hexdigest()
 
 
 def _names_weights(settings: Any) -> bool:

@@ -30,6 +30,8 @@ class RunFolder:
         """The checkpoint that was best on the validation data."""
         self.last = self.path / "checkpoints" / "last.ckpt"
         """The checkpoint to resume from."""
+        self.training = self.path / "training.json"
+        """What has trained the checkpoints."""
         self.results = self.path / "test_results.json"
         """The scores on the test data."""
         self.attribution = self.path / "attribution.json"

@@ -14,11 +14,12 @@ from tests.processes import FORKS
 
 def test_every_file_is_in_the_folder() -> None:
     run = RunFolder(Path("runs/avg/version_3"))
-    names = ("config", "best", "last", "results", "attribution", "figures", "predictions")
+    names = ("config", "best", "last", "training", "results", "attribution", "figures", "predictions")
     assert [getattr(run, name).relative_to(run.path).as_posix() for name in names] == [
         "config.yaml",
         "checkpoints/best.ckpt",
         "checkpoints/last.ckpt",
+        "training.json",
         "test_results.json",
         "attribution.json",
         "figures",

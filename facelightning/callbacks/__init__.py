@@ -4,5 +4,6 @@ from facelightning.callbacks.compilation import Compile
 from facelightning.callbacks.figures import Figures
 from facelightning.callbacks.predictions import PredictionWriter
 from facelightning.callbacks.report import Report
+from facelightning.callbacks.training_record import TrainingRecord
 
-__all__ = ["Compile", "Figures", "PredictionWriter", "Report"]
+__all__ = ["Compile", "Figures", "PredictionWriter", "Report", "TrainingRecord"]

@@ -1,34 +1,52 @@
 """Figures of the current model after each validation."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning as L
+import numpy as np
+import numpy.typing as npt
 import torch
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from torch import Tensor
 
 from facelightning import figures
+from facelightning.callbacks.dashboards import show_figures, show_masks
 from facelightning.figures import Image, save_image
+from facelightning.labels import LabelSpace
 from facelightning.objectives import RelatedAttributes
 from facelightning.runs import RunFolder
 from facelightning.tasks import FaceTask
 
 
+class Parsed(NamedTuple):
+    """Images ``(B, 3, H, W)``, their true masks ``(B, H, W)`` and those that are predicted."""
+
+    images: npt.NDArray[np.uint8]
+    truth: npt.NDArray[np.int64]
+    parsing: npt.NDArray[np.int64]
+    labels: LabelSpace
+
+    def draw(self) -> Image:
+        """All side by side."""
+        return figures.parsing_panels(*self)
+
+
 @torch.no_grad()
-def draw_parsing(task: FaceTask, faces: Sequence[tuple[Tensor, ...]]) -> Image:
-    """Draw a task's parsing of a few images ``(3, H, W)`` beside their masks ``(H, W)``."""
+def parse(task: FaceTask, faces: Sequence[tuple[Tensor, ...]]) -> Parsed:
+    """A task's parsing of a few images ``(3, H, W)`` with masks ``(H, W)``."""
     images, masks = (torch.stack(part) for part in zip(*faces, strict=True))
     output, _ = task.predict_batch({"image": images.to(task.device), "mask": masks})
     predicted = task.objectives["parsing"].predict(output)
     assert task.facts is not None and task.facts.label_space is not None
     image, truth, parsing = (tensor.cpu().numpy() for tensor in (images, masks, predicted))
-    return figures.parsing_panels(image, truth, parsing, task.facts.label_space)
+    return Parsed(image, truth, parsing, task.facts.label_space)
 
 
 class Figures(Callback):
     """Draws figures after each validation, to ``figures/`` and, if used, to Weights & Biases and TensorBoard.
+
+    Weights & Biases also gets the masks of ``parsing.png`` in its own format, to be laid over the images.
 
     - ``parsing.png``: image, truth and prediction (Kalayeh et al., CVPR 2017, Figure 3).
     - ``attributes.png``: average precision of each attribute, beside the share of positives in the training data.
@@ -79,8 +97,12 @@ class Figures(Callback):
             return
         drawn: dict[str, Image] = {}
         names = pl_module.facts.attributes or ()
+        step = max(trainer.global_step - 1, 0)  # Lightning logs a validation's scores there: the figures belong beside
         if self._images:
-            drawn["parsing"] = draw_parsing(pl_module, self._spread(self._images))
+            parsed = parse(pl_module, self._spread(self._images))
+            drawn["parsing"] = parsed.draw()
+            masks = {"prediction": parsed.parsing, "ground_truth": parsed.truth}
+            show_masks(trainer, parsed.images, masks, parsed.labels, step)
         if self._faces:
             scores = pl_module.results["val"]["attributes"]["per_attribute"]
             rates = dict(zip(names, pl_module.facts.positive_rates or (), strict=False))
@@ -94,15 +116,10 @@ class Figures(Callback):
             weights = torch.stack(self._weights).mean(dim=0).T.cpu().numpy()
             drawn["region_weights"] = figures.region_weights_figure(weights, names, pl_module.places)
         self._discard()
-        step = max(trainer.global_step - 1, 0)  # Lightning logs a validation's scores there: the figures belong beside
-        for name, image in drawn.items():
-            if folder is not None:
+        if folder is not None:
+            for name, image in drawn.items():
                 save_image(folder.figures / f"{name}.png", image)
-            for logger in trainer.loggers:
-                if isinstance(logger, WandbLogger):
-                    logger.log_image(f"figures/{name}", [image], step=step)
-                elif isinstance(logger, TensorBoardLogger):
-                    logger.experiment.add_image(f"figures/{name}", image, step, dataformats="HWC")
+        show_figures(trainer, drawn, step)
 
     def _spread(self, kept: Sequence[tuple[Tensor, ...]]) -> Sequence[tuple[Tensor, ...]]:
         step = max(1, len(kept) // self.num_images)

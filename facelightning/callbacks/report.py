@@ -11,6 +11,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from tqdm import tqdm
 
+from facelightning.callbacks.dashboards import show_tables
+from facelightning.checkpoint import weights_digest
 from facelightning.errors import ConfigurationError
 from facelightning.figures import save_image, subgroups_figure
 from facelightning.metrics import SubgroupScores
@@ -42,13 +44,16 @@ def score_table(title: str, task: FaceTask, results: Mapping[str, Mapping[str, A
 class Report(Callback):
     """Prints what is trained, and the scores after training, validation and test; a test writes ``test_results.json``.
 
+    Weights & Biases, if used, gets the scores of each attribute and class of each validation and test as tables.
+
     The file holds, each if it was scored, the results of :class:`~facelightning.metrics.AttributeScores` as
     ``"attributes"``, of :class:`~facelightning.metrics.ParsingScores` as ``"parsing"``, of
     :class:`~facelightning.metrics.LocalizationScores` as ``"faces"``, of
     :class:`~facelightning.metrics.CategoryScores` as ``"category"``, of
     :class:`~facelightning.metrics.retrieval.RetrievalScores` as ``"identity"``, and of
     :class:`~facelightning.objectives.ages.AgeScores` as ``"age"``: in percent, ``null`` where undefined, but for years
-    and losses. Without a logger nothing is written.
+    and losses. Its ``"weights"`` are a digest of those that were tested: see
+    :func:`~facelightning.checkpoint.weights_digest`. Without a logger nothing is written.
 
     Args:
         subgroups: Attributes, or products of them such as ``Male*Young``, by which a test also scores the attributes:
@@ -98,7 +103,9 @@ class Report(Callback):
         self._print("scores of the last validation", "val", pl_module)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Print the scores, unless this validation is part of a training."""
+        """Print the scores, unless this validation is part of a training; show tables of them on a dashboard."""
+        if isinstance(pl_module, FaceTask) and not trainer.sanity_checking:
+            show_tables(trainer, "val", pl_module.results["val"], max(trainer.global_step - 1, 0))  # beside the scores
         if trainer.state.fn == TrainerFn.VALIDATING:
             self._print("validation scores", "val", pl_module)
 
@@ -108,9 +115,12 @@ class Report(Callback):
         if self._by_group is not None and isinstance(pl_module, FaceTask):
             pl_module.results["test"]["attributes"]["subgroups"] = self._by_group.compute()
         self._print("test scores", "test", pl_module)
+        if isinstance(pl_module, FaceTask):
+            show_tables(trainer, "test", pl_module.results["test"], trainer.global_step)
         if folder is not None and trainer.is_global_zero and isinstance(pl_module, FaceTask):
             folder.path.mkdir(parents=True, exist_ok=True)
-            results = json.dumps(_without_nan(pl_module.results["test"]), indent=2, allow_nan=False)
+            content = {**pl_module.results["test"], "weights": weights_digest(pl_module.state_dict())}
+            results = json.dumps(_without_nan(content), indent=2, allow_nan=False)
             part = folder.results.with_suffix(".part")  # whole or not there
             part.write_text(results + "\n", encoding="utf-8")
             part.replace(folder.results)

@@ -98,7 +98,7 @@ def beside_checkpoint(
             "name the configuration" if training else "name its data, such as --data=CelebADataModule --data.root=..."
         )
         raise ConfigurationError(f"{path} was trained without the command line: {what}")
-    _refuse_strangers(path, [base, checkpoint.settings], set(_texts([configs, list(words)])))
+    _refuse_strangers(path, [base, checkpoint.settings], set(texts([configs, list(words)])))
     if training:
         if "model" in base:  # a parser's own file is not needed again
             base["model"]["init_args"] |= checkpoint.settings
@@ -124,7 +124,7 @@ def own_data(words: Sequence[str], checkpoint: Checkpoint) -> list[str]:
     data = (checkpoint.config or {}).get("data")
     if data is None or options(words, "--data", "--config", "-c"):
         return list(words)
-    _refuse_strangers(checkpoint.path, data, set(_texts(list(words))))
+    _refuse_strangers(checkpoint.path, data, set(texts(list(words))))
     return [f"--data={json.dumps(_without_sizes(data))}", *words]
 
 
@@ -140,13 +140,13 @@ def class_name(path: Any) -> str:
     return str(path).rpartition(".")[2]
 
 
-def _texts(value: Any) -> Iterator[str]:
+def texts(value: Any) -> Iterator[str]:
     """All texts in a configuration, and what the options of a command line are set to."""
     if isinstance(value, str):
         yield value.partition("=")[2] if value.startswith("-") else value
     elif isinstance(value, dict | list):
         for item in value.values() if isinstance(value, dict) else value:
-            yield from _texts(item)
+            yield from texts(item)
 
 
 def _refuse_strangers(path: str, value: Any, named: Collection[str]) -> None:

@@ -14,9 +14,10 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import cuda
 from torch.backends import mps
 
-from facelightning.callbacks import Figures, PredictionWriter, Report
+from facelightning.callbacks import Figures, PredictionWriter, Report, TrainingRecord
 from facelightning.checkpoint import Checkpoint, built_from
-from facelightning.cli.arguments import beside_checkpoint, merge, options, set_sizes, sizes, with_recipe
+from facelightning.cli.arguments import beside_checkpoint, merge, options, set_sizes, sizes, texts, with_recipe
+from facelightning.cli.dashboards import name_runs
 from facelightning.cli.output import quiet
 from facelightning.cli.parser import ConfigFile, FaceParser
 from facelightning.cli.processes import end_together
@@ -76,16 +77,18 @@ class FaceCLI(LightningCLI):
 
     Args:
         args: The command line without the program's name.
+        typed: What the user typed instead, if another command has made these words.
     """
 
     own_command: str | None = None
     """Name of the command, for a subclass whose command is not one of the four."""
 
-    def __init__(self, args: Sequence[str]) -> None:
+    def __init__(self, args: Sequence[str], typed: Sequence[str] | None = None) -> None:
         quiet()
         self.command = self.own_command or args[0]
         self.checkpoint: Checkpoint | None = None
         self.any_size = False
+        self.record = TrainingRecord(typed or args)
         self.config_dump: dict[str, Any] = {}  # what Lightning would keep as hyperparameters: SaveConfig keeps all
         try:
             super().__init__(
@@ -98,7 +101,11 @@ class FaceCLI(LightningCLI):
                 save_config_kwargs={"save_to_log_dir": False},
                 seed_everything_default=0,
                 # our samplers split the data between processes; Report says what Lightning's table would
-                trainer_defaults={"use_distributed_sampler": False, "enable_model_summary": False},
+                trainer_defaults={
+                    "use_distributed_sampler": False,
+                    "enable_model_summary": False,
+                    "callbacks": [self.record],
+                },
                 parser_class=FaceParser,
                 args=list(args),
                 run=self.own_command is None,
@@ -225,9 +232,10 @@ class FaceCLI(LightningCLI):
             set_sizes(data, tuple(size))
 
     def before_instantiate_classes(self) -> None:
-        """Name the checkpoint to load."""
+        """Name the checkpoint to load, and the run on a dashboard."""
         if self.checkpoint is not None:
             self.settings.ckpt_path = self.checkpoint.path
+        name_runs(self.settings)
 
     def after_instantiate_classes(self) -> None:
         """Build the task for what its checkpoint was trained on; the weights are loaded later."""
@@ -236,6 +244,8 @@ class FaceCLI(LightningCLI):
             with built_from(self.checkpoint.path):
                 self.model.build(DataFacts.of(self.checkpoint.facts))
         self.model.any_size |= self.any_size
+        if self.checkpoint is None:
+            self.record.start_from(texts(self.settings.model.as_dict()))
 
     def before_fit(self) -> None:
         """Open the data and build the model before anything is written: a mistake leaves no run folder behind."""

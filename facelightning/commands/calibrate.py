@@ -34,7 +34,7 @@ def main(args: Sequence[str]) -> None:
         raise ConfigurationError("calibrate needs a checkpoint: facelightning calibrate runs/NAME/…/best.ckpt")
     path, *words = words
     data = own_data(words, Checkpoint.read(path))
-    cli = FaceCLI(["test", "--config=calibrated.yaml", *data, f"--model.network={path}"])
+    cli = FaceCLI(["test", "--config=calibrated.yaml", *data, f"--model.network={path}"], ["calibrate", *args])
     folder = RunFolder.of(cli.trainer)
     if folder is None:
         raise ConfigurationError("calibrate writes a checkpoint into the run folder: leave out --trainer.logger=false")

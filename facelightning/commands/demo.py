@@ -12,16 +12,17 @@ from string import Template
 from typing import TYPE_CHECKING
 
 import cv2
+import numpy as np
 import torch
 from PIL import Image as Pillow
 
 from facelightning.commands.predict import load
 from facelightning.data.files import decode_image
 from facelightning.errors import ConfigurationError, FacelightningError, quoted
-from facelightning.figures import Floats, region_weights_figure
+from facelightning.figures import region_weights_figure
 from facelightning.models.finding import Finder
-from facelightning.prediction import Face, Seen
-from facelightning.tasks import CascadeNet, FaceTask
+from facelightning.prediction import Face
+from facelightning.tasks import FaceTask
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -75,20 +76,17 @@ class Page:
         parts.append(_picture(prediction.plot(), "the photograph with what is predicted"))
         for number, face in enumerate(prediction.faces, start=1):
             parts.append(_table(face, f"Face {number}" if self.searches else "Attributes"))
-        return "".join([*parts, *self._region_weights(seen, prediction.boxes)])
+        return "".join([*parts, *(part for face in prediction.faces[:1] for part in _region_weights(face))])
 
-    def _region_weights(self, seen: Seen, boxes: Floats) -> Iterator[str]:
-        """How much each region counts for each attribute of the first face, folded; nothing if none is weighed."""
-        if isinstance(self.task, CascadeNet) or self.predictor.describe is None or not len(boxes):
-            return  # a cascade's own network, which describes the faces, may be of any kind
-        (first, *_) = (seen.boxes == boxes[0]).all(axis=1).nonzero()[0]  # boxes without a face were dropped
-        with torch.inference_mode():
-            weights = self.predictor.describe(torch.from_numpy(seen.images[first][None])).get("region_weights")
-        if weights is not None:
-            names = self.predictor.facts.attributes or ()
-            image = region_weights_figure(weights[0].float().T.cpu().numpy(), names, self.task.places)
-            head = "How much each region counts for each attribute of the first face"
-            yield f"<details><summary>{head}</summary>{_picture(Pillow.fromarray(image), head)}</details>"
+
+def _region_weights(face: Face) -> Iterator[str]:
+    """How much each region counts for each attribute of a face, folded; nothing if none is weighed."""
+    if face.region_weights:
+        rows = [list(row.values()) for row in face.region_weights.values()]
+        regions = list(next(iter(face.region_weights.values())))
+        image = region_weights_figure(np.array(rows), list(face.region_weights), regions)
+        head = "How much each region counts for each attribute of the first face"
+        yield f"<details><summary>{head}</summary>{_picture(Pillow.fromarray(image), head)}</details>"
 
 
 def refusal(sentence: str) -> str:

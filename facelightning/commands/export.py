@@ -5,6 +5,7 @@ import json
 import logging
 import warnings
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
@@ -15,13 +16,12 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
-from facelightning.card import model_card
-from facelightning.checkpoint import Checkpoint
+from facelightning.commands.eight_bits import cost, labelled
+from facelightning.commands.sharing import write_shared
 from facelightning.data.synthetic import draw_face, sample_attributes
 from facelightning.errors import ConfigurationError
-from facelightning.hub import CARD, HUB, is_folder, upload, write_folder
+from facelightning.hub import HUB, is_folder, upload
 from facelightning.objectives import Attributes
-from facelightning.runs import RunFolder
 from facelightning.tasks import FaceTask, load_model
 
 Format = Literal["onnx", "torch", "safetensors"]
@@ -36,6 +36,10 @@ FACES = 16
 DESCRIPTION = """Write a trained network for other programs, and compare the two on drawn faces. onnx: one file, which
 needs onnxruntime and numpy alone; torch: one file for torch.export.load; safetensors: a folder with config.json,
 model.safetensors and a model card, which facelightning.load_model reads, also from the Hugging Face Hub."""
+
+
+EPILOG = """With --int8, options of the data such as --data.root=FOLDER name the labelled faces that tell what it costs;
+if none is given, these are the test split of the run's data, if it is there."""
 
 
 class Portable(nn.Module):
@@ -104,8 +108,8 @@ def difference(ours: Arrays, theirs: Arrays) -> dict[str, float]:
     return found
 
 
-def write_onnx(task: FaceTask, path: Path, int8: bool) -> None:
-    """Write an ONNX file of any batch size, and compare it with the network."""
+def write_onnx(task: FaceTask, path: Path, int8: bool) -> Path | None:
+    """Write an ONNX file of any batch size, and compare it with the network; returns the small one beside it."""
     try:
         import onnxruntime
         from onnxruntime.quantization import quantize_dynamic
@@ -130,21 +134,21 @@ def write_onnx(task: FaceTask, path: Path, int8: bool) -> None:
     program.model.metadata_props.update(metadata(task))
     path.parent.mkdir(parents=True, exist_ok=True)
     program.save(path)
-    files = [path]
-    if int8:
-        small, prepared = path.with_suffix(".int8.onnx"), path.with_suffix(".part")
+    small = path.with_suffix(".int8.onnx") if int8 else None
+    if small is not None:
+        prepared = path.with_suffix(".part")
         with warnings.catch_warnings(action="ignore"):
             logging.disable(logging.WARNING)
             quant_pre_process(path, prepared)
             quantize_dynamic(prepared, small)
             logging.disable(logging.NOTSET)
         prepared.unlink()
-        files.append(small)
     ours = portable.arrays(images)
-    for file in files:
+    for file in filter(None, (path, small)):
         session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
         found = dict(zip(portable.names, session.run(portable.names, {"images": images}), strict=True))
         _report(file, difference(ours, found), TOLERANCE if file == path else None)
+    return small
 
 
 def write_torch(task: FaceTask, path: Path) -> None:
@@ -158,30 +162,6 @@ def write_torch(task: FaceTask, path: Path) -> None:
         found = torch.export.load(path).module()(torch.from_numpy(images))
     theirs = {name: each.numpy() for name, each in zip(portable.names, found, strict=True)}
     _report(path, difference(portable.arrays(images), theirs), TOLERANCE)
-
-
-def write_shared(source: str, path: Path) -> None:
-    """Write a folder that :func:`facelightning.load_model` reads, with a card that has the scores of its run's test."""
-    checkpoint, run = Checkpoint.read(source), RunFolder.of_checkpoint(source)
-    tested = run is not None and run.results.is_file() and run.best.resolve() == Path(source).resolve()
-    results = json.loads(run.results.read_text("utf-8")) if run is not None and tested else None
-    data = " and ".join(_data_modules((checkpoint.config or {}).get("data")))
-    card = model_card(checkpoint.description, data or None, results)
-    content = {"facelightning": checkpoint.description, "state_dict": checkpoint.weights}
-    write_folder(path, content | {"facelightning_config": checkpoint.config}, card)
-    load_model(path)
-    rank_zero_info(f"written: {path}")
-    if results is None:
-        rank_zero_info(f"{path / CARD} has no scores: they are of a best.ckpt whose run has a test_results.json")
-
-
-def _data_modules(data: Any) -> list[str]:
-    """The names of the data modules in a configuration; of a joint one, its parts."""
-    if not isinstance(data, dict):
-        return []
-    inner = [name for value in data.values() for name in _data_modules(value)]
-    name = str(data.get("class_path", "")).rpartition(".")[2]
-    return inner or [name] * name.endswith("DataModule")
 
 
 def _size(task: FaceTask) -> tuple[int, int]:
@@ -198,7 +178,12 @@ def _report(path: Path, found: dict[str, float], tolerance: float | None) -> Non
 
 
 def export(
-    checkpoint: str, format: Format = "onnx", output: str | None = None, int8: bool = False, push: str | None = None
+    checkpoint: str,
+    format: Format = "onnx",
+    output: str | None = None,
+    int8: bool = False,
+    push: str | None = None,
+    data: Sequence[str] = (),
 ) -> None:
     """Write a trained network for other programs.
 
@@ -206,8 +191,10 @@ def export(
         checkpoint: The trained network.
         format: ``onnx``, ``torch`` or ``safetensors``.
         output: The file, or the folder of ``safetensors``; beside the checkpoint if not given.
-        int8: Also write an ONNX file with weights of eight bits: a quarter of the size, not faster on a CPU.
+        int8: Also write an ONNX file with weights of eight bits: a quarter of the size, not faster on a CPU; and say
+            what that costs on labelled faces.
         push: Put the folder on the Hugging Face Hub as OWNER/NAME.
+        data: Options of these faces, such as ``--data.root=FOLDER``; the test split of the run's data if none is given.
 
     Raises:
         FacelightningError: If an argument is wrong, a library is missing, or an export differs from its network.
@@ -216,6 +203,8 @@ def export(
         raise ConfigurationError(f"--int8 is of --format=onnx, not of {format}")
     if push and format != "safetensors":
         raise ConfigurationError(f"--push is of --format=safetensors, not of {format}")
+    if data and not int8:
+        raise ConfigurationError(f"{data[0]} is of --int8: the labelled faces that tell what it costs")
     suffix = {"onnx": ".onnx", "torch": ".pt2", "safetensors": ""}[format]
     if output is None and (is_folder(checkpoint) or checkpoint.startswith(HUB)):
         raise ConfigurationError(f"{checkpoint} is no file beside which its export could lie: name one with --output")
@@ -235,12 +224,18 @@ def export(
     if format == "torch":
         write_torch(task, path)
     else:
-        write_onnx(task, path, int8)
+        parts = labelled(checkpoint, data, task) if int8 else []
+        small = write_onnx(task, path, int8)
+        if small is not None:
+            for part in parts:
+                rank_zero_info(cost(path, small, part))
 
 
 def main(args: Sequence[str]) -> None:
     """The command line of :func:`export`."""
-    parser = argparse.ArgumentParser(prog="facelightning export", description=DESCRIPTION, allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        prog="facelightning export", description=DESCRIPTION, epilog=EPILOG, allow_abbrev=False
+    )
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="the trained network: .../checkpoints/best.ckpt")
     parser.add_argument("--format", choices=get_args(Format), default="onnx", help="default: onnx")
     parser.add_argument(
@@ -248,4 +243,22 @@ def main(args: Sequence[str]) -> None:
     )
     parser.add_argument("--int8", action="store_true", help="also an ONNX file of a quarter of the size")
     parser.add_argument("--push", metavar="OWNER/NAME", help="also put the folder on the Hugging Face Hub")
-    export(**vars(parser.parse_args(args)))
+    own, data = _apart(args)
+    export(**vars(parser.parse_args(own)), data=data)
+
+
+def _apart(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Options of the data apart from all others.
+
+    Example:
+        >>> _apart(["a.ckpt", "--data.root", "faces", "--int8", "--data=CelebADataModule"])
+        (['a.ckpt', '--int8'], ['--data.root', 'faces', '--data=CelebADataModule'])
+    """
+    own, data = list[str](), list[str]()
+    rest = iter(words)
+    for word in rest:
+        if word.startswith("--data"):
+            data += [word] if "=" in word else [word, *islice(rest, 1)]
+        else:
+            own.append(word)
+    return own, data

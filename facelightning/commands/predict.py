@@ -36,6 +36,7 @@ def predict(
     output: str = "predictions",
     overlays: Overlays = "jpg",
     workers: int = 2,
+    regions: bool = False,
 ) -> None:
     """Predict photographs into a folder; see :class:`~facelightning.commands.prediction_folder.PredictionFolder`.
 
@@ -50,6 +51,7 @@ def predict(
         output: The folder.
         overlays: Format of the pictures, or ``none``.
         workers: Processes that read photographs and find faces; 0 does so in this one.
+        regions: Also write how much each region counts for each attribute of each face.
 
     Raises:
         FacelightningError: If an argument is wrong; at the end, if photographs lack predictions.
@@ -62,8 +64,16 @@ def predict(
     names, predictor = without_output(named_photographs(paths, lists), output), task.predictor(finder, margin)
     if predictor.view.finder is not None:
         predictor.view.finder.check(names)
+    if regions and not predictor.weighs_regions:
+        raise ConfigurationError(
+            f"--regions: the {type(task).__name__} in {checkpoint} weighs no regions: leave it out, or take a network "
+            "with a LocalizationHead, such as that of ssp.yaml"
+        )
     about = {"checkpoint": _digest(checkpoint), "way_to_find_faces": _way(faces), "margin": margin}
-    folder = PredictionFolder(Path(output), about, overlays)
+    about["choice_of_--regions"] = regions or None  # a folder that says nothing of it has none
+    folder = PredictionFolder(Path(output), about, overlays, predictor.places if regions else ())
+    if replaced := folder.forget_replaced(names):
+        print(f"replaced since they were predicted, and predicted again: {replaced} photographs")
     if predictor.facts.label_space is not None:
         folder.write_legend(predictor.facts.label_space)
     task.to("cuda" if torch.cuda.is_available() else "cpu")
@@ -160,4 +170,6 @@ def main(args: Sequence[str]) -> None:
     parser.add_argument("--output", metavar="FOLDER", default="predictions", help="default: predictions")
     parser.add_argument("--overlays", choices=get_args(Overlays), default="jpg", help="pictures; default: jpg")
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="processes that read; default: 2")
+    weights = "also region_weights.csv: how much each region counts for each attribute of each face"
+    parser.add_argument("--regions", action="store_true", help=weights)
     predict(**vars(parser.parse_intermixed_args(args)))

@@ -15,7 +15,7 @@ from facelightning.errors import ConfigurationError, DataFormatError, ending, qu
 from facelightning.figures import color_mask, legend_figure, save_image
 from facelightning.labels import IGNORE_INDEX, LabelSpace
 from facelightning.prediction import Prediction
-from facelightning.prediction.results import columns, rows_of
+from facelightning.prediction.results import DIGITS, columns, rows_of
 
 Overlays = Literal["jpg", "png", "none"]
 
@@ -25,6 +25,7 @@ class PredictionFolder:
 
     - ``predictions.jsonl``: a line for each photograph, written when all else of it is.
     - ``predictions.csv``: a row for each face, written at the end.
+    - ``region_weights.csv``, if asked for: a row for each face and attribute, with the weight of each region.
     - ``parsing/NAME.png``: class indices in the photograph's own pixels, with a palette of colours;
       ``legend.json`` and ``legend.png`` say what they mean.
     - ``overlays/NAME.jpg``: the photograph under its classes, boxes and words.
@@ -37,15 +38,17 @@ class PredictionFolder:
         path: The folder.
         about: What predicts: a folder of something else is refused.
         overlays: Format of the overlays; none are drawn if it is ``none``.
+        places: Names of the regions whose weights are written; none if they are not asked for.
 
     Raises:
         ConfigurationError: If the folder holds other files, or what something else predicted.
         DataFormatError: If ``predictions.jsonl`` is damaged.
     """
 
-    def __init__(self, path: Path, about: Mapping[str, Any], overlays: Overlays = "jpg") -> None:
-        self.path, self.overlays = path, overlays
+    def __init__(self, path: Path, about: Mapping[str, Any], overlays: Overlays, places: Sequence[str] = ()) -> None:
+        self.path, self.overlays, self.places = path, overlays, places
         self.failures: list[Failure] = []
+        self._states: dict[str, Any] = {}
         known, lines = path / "about.json", path / "predictions.jsonl"
         if not known.exists():
             if path.exists() and any(file.suffix != ".part" for file in path.iterdir()):
@@ -60,6 +63,35 @@ class PredictionFolder:
         self.done = {record["image"] for record in read_records(lines)}
         """The names of the photographs that are predicted."""
         (path / "failures.csv").unlink(missing_ok=True)  # these are tried again
+
+    def forget_replaced(self, names: Sequence[str]) -> int:
+        """Take photographs whose file has another size or time of change than when it was predicted for undone.
+
+        Their lines and pictures are removed. A file that is gone keeps what was predicted for it.
+
+        Args:
+            names: The photographs that are predicted now.
+
+        Returns:
+            How many they are.
+        """
+        self._states = {name: state for name in names if (state := file_state(name)) is not None}
+        lines = self.path / "predictions.jsonl"
+        replaced = {
+            record["image"]
+            for record in read_records(lines)
+            if record["image"] in self._states and record.get("file") != self._states[record["image"]]
+        }
+        if replaced:
+            for kind, suffix in (("parsing", "png"), ("overlays", "jpg"), ("overlays", "png")):
+                for name in replaced:
+                    (self.path / kind / relative_path(name, suffix)).unlink(missing_ok=True)
+            part = lines.with_suffix(".part")  # whole or not there
+            with lines.open("rb") as old, part.open("wb") as new:
+                new.writelines(line for line in old if json.loads(line)["image"] not in replaced)
+            part.replace(lines)
+            self.done -= replaced
+        return len(replaced)
 
     def write_legend(self, labels: LabelSpace) -> None:
         """Say what the indices of the masks mean."""
@@ -86,8 +118,15 @@ class PredictionFolder:
                 raise
             self.fail(Failure(name, "the names of its pictures would be too long; give it a shorter name"))
             return
+        record = prediction.to_dict() | {"file": self._states.get(name)}
+        if self.places:
+            for said, face in zip(record["faces"], prediction.faces, strict=True):
+                said["region_weights"] = {
+                    attribute: {place: round(weight, DIGITS) for place, weight in weights.items()}
+                    for attribute, weights in face.region_weights.items()
+                }
         with self._open("predictions.jsonl", "a") as file:
-            file.write(json.dumps(prediction.to_dict(), ensure_ascii=False, allow_nan=False) + "\n")
+            file.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
         self.done.add(name)
 
     def fail(self, failure: Failure) -> None:
@@ -97,7 +136,7 @@ class PredictionFolder:
         self.failures.append(failure)
 
     def finish(self, attributes: Sequence[str]) -> None:
-        """Write the table of all faces.
+        """Write the tables of all faces.
 
         Raises:
             DataFormatError: If photographs lack predictions.
@@ -109,6 +148,11 @@ class PredictionFolder:
                 for row in rows_of(record):
                     cells = (row.get(column) for column in header)
                     writer.writerow(int(cell) if isinstance(cell, bool) else cell for cell in cells)
+        if self.places:
+            with self._open("region_weights.csv", "w") as file:
+                csv.writer(file).writerow(["image", "face", "attribute", *self.places])
+                for record in read_records(self.path / "predictions.jsonl"):
+                    csv.writer(file).writerows(_weights_of(record))
         if self.failures:
             names = quoted(", ".join(failure.name for failure in self.failures[:3]))
             where = ending(self.path / "failures.csv")
@@ -143,6 +187,26 @@ def read_records(path: Path) -> Iterator[dict[str, Any]]:
                 raise DataFormatError(
                     f"{ending(path)}, line {number}: it is damaged; delete the line, and its image is predicted again"
                 ) from None
+
+
+def _weights_of(record: Mapping[str, Any]) -> Iterator[list[Any]]:
+    """The rows of a photograph in ``region_weights.csv``."""
+    for number, face in enumerate(record["faces"], start=1):
+        for attribute, weights in face["region_weights"].items():
+            yield [record["image"], number, attribute, *weights.values()]
+
+
+def file_state(name: str) -> dict[str, float] | None:
+    """What tells a file from another that takes its place, without reading it; ``None`` if it is gone.
+
+    Example:
+        >>> file_state("missing.jpg")
+    """
+    try:
+        found = Path(name).stat()
+    except OSError:
+        return None
+    return {"bytes": found.st_size, "changed": round(found.st_mtime_ns / 1e9, 6)}
 
 
 def _drop_unfinished(path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from lightning.pytorch.cli import LightningArgumentParser
 
-from facelightning.callbacks.figures import draw_parsing
+from facelightning.callbacks.figures import parse
 from facelightning.cli import FaceCLI
 from facelightning.commands import channels, localization, studies
 from facelightning.commands.kinds import Drawn, Kind, KindName, Subject
@@ -144,7 +144,7 @@ def with_masks(subject: Subject) -> list[FaceDataModule]:
 def draw_masks(subject: Subject) -> Iterator[tuple[str, Drawn]]:
     """Images, their masks and what is predicted."""
     faces = [(sample["image"], sample["mask"]) for sample in subject.spread(with_masks(subject)[0])]
-    yield "parsing.png", draw_parsing(subject.task, faces)
+    yield "parsing.png", parse(subject.task, faces).draw()
 
 
 KINDS: dict[KindName, Kind] = {

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
-from facelightning.checkpoint import built_from, describe, restore_part
+from facelightning.checkpoint import built_from, describe, restore_part, weights_digest
 from facelightning.errors import CheckpointError, ConfigurationError
 from facelightning.facts import DataFacts
 from facelightning.models.blocks import Frozen, as_floats
 from facelightning.models.encoders import Encoder, Input, PlainInput, Tail, make_encoder
 from facelightning.models.gating import Gate
 from facelightning.models.regions import Regions
-from facelightning.models.stored_maps import MapStore, weights_key
+from facelightning.models.stored_maps import MapStore
 
 PREFIX = "network.encoder."
 """How the names of an encoder's weights begin in a checkpoint."""
@@ -81,7 +81,7 @@ class FrozenNet(Frozen, TrainedNet):
             return super().forward(images)
         device = images.device.type
         precision = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-        key = weights_key(self) + f"{self.description} {precision}".encode()
+        key = f"{weights_digest(self.state_dict())} {self.description} {precision}".encode()
         return cast(Tensor, self.store.maps(key, images, super().forward))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from facelightning.errors import ConfigurationError, ending
 
@@ -72,23 +72,6 @@ class MapStore:
             raise ConfigurationError(
                 f"the file of maps {ending(self.path)} cannot be used ({error}): delete it, or name another one"
             ) from None
-
-
-def weights_key(module: nn.Module) -> bytes:
-    """A digest of all weights and statistics of a module.
-
-    Example:
-        >>> layer = nn.Linear(2, 1)
-        >>> before = weights_key(layer)
-        >>> layer.weight.data += 1
-        >>> weights_key(layer) == before
-        False
-    """
-    digest = blake2b(digest_size=16)
-    for name, value in module.state_dict().items():
-        digest.update(name.encode())
-        digest.update(_bytes(value.unsqueeze(0))[0])
-    return digest.digest()
 
 
 def _bytes(values: Tensor) -> list[bytes]:

@@ -23,11 +23,15 @@ BATCH_SIZE = 32
 
 
 class _Described(NamedTuple):
-    """What the network says of one face: ``(A,)``, ``(A,)``, ``(K, h, w)``; empty if it says nothing of that kind."""
+    """What the network says of one face; empty if it says nothing of that kind.
+
+    ``(A,)``, ``(A,)``, ``(K, h, w)``, and the weights of N places, ``(N, A)``.
+    """
 
     probabilities: npt.NDArray[np.float32]
     decisions: npt.NDArray[np.bool_]
     classes: npt.NDArray[np.float32]
+    weights: npt.NDArray[np.float32]
 
 
 class Predictor:
@@ -38,6 +42,7 @@ class Predictor:
         facts: What the network was built for.
         attributes: Makes probabilities and decisions of the output; none if the network has no attributes.
         view: What the network sees of a photograph.
+        places: Names of the places that it weighs for each attribute, if it does.
     """
 
     def __init__(
@@ -46,8 +51,10 @@ class Predictor:
         facts: DataFacts,
         attributes: Attributes | None,
         view: View,
+        places: tuple[str, ...] = (),
     ) -> None:
         self.describe, self.facts, self.attributes, self.view = describe, facts, attributes, view
+        self.places = places
 
     @overload
     def __call__(self, images: Source) -> Prediction: ...  # type: ignore[overload-overlap]  # a path holds letters
@@ -62,6 +69,14 @@ class Predictor:
             predictions += self.predict([self.view(as_image(image), name) for name, image in some])
         return predictions
 
+    @property
+    def weighs_regions(self) -> bool:
+        """Whether the network weighs places for each attribute: it is asked about a black image."""
+        if self.describe is None or not self.places:
+            return False
+        with torch.inference_mode():
+            return "region_weights" in self.describe(torch.zeros(1, 3, *self.facts.image_size, dtype=torch.uint8))
+
     def predict(self, seen: Sequence[Seen]) -> Iterator[Prediction]:
         """Predict what was seen of some photographs; all their faces go through the network in batches."""
         faces = self._described(np.concatenate([each.images for each in seen]))
@@ -75,12 +90,14 @@ class Predictor:
             with torch.inference_mode():
                 output = {} if self.describe is None else self.describe(batch)
                 empty = torch.empty(len(batch), 0)
-                likely, decided, classes = empty, empty.bool(), empty
+                likely, decided, classes, weights = empty, empty.bool(), empty, empty
                 if self.attributes is not None and "attributes" in output:
                     likely, decided = self.attributes.predict(output), self.attributes.decide(output)
                 if "parsing" in output:
                     classes = output["parsing"][-1].float().softmax(dim=1)
-            yield from map(_Described, *(part.cpu().numpy() for part in (likely, decided, classes)))
+                if "region_weights" in output:
+                    weights = output["region_weights"].float()
+            yield from map(_Described, *(part.cpu().numpy() for part in (likely, decided, classes, weights)))
 
     def _assemble(self, seen: Seen, described: Sequence[_Described]) -> Prediction:
         if self.view.finder is not None and self.view.finder.unsure:
@@ -90,7 +107,10 @@ class Predictor:
             x0, y0, x1, y1 = box.tolist()
             attributes = dict(zip(names, said.probabilities.tolist(), strict=False))
             decisions = dict(zip(names, said.decisions.tolist(), strict=False))
-            faces.append(Face((x0, y0, x1, y1), None if np.isnan(score) else float(score), attributes, decisions))
+            rows = [dict(zip(self.places, row, strict=False)) for row in said.weights.T.tolist()]  # of each attribute
+            weights = dict(zip(names, rows, strict=False))
+            certain = None if np.isnan(score) else float(score)
+            faces.append(Face((x0, y0, x1, y1), certain, attributes, decisions, weights))
         mask, space = None, self.facts.label_space
         if space is not None:
             mask = photograph_mask([said.classes for said in described], seen.cuts, seen.frames, seen.size)

@@ -31,12 +31,15 @@ class Face:
         score: How certain its finder is, on that one's own scale; ``None`` if nothing was searched.
         attributes: The probability of each attribute, in [0, 1].
         decisions: Whether it has each attribute.
+        region_weights: How much each place counts for each attribute, in [0, 1], by the names of both; empty if the
+            network weighs none.
     """
 
     box: tuple[float, float, float, float]
     score: float | None = None
     attributes: dict[str, float] = field(default_factory=dict)
     decisions: dict[str, bool] = field(default_factory=dict)
+    region_weights: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @property
     def words(self) -> list[str]:
@@ -89,7 +92,7 @@ class Prediction:
         return self.faces[0].decisions if self.faces else {}
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers and names, as a line of ``predictions.jsonl`` has them; all but the mask."""
+        """Plain numbers and names, as a line of ``predictions.jsonl`` has them; all but the mask and the weights."""
         faces = [
             {
                 "box": [round(side, 2) for side in face.box],

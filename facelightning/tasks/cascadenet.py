@@ -189,9 +189,9 @@ class CascadeNet(FaceTask):
         def describe(images: Tensor) -> Output:
             return cast(Output, cast(nn.Module, network.describer)(images.to(self.device)))
 
-        return self._predictor(
-            describe if network.describer else None, finder or network.finder, network.margin, margin
-        )
+        describer = network.describer
+        finder = finder or network.finder
+        return self._predictor(describe if describer else None, finder, network.margin, margin, describer)
 
     def configure_optimizers(self) -> None:
         """There is nothing to learn."""

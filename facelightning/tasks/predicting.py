@@ -75,7 +75,7 @@ class PredictingTask(L.LightningModule):
         def describe(images: Tensor) -> Output:
             return self.predict_batch({"image": images.to(self.device)})[0]
 
-        return self._predictor(describe, finder, self.crop_margin, margin)
+        return self._predictor(describe, finder, self.crop_margin, margin, self.network)
 
     def _predictor(
         self,
@@ -83,6 +83,7 @@ class PredictingTask(L.LightningModule):
         finder: Finder | None,
         trained: float | None,
         margin: float | None,
+        network: nn.Module | None,
     ) -> "Predictor":
         """The predictor of a network that was trained on cuts of a margin, or else on CelebA's aligned images."""
         from facelightning.prediction import Predictor, View  # here, because only this reads photographs
@@ -94,4 +95,5 @@ class PredictingTask(L.LightningModule):
         facts = cast(DataFacts, self.facts)
         known = dict(self.objectives.items())  # a ModuleDict has no get
         view = View(facts.image_size, finder, margin or factor, shift)
-        return Predictor(describe, facts, cast(Attributes | None, known.get("attributes")), view)
+        attributes = cast(Attributes | None, known.get("attributes"))
+        return Predictor(describe, facts, attributes, view, getattr(network, "places", ()))

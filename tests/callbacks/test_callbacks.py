@@ -83,6 +83,7 @@ def test_a_run_folder_holds_everything(runs: Path) -> None:
         "checkpoints/best.ckpt",
         "checkpoints/last.ckpt",
         "test_results.json",
+        "training.json",
         "figures/attributes.png",
         "figures/faces.png",
         "figures/parsing.png",
@@ -102,7 +103,7 @@ def test_a_run_folder_holds_everything(runs: Path) -> None:
 
 def test_test_results_have_the_documented_structure(runs: Path) -> None:
     results = results_of(runs / "version_0")
-    assert results.keys() == {"attributes", "parsing"}
+    assert results.keys() == {"attributes", "parsing", "weights"}
     attributes, parsing = results["attributes"], results["parsing"]
     whole = {"error", "mean_ap", "balanced_accuracy", "per_attribute", "undefined", "contradictions"}
     assert attributes.keys() == whole
@@ -454,7 +455,7 @@ def test_any_objective_is_reported_and_written(tmp_path: Path, capsys: pytest.Ca
     line = f"  brightness   off by {off_by:.2f} %"
     assert capsys.readouterr().out.splitlines() == ["validation scores", line, "test scores", line]
     run = tmp_path / "run" / "version_0"
-    assert results_of(run) == {"brightness": {"off_by": pytest.approx(off_by), "of_the_dark": None}}
+    assert results_of(run)["brightness"] == {"off_by": pytest.approx(off_by), "of_the_dark": None}
     (table,) = (run / "predictions").iterdir()
     assert table.name == "brightness.csv"
     with table.open(newline="") as file:

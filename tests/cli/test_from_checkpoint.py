@@ -72,7 +72,7 @@ def test_what_is_said_beside_a_checkpoint_wins(command: Command, runs: Path, tmp
 
 def test_of_two_checkpoints_the_last_counts(command: Command, runs: Path) -> None:
     command("test", "--ckpt_path=missing.ckpt", "--ckpt_path", SEGNET, f"--ckpt_path={AVG}")
-    assert what_was_left(Path("runs/avg/version_1"), "test").keys() == {"attributes"}
+    assert what_was_left(Path("runs/avg/version_1"), "test").keys() == {"attributes", "weights"}
 
 
 def test_an_overlay_that_also_trains_otherwise_is_no_contradiction(command: Command, runs: Path) -> None:
@@ -86,8 +86,8 @@ def test_other_data_may_be_named(command: Command, runs: Path, faces: Path) -> N
     command("test", f"--ckpt_path={JOINT}", *helen)
     command("test", f"--ckpt_path={JOINT}")
     alone, both = (what_was_left(Path(f"runs/joint/version_{number}"), "test") for number in (1, 2))
-    assert alone.keys() == {"parsing"}
-    assert both.keys() == {"parsing", "attributes"}
+    assert alone.keys() == {"parsing", "weights"}
+    assert both.keys() == {"parsing", "attributes", "weights"}
     assert alone["parsing"] == both["parsing"]
     folder = ("--data=FolderDataModule", f"--data.root={faces / 'helen/images'}", "--data.num_workers=0")
     command("predict", f"--ckpt_path={JOINT}", *folder)

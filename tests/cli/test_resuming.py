@@ -1,5 +1,6 @@
 """A training that goes on from its last checkpoint."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,12 @@ def test_a_network_with_a_parser_inside_goes_on(
     command("fit", "--config=ssp.yaml", f"--config={small}", f"--model.regions.checkpoint={SEGNET}")
     command("fit", "--ckpt_path=runs/ssp/version_0/checkpoints/last.ckpt", "--trainer.max_steps=4")
     assert read("runs/ssp/version_1/checkpoints/last.ckpt")["global_step"] == 4
+    record = json.loads(Path("runs/ssp/version_1/training.json").read_text())
+    of_the_parser, first, second = record["trainings"]  # all that made it
+    assert of_the_parser["command"].startswith("facelightning fit --config=segnet.yaml ")
+    assert first["command"].endswith(f" --model.regions.checkpoint={SEGNET}")
+    assert second["command"].endswith("--ckpt_path=runs/ssp/version_0/checkpoints/last.ckpt --trainer.max_steps=4")
+    assert second["seconds"] > 0 and second["joules"].keys() == {"processors"}
 
 
 def test_the_optimiser_goes_on_as_it_began(refused: Callable[..., str], runs: Path) -> None:

@@ -1,6 +1,7 @@
 """Exports say what their network says, without facelightning; what is shared is whole, or refused."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,7 +18,10 @@ from safetensors.torch import load_file
 import facelightning as fl
 from facelightning.__main__ import main
 from facelightning.card import model_card
+from facelightning.checkpoint import weights_digest
+from facelightning.commands.eight_bits import labelled
 from facelightning.commands.export import difference
+from facelightning.data import CelebADataModule
 from facelightning.errors import CheckpointError
 from facelightning.hub import write_folder
 from facelightning.tasks import FaceTask
@@ -55,10 +59,14 @@ def said_by(task: FaceTask, images: np.ndarray[Any, np.dtype[np.uint8]]) -> dict
     return {name: each.numpy() for name, each in found.items()}
 
 
-def test_onnx_needs_neither_torch_nor_facelightning(command: Callable[..., None], runs: Path, tmp_path: Path) -> None:
+def test_onnx_needs_neither_torch_nor_facelightning(
+    command: Callable[..., None], runs: Path, faces: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """A calibrated joint network: its thresholds go along; batches of any size; and a small file beside it."""
     command("calibrate", JOINT)
     checkpoint = "runs/calibrated/version_0/checkpoints/best.ckpt"
+    record = json.loads(Path("runs/calibrated/version_0/training.json").read_text())
+    assert [each["command"].split()[1] for each in record["trainings"]] == ["fit", "calibrate"]
     command("export", checkpoint, "--int8", "--output", "model.onnx")
     images = noise(3)
     np.save("images.npy", images)
@@ -77,6 +85,17 @@ def test_onnx_needs_neither_torch_nor_facelightning(command: Callable[..., None]
     np.testing.assert_allclose(alone, expected["probabilities"][:1], atol=1e-5)
     assert Path("model.int8.onnx").stat().st_size < Path("model.onnx").stat().st_size
 
+    data = CelebADataModule(str(faces / "celeba"), image_size=SIZE, batch_size=20, num_workers=0)
+    (batch,) = data.test_dataloader()
+    wrong = []
+    for file in ("model.onnx", "model.int8.onnx"):
+        (decisions,) = onnxruntime.InferenceSession(file).run(["decisions"], {"images": batch["image"].numpy()})
+        wrong.append(100 * np.mean(decisions != (batch["attributes"].numpy() > 0.5)))
+    on_masks, on_faces = re.findall(r"what eight bits cost on (\d+) test images of (\w+): (.*)", caplog.text)
+    assert on_faces[:2] == ("13", "CelebADataModule") and on_masks[:2] == ("7", "HelenDataModule")
+    assert on_faces[2].startswith("error {:.2f} → {:.2f} %, mean AP ".format(*wrong))
+    assert re.fullmatch(r"mean IoU [\d.]+ → [\d.]+ %", on_masks[2])
+
 
 def test_torch_export(command: Callable[..., None], runs: Path) -> None:
     command("export", AVG, "--format=torch")
@@ -90,12 +109,13 @@ def test_torch_export(command: Callable[..., None], runs: Path) -> None:
 
 
 def test_a_shared_folder_is_a_checkpoint(command: Callable[..., None], runs: Path, faces: Path) -> None:
-    command("test", f"--ckpt_path={AVG}", "--report.subgroups=[Male]", "--trainer.logger.version=tested")
-    (runs / "avg/tested/test_results.json").rename(runs / "avg/version_0/test_results.json")
+    command("test", f"--ckpt_path={AVG}", "--report.subgroups=[Male]", "--trainer.logger.version=version_1")
     command("export", AVG, "--format=safetensors", "--output=shared")
     assert str(faces) not in Path("shared/config.json").read_text()
     card = Path("shared/README.md").read_text()
     assert "| Wearing_Necktie |" in card and "| not Male | " in card and "CelebA: photographs of real people" in card
+    assert "On the test split of CelebADataModule" in card
+    assert "```bash\nfacelightning fit --config=avg.yaml --config=" in card
     ours, theirs = fl.load_model(AVG), fl.load_model("shared")
     assert ours.settings == theirs.settings and ours.facts == theirs.facts
     for (name, value), (other_name, other) in zip(ours.state_dict().items(), theirs.state_dict().items(), strict=True):
@@ -103,8 +123,33 @@ def test_a_shared_folder_is_a_checkpoint(command: Callable[..., None], runs: Pat
     data = ["--data=CelebADataModule", f"--data.root={faces / 'celeba'}", "--data.num_workers=0"]
     command("test", "--ckpt_path=shared", *data, "--trainer.logger.save_dir=again")
     (found,) = Path("again").rglob("test_results.json")
-    before = json.loads((runs / "avg/version_0/test_results.json").read_text())["attributes"]
-    assert json.loads(found.read_text())["attributes"]["error"] == before["error"]
+    before = json.loads((runs / "avg/version_1/test_results.json").read_text())
+    assert json.loads(found.read_text())["attributes"]["error"] == before["attributes"]["error"]
+    assert json.loads(found.read_text())["weights"] == before["weights"]
+
+
+def test_a_card_is_of_these_very_weights(command: Callable[..., None], runs: Path) -> None:
+    """Whatever the place of the file: it has been trained again since its test; or only a part of the data was used."""
+    share = ("export", AVG, "--format=safetensors", "--output=shared")
+    command("test", f"--ckpt_path={AVG}", "--trainer.limit_test_batches=2")
+    command(*share)
+    card = Path("shared/README.md").read_text()
+    assert "No scores of these weights are known" in card and "facelightning fit" in card
+    content = torch.load(AVG, weights_only=True)
+    before = weights_digest(content["state_dict"])
+    next(iter(content["state_dict"].values())).flatten()[0] += 1e-3
+    torch.save(content, AVG)
+    scores = {"attributes": {"error": 1.0, "mean_ap": 99.0, "balanced_accuracy": 98.0, "per_attribute": {}}}
+    results = runs / "avg/version_0/test_results.json"
+    results.write_text(json.dumps(scores | {"weights": before}))
+    command(*share)
+    card = Path("shared/README.md").read_text()
+    assert "No scores of these weights are known" in card and "It is not known what trained these weights" in card
+    results.write_text(json.dumps(scores | {"weights": weights_digest(content["state_dict"])}))
+    command(*share)
+    assert "| 1.00 | 99.00 | 98.00 |" in Path("shared/README.md").read_text()
+    (runs / "avg/version_0/training.json").write_text("{")
+    assert main(share) == 1
 
 
 def test_what_is_not_whole_is_refused(command: Callable[..., None], runs: Path, refused: Callable[..., str]) -> None:
@@ -208,6 +253,7 @@ def test_facts_that_cannot_be_are_refused(facts: dict[str, Any], runs: Path) -> 
 def test_mistakes_are_sentences(refused: Callable[..., str], runs: Path) -> None:
     assert "checkpoint missing.ckpt does not exist" in refused("export", "missing.ckpt")
     assert "--int8 is of --format=onnx, not of torch" in refused("export", AVG, "--format=torch", "--int8")
+    assert "--data.root=a is of --int8" in refused("export", AVG, "--data.root=a")
     assert "--push is of --format=safetensors" in refused("export", AVG, "--push=me/model")
     assert "takes more than an image of one size" in refused("export", "runs/bbox/version_0/checkpoints/best.ckpt")
 
@@ -234,6 +280,25 @@ def test_the_hub_is_a_folder_elsewhere(
     assert "hub:me/other cannot be loaded (KeyError" in refused("export", "hub:me/other", "--output=x")
 
 
+def test_scores_of_eight_bits_need_labelled_faces(
+    runs: Path, refused: Callable[..., str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Those of the run, if they are there; what the command line names must be there, before anything is written."""
+    task, content = fl.load_model(AVG), torch.load(AVG, weights_only=True)
+    options = content["facelightning_config"]["data"]["init_args"]
+    options["root"] = "moved"
+    torch.save(content, AVG)
+    assert "elsewhere does not exist" in refused("export", AVG, "--int8", "--output=x.onnx", "--data.root=elsewhere")
+    assert not Path("x.onnx").exists()
+    assert labelled(AVG, [], task) == [] and "moved does not exist" in caplog.text
+    options["nonsense"] = 3
+    torch.save(content, AVG)
+    assert labelled(AVG, [], task) == [] and "of another version" in caplog.text
+    del content["facelightning_config"]
+    torch.save(content, AVG)
+    assert labelled(AVG, [], task) == [] and "was trained without the command line" in caplog.text
+
+
 def test_a_difference_is_found() -> None:
     ours = {"probabilities": np.array([[0.5, 0.25]]), "decisions": np.array([[True, False]])}
     theirs = {"probabilities": np.array([[0.5, 0.5]]), "decisions": np.array([[False, False]])}
@@ -243,7 +308,9 @@ def test_a_difference_is_found() -> None:
 def test_a_card_without_a_test_says_so() -> None:
     facts = {"image_size": [9, 8], "label_space": "helen7", "attributes": None}
     card = model_card({"task": "SegNet", "settings": {}, "facts": facts}, "SyntheticDataModule")
-    assert "# SegNet: face parsing (helen7)" in card and "It was not tested." in card and "cartoon faces" in card
+    assert (
+        "# SegNet: face parsing (helen7)" in card and "No scores of these weights" in card and "cartoon faces" in card
+    )
 
 
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import shutil
 from collections.abc import Callable
 from functools import partial
@@ -20,7 +21,10 @@ from facelightning.__main__ import main
 from facelightning.commands.photographs import named_photographs, unfinished, without_output
 from facelightning.errors import DataNotFoundError
 from facelightning.labels import ATTRIBUTES, HELEN7
-from tests.tasks.tiny import make_task, save
+from facelightning.models import FrontalCascade
+from facelightning.prediction import View
+from facelightning.tasks import CascadeNet
+from tests.tasks.tiny import HEIGHT, WIDTH, make_task, save, save_again
 
 QUICK = ("--workers=0", "--overlays=none")
 
@@ -189,6 +193,62 @@ def test_only_what_is_missing_is_predicted(predict: Callable[..., str], tmp_path
     written = contents(tmp_path / "predictions")
     assert predict("photos", *QUICK) == ""  # nothing to do
     assert contents(tmp_path / "predictions") == written
+
+
+def test_a_replaced_photograph_is_predicted_again(predict: Callable[..., str], tmp_path: Path) -> None:
+    for name in "abcd":
+        cv2.imwrite(f"{name}.png", photograph(0))
+    predict("a.png", "b.png", "c.png", "d.png", *QUICK)
+    before = {record["image"]: record for record in records()}
+    masks = contents(tmp_path / "predictions/parsing")
+    cv2.imwrite("a.png", photograph(1, 30, 40))
+    file = Path("b.png").stat()
+    os.utime("b.png", ns=(file.st_atime_ns, file.st_mtime_ns + 1_000_000))  # of the same size
+    Path("c.png").write_bytes(b"no image")
+    Path("d.png").unlink()
+    Path("list.txt").write_text("d.png")
+    assert "1 images lack predictions (c.png)" in predict("a.png", "b.png", "c.png", "@list.txt", *QUICK)
+    found = {record["image"]: record for record in records()}
+    assert found.keys() == {"a.png", "b.png", "d.png"}  # of one that is gone, the prediction is left
+    assert (found["a.png"]["width"], found["a.png"]["height"]) == (40, 30)
+    assert found["b.png"]["file"] != before["b.png"]["file"] and found["d.png"] == before["d.png"]
+    assert Image.open("predictions/parsing/a.png.png").size == (40, 30)
+    assert contents(tmp_path / "predictions/parsing").keys() == masks.keys() - {"c.png.png"}
+    assert [row["image"] for row in rows("predictions/predictions.csv")] == ["d.png", "a.png", "b.png"]
+
+
+def test_region_weights(predict: Callable[..., str], tmp_path: Path) -> None:
+    """Of each face and attribute, as the network gives them; also after an interruption, and in a cascade."""
+    task = make_task("jointnet-ssp", tmp_path)
+    task.network.head.localization.weight.data *= 1e6  # type: ignore[union-attr, operator]  # one step tells no regions apart
+    ssp = save(task, tmp_path / "ssp.ckpt")
+    for number in range(2):
+        cv2.imwrite(f"{number}.png", photograph(number))
+    words = ("0.png", "1.png", "--regions", *QUICK)
+    assert predict(*words, checkpoint=ssp) == ""
+    whole = contents(tmp_path / "predictions")
+    table = rows("predictions/region_weights.csv")
+    assert [(row["image"], row["face"]) for row in table] == [("0.png", "1")] * 40 + [("1.png", "1")] * 40
+    assert [row["attribute"] for row in table] == 2 * list(ATTRIBUTES)
+    images = np.concatenate([View((HEIGHT, WIDTH))(photograph(number), "").images for number in range(2)])
+    with torch.no_grad():
+        weights = fl.load_model(ssp)(torch.from_numpy(images))["region_weights"]  # (2, 7, 40)
+    found = np.array([[float(row[name]) for name in HELEN7.classes] for row in table])
+    np.testing.assert_allclose(found, weights.transpose(1, 2).flatten(0, 1), atol=5e-3)  # roundings count, too
+    assert np.ptp(found) > 0.1
+    first, _ = whole["predictions.jsonl"].splitlines(keepends=True)
+    Path("predictions/predictions.jsonl").write_bytes(first)
+    Path("predictions/region_weights.csv").unlink()
+    assert predict(*words, checkpoint=ssp) == ""
+    assert contents(tmp_path / "predictions") == whole
+    assert "holds predictions of another choice of --regions" in predict("0.png", *QUICK, checkpoint=ssp)
+    cascade = save_again(CascadeNet(describer=str(ssp), detector=FrontalCascade), tmp_path / "cascade.ckpt")
+    Path("boxes.csv").write_text("name,x0,y0,x1,y1\n0.png,10,10,30,40\n0.png,20,20,45,60\n1.png,,,,\n")
+    words = ("0.png", "1.png", "--faces=boxes:boxes.csv", "--regions", "--output=found", *QUICK)
+    assert predict(*words, checkpoint=cascade) == ""
+    assert [row["face"] for row in rows("found/region_weights.csv")] == ["1"] * 40 + ["2"] * 40
+    assert "weighs no regions: leave it out" in predict("0.png", "--regions", "--output=no", *QUICK)
+    assert not Path("no").exists()
 
 
 def test_a_folder_of_another_prediction_is_refused(predict: Callable[..., str], joint: Path, tmp_path: Path) -> None:
