@@ -52,11 +52,11 @@ def _classes(maps: npt.NDArray[np.float32], size: tuple[int, int]) -> npt.NDArra
 
     One class after another, so that memory does not grow with their number; of equal ones the first counts.
     """
-    # OpenCV interpolates linearly, and lays the images' edges together, not the centres of their corner pixels
-    best, *others = (np.ascontiguousarray(plane) for plane in maps)
-    best, classes = cv2.resize(best, size), np.zeros(size[::-1], np.uint8)
-    for index, other in enumerate(others, start=1):
-        mapped = cv2.resize(other, size)
+    # cubic: linear interpolation cuts the corners of curves, by more than a pixel of a large photograph.
+    # OpenCV lays the images' edges together, not the centres of their corner pixels
+    planes = (cv2.resize(np.ascontiguousarray(plane), size, interpolation=cv2.INTER_CUBIC) for plane in maps)
+    best, classes = next(planes), np.zeros(size[::-1], np.uint8)
+    for index, mapped in enumerate(planes, start=1):
         better = cast(npt.NDArray[np.uint8], cv2.compare(mapped, best, cv2.CMP_GT))  # 0 or 255
         cv2.max(best, mapped, best)
         np.maximum(classes, better & index, out=classes)
