@@ -1,5 +1,6 @@
 """``facelightning`` in processes of its own, forked from one that has imported it: the import takes seconds."""
 
+import atexit
 import multiprocessing
 import os
 import signal
@@ -126,7 +127,10 @@ def _run(
     for name, stream in zip(files, (sys.stdout, sys.stderr), strict=True):
         os.dup2(os.open(name, os.O_WRONLY | os.O_APPEND), stream.fileno())
     sys.modules["__main__"].__spec__ = find_spec("facelightning.__main__")  # what Lightning starts on other processes
-    for words in commands:
-        sys.argv[1:] = words
-        if status := main():
-            sys.exit(status)
+    try:
+        for words in commands:
+            sys.argv[1:] = words
+            if status := main():
+                sys.exit(status)
+    finally:
+        atexit._run_exitfuncs()  # which multiprocessing leaves out

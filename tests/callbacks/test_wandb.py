@@ -4,8 +4,6 @@ import csv
 import json
 import os
 import struct
-import subprocess
-import sys
 from collections.abc import Iterator
 from functools import partial, reduce
 from pathlib import Path
@@ -21,6 +19,7 @@ from facelightning.__main__ import main
 from facelightning.configs import config_folder
 from facelightning.labels import HELEN7, IGNORE_INDEX
 from tests.conftest import SIZE
+from tests.processes import run
 from tests.test_configs import small_overlay
 
 BLOCK, HEADER = 32768, struct.Struct("<IHB")  # LevelDB's log format: checksum, length, kind of each fragment
@@ -76,14 +75,12 @@ def folder(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     environment = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
     nowhere = "http://127.0.0.1:9"
     environment |= {"HOME": str(folder / "home"), "WANDB_BASE_URL": nowhere, "OMP_NUM_THREADS": "1"}
-    environment |= {"http_proxy": nowhere, "https_proxy": nowhere}
-    environment |= {"WANDB_MODE": "offline"}
+    environment |= {"http_proxy": nowhere, "https_proxy": nowhere, "WANDB_MODE": "offline"}
     arguments = [*words_of(config_folder() / "sweeps/pooling.yaml", -1), f"--config={small}"]
     arguments += ["--trainer.limit_train_batches=2", "--trainer.max_steps=4", "--trainer.log_every_n_steps=1"]
     arguments += ["--figures.num_images=2"]
-    run = [sys.executable, "-m", "facelightning", *arguments]
-    done = subprocess.run(run, cwd=folder, env=environment, capture_output=True, text=True, timeout=240, check=False)
-    assert done.returncode == 0, done.stderr
+    done = run(arguments, folder=folder, variables=environment)
+    assert done.poll() == 0, done.err
     return folder / "runs"
 
 
