@@ -55,6 +55,22 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def write_mat(path: Path, items: dict[str, Any]) -> None:
+    """A MATLAB file: arrays, and lists of texts as cell arrays; nothing in place of ``None``."""
+    with h5py.File(path, "w") as mat:
+        for key, value in items.items():
+            if isinstance(value, list):  # a cell array of texts
+                codes = [np.array([[ord(letter)] for letter in text], np.uint16) for text in value]
+                cells = [mat.create_dataset(f"#refs#/{key}{n}", data=code).ref for n, code in enumerate(codes)]
+                mat.create_dataset(key, data=np.array([cells], dtype=h5py.ref_dtype))
+            elif value is not None:
+                mat[key] = value
+
+
+UNCHANGED: dict[tuple[int, str], bytes] = {}
+"""LFWA's files, by the number of images: to write their hundred texts takes long."""
+
+
 def write_lfwa(root: Path, images: int = 30, **changes: Any) -> list[str]:
     """A fake LFWA: two images an identity, the last third of them for test; returns the images' names."""
     names = [f"Person_{n // 2:02d}\\Person_{n // 2:02d}_{n % 2 + 1:04d}.jpg" for n in range(images)]
@@ -76,14 +92,13 @@ def write_lfwa(root: Path, images: int = 30, **changes: Any) -> list[str]:
         },
     }
     for file, items in content.items():
-        with h5py.File(root / file, "w") as mat:
-            for key, value in {**items, **{k: v for k, v in changes.items() if k in items}}.items():
-                if isinstance(value, list):  # a cell array of texts
-                    codes = [np.array([[ord(letter)] for letter in text], np.uint16) for text in value]
-                    cells = [mat.create_dataset(f"#refs#/{key}{n}", data=code).ref for n, code in enumerate(codes)]
-                    mat.create_dataset(key, data=np.array([cells], dtype=h5py.ref_dtype))
-                elif value is not None:
-                    mat[key] = value
+        changed = {key: value for key, value in changes.items() if key in items}
+        if not changed and (images, file) in UNCHANGED:
+            (root / file).write_bytes(UNCHANGED[images, file])
+            continue
+        write_mat(root / file, items | changed)
+        if not changed:
+            UNCHANGED[images, file] = (root / file).read_bytes()
     return [name.replace("\\", "/") for name in names]
 
 

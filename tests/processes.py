@@ -108,7 +108,7 @@ def run(*commands: Sequence[str], **options: Any) -> Command:
 
 def train_within(command: Sequence[str]) -> float | None:
     """In place of the function of ``reproduce`` that starts a process for each training; few faces are drawn."""
-    few = ["--faces=2"] if command[0] == "attribution" else []
+    few = ["--faces=1"] if command[0] == "attribution" else []
     return None if main([*command, *few]) else 1.0
 
 

@@ -85,6 +85,14 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return {key: content[key] for key in ("facelightning", "state_dict")}
 
 
+@pytest.fixture(scope="module")
+def written(good: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The file of it."""
+    path = tmp_path_factory.mktemp("written") / "bytes.ckpt"
+    AtomicCheckpoints().save_checkpoint(good, path)
+    return path.read_bytes()
+
+
 def places(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     """The keys that lead to each value."""
     for key, item in value.items() if isinstance(value, dict) else ():
@@ -108,12 +116,12 @@ def test_any_value_in_a_checkpoint(good: dict[str, Any], config: Path, data: st.
 
 @given(st.binary(min_size=1, max_size=200), st.floats(0, 1), st.booleans())
 @example(b"\0\0\x10", 0.9828016155082284, False)  # a folder, to torch
-def test_any_bytes_in_a_checkpoint(good: dict[str, Any], config: Path, new: bytes, share: float, cut: bool) -> None:
+def test_any_bytes_in_a_checkpoint(
+    good: dict[str, Any], written: bytes, config: Path, new: bytes, share: float, cut: bool
+) -> None:
     path = config.parent / "bytes.ckpt"
-    AtomicCheckpoints().save_checkpoint(good, path)
-    content = path.read_bytes()
-    place = int(share * len(content))
-    path.write_bytes(content[:place] + new + (b"" if cut else content[place + len(new) :]))
+    place = int(share * len(written))
+    path.write_bytes(written[:place] + new + (b"" if cut else written[place + len(new) :]))
     task = refuse_or_load(path)
     if task is not None:
         weights = task.state_dict()

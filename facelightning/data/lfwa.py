@@ -212,10 +212,11 @@ def _array(file: h5py.File, key: str, item: object, kinds: str, largest: int) ->
         largest: The most elements that it may have.
     """
     if isinstance(item, h5py.Dataset) and not item.is_virtual and not item.external and item.size is not None:
-        kind = "R" if h5py.check_ref_dtype(item.dtype) is h5py.Reference else item.dtype.kind
-        chunk = math.prod(item.chunks or ()) * item.dtype.itemsize
+        dtype = item.dtype  # h5py makes it anew each time
+        kind = "R" if h5py.check_ref_dtype(dtype) is h5py.Reference else dtype.kind
+        chunk = math.prod(item.chunks or ()) * dtype.itemsize
         if kind in kinds and item.size <= largest and chunk <= LARGEST_CHUNK:
-            return np.asarray(item)
+            return np.asarray(item[()])
     what = "array of numbers" if "f" in kinds else "cell array of texts"
     raise DataFormatError(f"{file.filename}: {key} is no {what} in this file with at most {largest:,} elements")
 

@@ -1,7 +1,7 @@
 """The attribution scores, on models whose evidence is known, and on a tiny one of each kind."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,13 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from facelightning.checkpoint import FORMAT
+from facelightning.commands import attribution
 from facelightning.commands.attribution import _with_and_without, attribution_scores, main
-from facelightning.data.synthetic import draw_face
+from facelightning.data.synthetic import CartoonFace, draw_face
 from facelightning.errors import ConfigurationError
 from facelightning.facts import DataFacts
 from facelightning.labels import ATTRIBUTE_REGIONS, ATTRIBUTES, HELEN7, HELEN11
@@ -72,16 +74,32 @@ class SpotlightTask(FaceTask):
         return self.network(batch["image"], batch["landmarks"]), batch
 
 
+@pytest.fixture(scope="module", autouse=True)
+def drawn_once() -> Iterator[None]:
+    """A face that has been drawn is there: all models are shown the same, and drawing takes most of the time."""
+    drawn = dict[tuple[bytes, int, int], CartoonFace]()
+
+    def remembered(attributes: NDArray[np.bool_], *, identity: int, seed: int) -> CartoonFace:
+        key = (attributes.tobytes(), identity, seed)
+        if key not in drawn:
+            drawn[key] = draw_face(attributes, identity=identity, seed=seed)
+        return drawn[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attribution, "draw_face", remembered)
+        yield
+
+
 @pytest.fixture(scope="module")
 def nose() -> dict[str, Any]:
     """The scores of a model that sees the tip of the nose."""
-    return attribution_scores(SpotlightTask(2, "nose"), faces=3, image_size=SIZE)
+    return attribution_scores(SpotlightTask(2, "nose"), faces=1, image_size=SIZE)
 
 
 @pytest.fixture(scope="module")
 def everywhere() -> dict[str, Any]:
     """The scores of a model that sees everything alike."""
-    return attribution_scores(SpotlightTask(None), faces=3, image_size=SIZE)
+    return attribution_scores(SpotlightTask(None), faces=2, image_size=(218, 178), seed=5)
 
 
 def test_evidence_is_where_the_model_looks(nose: dict[str, Any]) -> None:
@@ -97,7 +115,7 @@ def test_evidence_is_where_the_model_looks(nose: dict[str, Any]) -> None:
 
 
 def test_a_model_that_looks_at_the_mouth() -> None:
-    scores = attribution_scores(SpotlightTask(3, "mouth"), faces=4, image_size=(218, 178))
+    scores = attribution_scores(SpotlightTask(3, "mouth"), faces=2, image_size=(218, 178), seed=5)
     mouth = [name for name in LOCAL if "mouth" in ATTRIBUTE_REGIONS[name]]
     assert scores["region_preference"] == pytest.approx(100 * len(mouth) / len(LOCAL))
     of = scores["per_attribute"]
@@ -127,8 +145,7 @@ def test_evidence_spread_evenly_scores_chance(everywhere: dict[str, Any]) -> Non
     assert everywhere["region_preference"] is None  # it weighs none
 
 
-def test_areas_are_those_of_the_drawings() -> None:
-    scores = attribution_scores(SpotlightTask(None), faces=2, image_size=(218, 178), seed=5)
+def test_areas_are_those_of_the_drawings(everywhere: dict[str, Any]) -> None:
     for name, labels in {"Big_Nose": [6], "Bangs": [10], "Smiling": [7, 8, 9]}.items():
         regions, changes = [], []
         for number in range(2):
@@ -139,7 +156,7 @@ def test_areas_are_those_of_the_drawings() -> None:
             regions.append((area[0] | area[1]).mean())
             changed = np.abs(faces[0].image.astype(int) - faces[1].image).sum(axis=2) > 8
             changes.append(cv2.dilate(changed.astype(np.uint8), np.ones((5, 5))).mean())
-        found = scores["per_attribute"][name]
+        found = everywhere["per_attribute"][name]
         assert found["chance"] == pytest.approx(100 * np.mean(regions), rel=0.02)  # soft edges lie between classes
         assert found["chance_on_change"] == pytest.approx(100 * np.mean(changes), rel=1e-3)
 
@@ -171,12 +188,11 @@ def test_pairs_are_two_possible_faces_that_differ(name: str) -> None:
     assert (abs(first - second).sum(axis=2) > 8).sum() > 10
 
 
-def test_the_seed_decides() -> None:
-    task = SpotlightTask(2)
-    first, again, other = (attribution_scores(task, faces=1, image_size=SIZE, seed=seed) for seed in (3, 3, 4))
-    assert first == again
-    assert list(first) == list(again)
-    assert first["response"] != other["response"]
+def test_the_seed_decides(nose: dict[str, Any]) -> None:
+    again, other = (attribution_scores(SpotlightTask(2, "nose"), 1, SIZE, seed) for seed in (1, 5))
+    assert nose == again
+    assert list(nose) == list(again)
+    assert nose["response"] != other["response"]
 
 
 def description(task: FaceTask) -> str:

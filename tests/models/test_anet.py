@@ -247,12 +247,21 @@ class TestANet:
         seen = network(images[..., : 129 + 8 * (rows - 1), : 129 + 8 * (columns - 1)])
         torch.testing.assert_close(output, seen)
 
-    @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
-    @pytest.mark.parametrize("placements", [(1, 1), (3, 3), (2, 5), (4, 1)])
-    @pytest.mark.parametrize(("cell", "views"), [(3, 1), (3, 5), (4, 1)])
+    @pytest.mark.parametrize(
+        ("cell", "views", "placements", "dtype"),
+        [
+            (3, 1, (1, 1), torch.float64),
+            (3, 1, (3, 3), torch.float64),
+            (3, 5, (2, 5), torch.float64),
+            (4, 1, (4, 1), torch.float64),
+            (3, 5, (3, 3), torch.float32),
+            (4, 1, (2, 5), torch.float32),
+        ],
+    )
     def test_interweaved_is_the_best_of_all_crops(
-        self, cell: int, views: int, placements: tuple[int, int], dtype: torch.dtype, tolerance: float
+        self, cell: int, views: int, placements: tuple[int, int], dtype: torch.dtype
     ) -> None:
+        tolerance = 1e-5 if dtype == torch.float32 else 1e-10
         network = make_network(cell, views).to(dtype)
         rows, columns = placements
         side = network.image_size[0]

@@ -83,12 +83,12 @@ class TestContract:
         assert strides[-1] in (8, 16, 32)
 
     @torch.no_grad()
-    @pytest.mark.parametrize("size", [(109, 89), (218, 178), (37, 53), (64, 64), (8, 8), (1, 1)])
-    def test_channels_and_sizes(self, fresh: Callable[[], Encoder], size: tuple[int, int]) -> None:
+    def test_channels_and_sizes(self, fresh: Callable[[], Encoder]) -> None:
         encoder = fresh().eval()
-        maps = encoder(torch.rand(2, 3, *size))
-        assert is_the_contract(encoder, maps, size)
-        assert all(x.isfinite().all() for x in maps)
+        for size in ((109, 89), (37, 53), (64, 64), (8, 8), (1, 1)):
+            maps = encoder(torch.rand(2, 3, *size))
+            assert is_the_contract(encoder, maps, size)
+            assert all(x.isfinite().all() for x in maps)
 
     @torch.no_grad()
     def test_no_pixel_is_lost(self, fresh: Callable[[], Encoder]) -> None:
@@ -116,18 +116,18 @@ class TestContract:
     def test_tail_is_what_it_says(self, fresh: Callable[[], Encoder]) -> None:
         encoder = fresh().eval()
         tail = encoder.tail().eval()
-        features = tail(encoder(torch.rand(1, 3, 109, 89))[-1])
-        assert features.shape == (1, tail.channels, math.ceil(109 / tail.stride), math.ceil(89 / tail.stride))
+        features = tail(encoder(torch.rand(1, 3, 53, 37))[-1])
+        assert features.shape == (1, tail.channels, math.ceil(53 / tail.stride), math.ceil(37 / tail.stride))
 
     @pytest.mark.parametrize("gate", GATES)
     def test_a_gate_keeps_the_contract(self, fresh: Callable[[], Encoder], gate: type[Gate]) -> None:
         encoder = fresh()
         encoder.add_gate(gate, 7)
         encoder.eval()
-        for size in ((109, 89), (37, 53), (64, 64), (1, 1)):
-            regions = random_regions(size)
+        for size in ((37, 53), (32, 32), (1, 1)):
+            regions = random_regions(size, batch=1)
             with torch.no_grad():
-                assert is_the_contract(encoder, encoder(torch.rand(2, 3, *size), regions), size)
+                assert is_the_contract(encoder, encoder(torch.rand(1, 3, *size), regions), size)
             assert regions.asked == [4]
 
     @torch.no_grad()
@@ -245,16 +245,8 @@ class TestPaperEncoder:
 
 
 class TestTorchvisionEncoder:
-    @pytest.mark.parametrize(
-        ("name", "size"),
-        [
-            (name, size)
-            for name in BACKBONES
-            for size in ((64, 96), (109, 89))
-            if size[0] == 64 or "convnext" not in name
-        ],
-    )
-    def test_is_the_backbone(self, name: str, size: tuple[int, int]) -> None:
+    @pytest.mark.parametrize("name", BACKBONES)
+    def test_is_the_backbone(self, name: str) -> None:
         """With the same weights, the last map is that of torchvision's own network before its pooling."""
         torch.manual_seed(0)
         model = torchvision.models.get_model(name)
@@ -266,9 +258,10 @@ class TestTorchvisionEncoder:
         encoder = TorchvisionEncoder(PlainInput(), name).eval()
         flat = nn.Sequential(*(layer for stage in encoder.stages for layer in stage.children()))
         flat.load_state_dict(layers.state_dict())
-        images = torch.rand(1, 3, *size)
-        with torch.no_grad():
-            torch.testing.assert_close(encoder(images)[-1], layers.eval()(encoder.input(images)))
+        for size in ((64, 96), (109, 89))[: 1 if encoder.pads else 2]:  # of a padded image the backbone sees less
+            images = torch.rand(1, 3, *size)
+            with torch.no_grad():
+                torch.testing.assert_close(encoder(images)[-1], layers.eval()(encoder.input(images)))
 
     @pytest.mark.parametrize(
         ("name", "channels", "strides"),
@@ -287,7 +280,7 @@ class TestTorchvisionEncoder:
         assert (encoder.channels, encoder.strides) == (channels, strides)
         assert len(encoder.tail()) == 0
 
-    @pytest.mark.parametrize("name", ["resnet50", "efficientnet_v2_s", "mobilenet_v2", "mobilenet_v3_large"])
+    @pytest.mark.parametrize("name", ["resnet50", "efficientnet_v2_s", "mobilenet_v2"])
     def test_takes_other_kinds_of_block(self, name: str) -> None:
         with torch.device("meta"):
             encoder = TorchvisionEncoder(PlainInput(), name)
@@ -302,7 +295,7 @@ class TestTorchvisionEncoder:
                 assert isinstance(module.running_mean, Tensor)
                 assert not module.running_mean.any()
 
-    @pytest.mark.parametrize("name", BACKBONES)
+    @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small"])
     def test_downloads_nothing_by_default(self, name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         def no_network(*_: Any, **__: Any) -> None:
             raise urllib.error.URLError("no network in this test")
@@ -341,11 +334,10 @@ SIZE = (53, 37)
 """Odd, and so that the coarsest map of a backbone is 2×2."""
 
 PARTS = [
-    *(
-        (pooling, head, None)
-        for pooling in (AveragePooling, PyramidPooling, SemanticPooling)
-        for head in (LinearHead, LocalizationHead)
-    ),
+    (AveragePooling, LinearHead, None),
+    (PyramidPooling, LocalizationHead, None),
+    (SemanticPooling, LinearHead, None),
+    (SemanticPooling, LocalizationHead, None),
     *((SemanticPooling, LocalizationHead, gate) for gate in GATES),
 ]
 

@@ -44,7 +44,7 @@ def test_two_processes_have_shared_the_runs(reproduced: Path) -> None:
 def test_a_kill_changes_nothing(reproduced: Path, faces: Path, tmp_path: Path) -> None:
     """Killed in mid-training and started again, the scores are those of a run without interruption."""
     command = words(faces, tmp_path, "spp")
-    with Command(command) as killed:
+    with Command(command, within=True) as killed:
         while not list(tmp_path.glob("out/*/*/checkpoints/last.ckpt")):
             assert killed.poll() is None
             time.sleep(0.01)
