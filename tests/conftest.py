@@ -37,6 +37,15 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "short"))
 gc.disable()  # until all is collected
 
 
+LONGEST = ("test_configs.py", "test_processes.py", "test_distributed.py", "test_resume.py", "test_tables.py")
+"""Files that take a minute each: at the end, one of them would keep one worker busy while the other has nothing to do."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files come first."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
 def pytest_collection_finish() -> None:
     """What is imported and collected stays: the garbage collector need not look at it again and again."""
     gc.freeze()
