@@ -38,7 +38,7 @@ gc.disable()  # until all is collected
 
 
 LONGEST = ("test_configs.py", "test_processes.py", "test_distributed.py", "test_resume.py", "test_tables.py")
-"""Files that take a minute each: at the end, one of them would keep one worker busy while the other has nothing to do."""
+"""Files that take a minute each: at the end, one of them would keep one worker busy, and the other would wait."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
