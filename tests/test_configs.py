@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import wandb
 import yaml
 
 from facelightning.__main__ import main
@@ -231,6 +232,9 @@ def test_overlay(overlay: str, command: Callable[..., None], faces: Path, tmp_pa
         flags = [f"--data.root={root}", "--test_after_fit=true"]
     command("fit", *(word for config in configs for word in ("--config", config)), *flags)
     assert Path("runs/avg/version_0/checkpoints/last.ckpt").is_file()
+    if "wandb" in overlay:
+        wandb.finish()  # else the next logger goes on with this run
+        wandb.teardown()  # and remembers that it is offline
     if overlay == "overlays/lfwa.yaml":  # other data than avg.yaml's
         check_and_predict(command, "avg", "last", f"--data.root={root}")
 
