@@ -184,14 +184,24 @@ SCORED = bringing_something_new()
 """Configurations whose checkpoints are also used; what those of the others hold is in these, too."""
 
 
+FIRST = {
+    complete(config)["model"]["class_path"]: config for config in reversed(EXPERIMENTS) if config in SCORED
+}.values()
+"""One of them for each task: its checkpoint alone is also tested."""
+
+
 def check_and_predict(command: Callable[..., None], name: str, checkpoint: str, *data: str) -> None:
     """There are scores in ``runs/NAME``, and its checkpoint predicts: it is all that is said of model and data."""
     run = Path("runs") / name
     assert {"model", "data", "trainer"} <= yaml.safe_load((run / "version_0/config.yaml").read_text()).keys()
     results = json.loads((run / "version_0/test_results.json").read_text())
     assert results.keys() & {"age", "attributes", "category", "faces", "identity", "parsing"}
-    command("predict", f"--ckpt_path={run}/version_0/checkpoints/{checkpoint}.ckpt", *data)
-    assert any(run.glob("version_1/predictions/*"))
+    file = f"--ckpt_path={run}/version_0/checkpoints/{checkpoint}.ckpt"
+    command("predict", file, *data, "--trainer.logger.version=predicted")
+    assert any(run.glob("predicted/predictions/*"))
+    if f"{name}.yaml" in FIRST:
+        command("test", file, *data, "--trainer.logger.version=tested")
+        assert (run / "tested/test_results.json").is_file()
 
 
 @pytest.mark.parametrize("config", EXPERIMENTS)

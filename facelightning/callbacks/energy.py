@@ -1,6 +1,7 @@
 """Energy as the machine itself counts it: never an estimate."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from math import inf, isfinite, nan
 from pathlib import Path
 
@@ -76,8 +77,7 @@ def _processors(powercap: Path) -> list[Counter]:
         # cores lie within a package, and a platform (psys) contains it
         zones = [zone for zone, name in names.items() if name.startswith("package") or name == "dram"]
         return [
-            Counter(lambda file=zone / "energy_uj": _micro(file), span=_micro(zone / "max_energy_range_uj"))  # type: ignore[misc]  # bound now
-            for zone in zones
+            Counter(partial(_micro, zone / "energy_uj"), span=_micro(zone / "max_energy_range_uj")) for zone in zones
         ]
     except (OSError, ValueError):
         return []
@@ -96,9 +96,10 @@ def _gpus(numbers: Sequence[int]) -> list[Counter]:
         # torch numbers those that it sees, the driver all
         ids = [f"GPU-{torch.cuda.get_device_properties(number).uuid}" for number in numbers]
         handles = [pynvml.nvmlDeviceGetHandleByUUID(each) for each in ids]
-        return [
-            Counter(lambda handle=each: pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3)  # type: ignore[misc]  # as above
-            for each in handles
-        ]
+
+        def joules(handle: object) -> float:
+            return float(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)) / 1e3
+
+        return [Counter(partial(joules, each)) for each in handles]
     except Exception:  # not installed, no driver, no such counter
         return []

@@ -220,7 +220,7 @@ def test_a_replaced_photograph_is_predicted_again(predict: Callable[..., str], t
 def test_region_weights(predict: Callable[..., str], tmp_path: Path) -> None:
     """Of each face and attribute, as the network gives them; also after an interruption, and in a cascade."""
     task = make_task("jointnet-ssp", tmp_path)
-    task.network.head.localization.weight.data *= 1e6  # type: ignore[union-attr, operator]  # one step tells no regions apart
+    dict(task.network.named_parameters())["head.localization.weight"].data *= 1e6  # one step tells no regions apart
     ssp = save(task, tmp_path / "ssp.ckpt")
     for number in range(2):
         cv2.imwrite(f"{number}.png", photograph(number))
