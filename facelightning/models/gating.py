@@ -1,9 +1,13 @@
 """Gating in the middle of an encoder: activations are kept apart by semantic region while they are pooled."""
 
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.functional import conv2d, prelu
+from torch.utils.checkpoint import checkpoint
 
 from facelightning.models.blocks import max_pool
 from facelightning.models.regions import Regions, need_regions
@@ -71,6 +75,8 @@ class SemanticGating(Gate):
     compares activations of two regions; a 1×1 convolution reduces the N·C maps to C. It has no bias: the BatchNorm
     after it would cancel one. Its initial weights average a map's N versions, a case of the sparse weights with which
     SSG mimics plain max pooling.
+
+    The N·C maps never exist together: each region's C are made, mixed and forgotten, and made again for the gradient.
     """
 
     def __init__(self, channels: int, num_regions: int, stride: int = 4, pool: bool = True) -> None:
@@ -84,9 +90,37 @@ class SemanticGating(Gate):
 
     def forward(self, x: Tensor, regions: Regions | None) -> Tensor:
         x = self.convolution(x)
-        gated = (self.masks(x, regions).unsqueeze(2) * x.unsqueeze(1)).flatten(1, 2)  # (B, N·C, H, W)
-        gated = gated.contiguous(memory_format=torch.channels_last)
-        return cast(Tensor, self.restore(self.pool(self.activation(self.norm(gated)))))
+        total = torch.zeros((), dtype=x.dtype, device=x.device)
+        statistics: list[dict[str, Tensor]] = []
+        for number, mask in enumerate(self.masks(x, regions).unbind(dim=1)):
+            if self.training:
+                mixed, after = checkpoint(self._region, x, mask, number, use_reentrant=False, preserve_rng_state=False)
+            else:
+                mixed, after = self._region(x, mask, number)
+            total = total + mixed
+            statistics.append(after)
+        if self.norm.training:
+            self._keep(statistics)
+        return total
+
+    def _region(self, x: Tensor, mask: Tensor, number: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """What a region adds to the mixture, and the statistics of its share of the BatchNorm after this batch."""
+        own = slice(number * x.shape[1], (number + 1) * x.shape[1])
+        weights, statistics = (
+            {name: value[own] if value.ndim else value for name, value in state}
+            for state in (self.norm.named_parameters(), self.norm.named_buffers())
+        )
+        # copies: this runs a second time for the gradient, but the batch counts once
+        statistics = {name: value.clone() for name, value in statistics.items()}
+        maps = functional_call(self.norm, weights | statistics, x * mask.unsqueeze(1))
+        maps = self.pool(prelu(maps, self.activation.weight[own]))
+        return conv2d(maps, self.restore.weight[:, own]), statistics
+
+    @torch.no_grad()
+    def _keep(self, statistics: Sequence[Mapping[str, Tensor]]) -> None:
+        for name, value in self.norm.named_buffers():
+            new = [each[name] for each in statistics]
+            value.copy_(torch.cat(new) if value.ndim else new[0])
 
 
 class SymbioticAugmentation(Gate):

@@ -1,6 +1,8 @@
 """Gating against loops in float64 over regions, channels and pixels, and against the paper's own claims."""
 
+import copy
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -72,6 +74,32 @@ def shake(module: nn.Module) -> None:
     """Give every parameter a value of its own."""
     for parameter in module.parameters():
         nn.init.normal_(parameter)
+
+
+def all_maps_at_once(gating: SemanticGating, x: Tensor, masks: Tensor) -> Tensor:
+    """SSG as it is written down: N·C maps, one BatchNorm of them all."""
+    gated = gate_masks(masks).to(x.dtype).unsqueeze(2) * gating.convolution(x).unsqueeze(1)
+    maps: Tensor = gating.restore(gating.pool(gating.activation(gating.norm(gated.flatten(1, 2)))))
+    return maps
+
+
+def by_region(gating: SemanticGating, x: Tensor, masks: Tensor) -> Tensor:
+    """SSG as it is computed."""
+    maps: Tensor = gating(x, known(masks))
+    return maps
+
+
+def kept_for_backward(run: Callable[[], Tensor]) -> int:
+    """Bytes that a result keeps for its gradient."""
+    storages: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        run()
+    return sum(storages.values())
 
 
 def normalized(masks: list[Maps]) -> list[Maps]:
@@ -168,10 +196,64 @@ class TestSemanticGating:
         seen: list[Tensor] = []
         gating.pool.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
         gating(torch.rand(1, 2, 4, 6), known(masks))
-        (maps,) = seen
-        assert maps[:, :2, :, :3].abs().min() > 0
-        assert (maps[:, :2, :, 3:] == 0).all()
-        assert (maps[:, 2:, :, :3] == 0).all()
+        left, right = seen
+        assert left[..., :3].abs().min() > 0
+        assert (left[..., 3:] == 0).all()
+        assert (right[..., :3] == 0).all()
+
+    @POOLS
+    @pytest.mark.parametrize("mode", ["training", "frozen norm", "evaluation"])
+    def test_is_that_of_all_maps_at_once(self, mode: str, step: int) -> None:
+        """Its result, all gradients and the averages of its BatchNorm, which count a batch once."""
+        for dtype, tolerance in ((torch.float64, 1e-10), (torch.float32, 1e-5)):
+            x, masks = (values.to(dtype) for values in small_case())
+            ours = SemanticGating(3, 4, pool=step == 2).to(dtype)
+            shake(ours)
+            ours.train(mode != "evaluation")
+            ours.norm.train(mode == "training")
+            ours.norm.momentum = None if step == 2 else 0.1  # None: what averages weights recounts the statistics
+            found = []
+            for gating, run in ((ours, by_region), (copy.deepcopy(ours), all_maps_at_once)):
+                inputs = [values.clone().requires_grad_() for values in (x, masks)]
+                for _ in range(2):
+                    maps = run(gating, *inputs)
+                    maps.backward(torch.linspace(-1, 2, maps.numel(), dtype=dtype).view_as(maps))
+                gradients = [values.grad for values in (*inputs, *gating.parameters())]
+                found.append([maps, *(each for each in gradients if each is not None), *gating.buffers()])
+            assert len(found[0]) == 1 + 2 + 5 + 3
+            for mine, other in zip(*found, strict=True):
+                torch.testing.assert_close(
+                    mine, other, rtol=0, atol=tolerance * max(1, float(other.detach().abs().max()))
+                )
+
+    def test_keeps_little_for_the_gradient(self) -> None:
+        x, masks = torch.rand(2, 8, 32, 32), torch.rand(2, 7, 32, 32)
+        gating = SemanticGating(8, 7)
+        ours = kept_for_backward(lambda: by_region(gating, x, masks))
+        assert ours < 0.15 * kept_for_backward(lambda: all_maps_at_once(gating, x, masks))
+
+    def test_batches_of_several_processes(self) -> None:
+        """Lightning replaces each BatchNorm by one that sees the batches of all processes: it sees every region."""
+        x, masks = small_case()
+        gating = SemanticGating(3, 4).double()
+        converted = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(gating))
+        seen: list[torch.Size] = []
+        converted.norm.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].shape))
+        assert torch.equal(converted(x, known(masks)), gating(x, known(masks)))
+        assert seen == 4 * [x.shape]
+        assert converted.norm.num_batches_tracked == 1
+
+    def test_compiled(self) -> None:
+        x, masks = small_case()
+        gating = SemanticGating(3, 4).double()
+        results = []
+        for run in (gating, torch.compile(copy.deepcopy(gating), backend="aot_eager", fullgraph=True)):
+            value = x.clone().requires_grad_()
+            maps = run(value, known(masks))
+            maps.square().sum().backward()
+            results.append([maps, value.grad, *run.buffers()])
+        for mine, other in zip(*results, strict=True):
+            torch.testing.assert_close(mine, other)
 
     def test_low_precision(self) -> None:
         """Half-precision activations stay within its accuracy: nothing underflows on a large map."""
@@ -179,8 +261,10 @@ class TestSemanticGating:
         gating = SemanticGating(4, 3)
         x, regions = torch.randn(2, 4, 55, 45), known((3 * torch.randn(2, 3, 55, 45)).softmax(dim=1))
         with torch.autocast("cpu", torch.bfloat16):
-            half = gating(x, regions)
-        torch.testing.assert_close(half.float(), gating(x, regions), rtol=0.1, atol=0.1)
+            half, at_once = gating(x, regions).float(), all_maps_at_once(gating, x, regions.masks).float()
+        exact = gating(x, regions)
+        torch.testing.assert_close(half, exact, rtol=0.1, atol=0.1)
+        assert (half - exact).norm() < 1.5 * (at_once - exact).norm()
 
 
 class TestSymbioticAugmentation:
@@ -212,14 +296,14 @@ class TestGates:
         x, masks = small_case()
         gating, regions = gate(3, 4).double(), known(masks)
         shake(gating)
-        assert torch.autograd.gradcheck(lambda value: gating(value, regions), x.requires_grad_())
+        assert torch.autograd.gradcheck(lambda value: gating(value, regions), x.requires_grad_(), fast_mode=True)
         weight = gating.convolution.weight.detach().clone().requires_grad_()
 
         def of_the_kernel(kernel: Tensor) -> Tensor:
             result: Tensor = torch.func.functional_call(gating, {"convolution.weight": kernel}, (x.detach(), regions))
             return result
 
-        assert torch.autograd.gradcheck(of_the_kernel, weight)
+        assert torch.autograd.gradcheck(of_the_kernel, weight, fast_mode=True)
 
     @pytest.mark.parametrize("stride", [4, 8])
     def test_asks_at_its_own_stride(self, gate: type[Gate], stride: int) -> None:
