@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
+from facelightning.checkpoint import weights_digest
 from facelightning.errors import DataFormatError
 
 
@@ -96,14 +97,30 @@ class Frozen(nn.Module):
         (False, False)
     """
 
+    _digest: str | None = None
+
     def freeze(self) -> None:
         """Freeze what it has; call it once all parts are there."""
         self.requires_grad_(False)
         self.eval()
+        for module in self.modules():
+            module.register_load_state_dict_post_hook(self._forget_digest)  # type: ignore[no-untyped-call]  # not typed
 
     def train(self, mode: bool = True) -> Self:
         """Stay in evaluation mode."""
         return super().train(False)
+
+    def digest(self) -> str:
+        """What tells its weights from all others.
+
+        It is computed once, and again after weights were loaded: nothing else may change them.
+        """
+        if self._digest is None:
+            self._digest = weights_digest(self.state_dict())
+        return self._digest
+
+    def _forget_digest(self, *_: Any) -> None:
+        self._digest = None
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
-from facelightning.checkpoint import built_from, describe, restore_part, weights_digest
+from facelightning.checkpoint import built_from, describe, restore_part
 from facelightning.errors import CheckpointError, ConfigurationError
 from facelightning.facts import DataFacts
 from facelightning.models.blocks import Frozen, as_floats
@@ -79,10 +79,8 @@ class FrozenNet(Frozen, TrainedNet):
     def forward(self, images: Tensor) -> Tensor:
         if self.store is None or images.requires_grad:
             return super().forward(images)
-        device = images.device.type
-        precision = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-        key = f"{weights_digest(self.state_dict())} {self.description} {precision}".encode()
-        return cast(Tensor, self.store.maps(key, images, super().forward))
+        network = f"{self.digest()} {self.description}"
+        return cast(Tensor, self.store.maps(network, images, super().forward))
 
 
 class Fusion(Encoder):

@@ -77,6 +77,7 @@ class SemanticGating(Gate):
     SSG mimics plain max pooling.
 
     The N·C maps never exist together: each region's C are made, mixed and forgotten, and made again for the gradient.
+    Only :func:`torch.compile` gets them at once, and keeps few of them by itself.
     """
 
     def __init__(self, channels: int, num_regions: int, stride: int = 4, pool: bool = True) -> None:
@@ -90,9 +91,13 @@ class SemanticGating(Gate):
 
     def forward(self, x: Tensor, regions: Regions | None) -> Tensor:
         x = self.convolution(x)
+        masks = self.masks(x, regions)
+        if torch.compiler.is_compiling():  # which by itself keeps few maps, but takes long for a loop
+            gated = (masks.unsqueeze(2) * x.unsqueeze(1)).flatten(1, 2).contiguous(memory_format=torch.channels_last)
+            return cast(Tensor, self.restore(self.pool(self.activation(self.norm(gated)))))
         total = torch.zeros((), dtype=x.dtype, device=x.device)
-        statistics: list[dict[str, Tensor]] = []
-        for number, mask in enumerate(self.masks(x, regions).unbind(dim=1)):
+        statistics = []
+        for number, mask in enumerate(masks.unbind(dim=1)):
             if self.training:
                 mixed, after = checkpoint(self._region, x, mask, number, use_reentrant=False, preserve_rng_state=False)
             else:

@@ -1,4 +1,4 @@
-"""Regions from a face parser: decoded only up to the resolution needed; and a trained, frozen parser as source."""
+"""Regions from a face parser: decoded only up to the resolution needed; a trained, frozen parser as their source."""
 
 import json
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ from facelightning.labels import LabelSpace
 from facelightning.models.blocks import Frozen, evaluating
 from facelightning.models.regions import RegionSource
 from facelightning.models.segmentation import Decoder, SegmentationNetwork
+from facelightning.models.stored_maps import MapStore
 
 
 def pool_masks(masks: Tensor, parts: Sequence[int], factor: int) -> Tensor:
@@ -38,6 +39,33 @@ def pool_masks(masks: Tensor, parts: Sequence[int], factor: int) -> Tensor:
     parts = list(parts)
     pooled[:, parts] = max_pool2d(masks[:, parts], factor, ceil_mode=True)
     return pooled
+
+
+def pack_masks(masks: Tensor) -> Tensor:
+    """Masks in a byte a cell, each in units of its own largest value, so that the faintest keeps its shape.
+
+    Shape:
+        - masks: ``(B, N, h, w)``, not negative.
+        - return: ``(B, N, h·w + 4)``, uint8: the cells, and the bytes of the largest value as float32.
+    """
+    cells = masks.float().flatten(2)
+    largest = cells.amax(dim=2, keepdim=True)
+    codes = (cells * (255 / largest.clamp(min=torch.finfo(torch.float32).tiny))).round().to(torch.uint8)
+    return torch.cat([codes, largest.view(torch.uint8)], dim=2)
+
+
+def unpack_masks(packed: Tensor, size: Sequence[int]) -> Tensor:
+    """The masks that :func:`pack_masks` packed, float32, of height and width ``size``.
+
+    A cell is off by a 510th of its mask's largest value at most.
+
+    Example:
+        >>> masks = torch.rand(2, 7, 28, 23)
+        >>> (unpack_masks(pack_masks(masks), (28, 23)) - masks).abs().max() < 1 / 500
+        tensor(True)
+    """
+    largest = packed[:, :, -4:].contiguous().view(torch.float32)
+    return (packed[:, :, :-4] * (largest / 255)).reshape(*packed.shape[:2], *size)
 
 
 def spread_boxes(masks: Tensor) -> Tensor:
@@ -70,7 +98,31 @@ def spread_boxes(masks: Tensor) -> Tensor:
     return torch.stack(low + high, dim=2)
 
 
-class ParsedRegions:
+class ClassRegions:
+    """Base of the regions that are classes of a parser.
+
+    Args:
+        image_size: Height and width of the images.
+    """
+
+    def __init__(self, image_size: Sequence[int]) -> None:
+        self._image_size = image_size
+
+    def at(self, stride: int) -> Tensor:
+        """Probabilities ``(B, K, ⌈H/stride⌉, ⌈W/stride⌉)``, float32 at least."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def boxes(self) -> Tensor:
+        """The box of each class, ``(B, K, 4)``, from the classes at half size; see :func:`spread_boxes`."""
+        masks = self.at(2)
+        classes = one_hot(masks.argmax(dim=1), masks.shape[1]).movedim(-1, 1)
+        height, width = self._image_size
+        limits = masks.new_tensor([width, height, width, height])
+        return (2 * spread_boxes(classes.to(masks.dtype))).clamp(min=0).minimum(limits)
+
+
+class ParsedRegions(ClassRegions):
     """A parser's classes as masks: the softmax of its prediction.
 
     Masks down to 1/8 of the image size are the parser's own predictions at that size; coarser masks are pooled from its
@@ -92,13 +144,13 @@ class ParsedRegions:
         label_space: LabelSpace,
         predictions: Sequence[Tensor] = (),
     ) -> None:
-        self._decoder, self._features, self._image_size = decoder, features, image_size
+        super().__init__(image_size)
+        self._decoder, self._features = decoder, features
         self._parts = label_space.part_indices
         self._predictions = list(predictions)
 
     @torch.no_grad()
     def at(self, stride: int) -> Tensor:
-        """Probabilities ``(B, K, ⌈H/stride⌉, ⌈W/stride⌉)``, float32 at least."""
         source = stride if stride <= 8 else 2
         index = self._decoder.strides.index(source)
         with evaluating(self._decoder):
@@ -109,30 +161,25 @@ class ParsedRegions:
         masks = logits.to(torch.promote_types(logits.dtype, torch.float32)).softmax(dim=1)
         return masks if source == stride else pool_masks(masks, self._parts, stride // source)
 
-    @torch.no_grad()
-    def boxes(self) -> Tensor:
-        """The box of each class, ``(B, K, 4)``, from the classes at half size; see :func:`spread_boxes`."""
-        masks = self.at(2)
-        classes = one_hot(masks.argmax(dim=1), masks.shape[1]).movedim(-1, 1)
-        height, width = self._image_size
-        limits = masks.new_tensor([width, height, width, height])
-        return (2 * spread_boxes(classes.to(masks.dtype))).clamp(min=0).minimum(limits)
-
 
 class ParserRegions(Frozen, RegionSource):
     """The classes of a trained :class:`~facelightning.tasks.SegNet`, frozen and always in evaluation mode.
 
     Args:
         checkpoint: The SegNet's checkpoint, or a description from one, for a parser whose weights are loaded later.
+        store: A file in which the masks are kept, so that each image is parsed once: see
+            :class:`~facelightning.models.stored_maps.MapStore` and :class:`StoredRegions`. A checkpoint does not know
+            it.
 
     Raises:
         CheckpointError: If the file is missing, broken, or of another task.
     """
 
-    def __init__(self, checkpoint: str) -> None:
+    def __init__(self, checkpoint: str, store: str | None = None) -> None:
         super().__init__()
         description, trained = describe(checkpoint, "SegNet", "ParserRegions", "segnet")
-        self.settings = {"checkpoint": json.dumps(description)}
+        self.description = json.dumps(description)
+        self.settings = {"checkpoint": self.description, "store": None}
         with built_from(checkpoint):
             space = DataFacts.of(description["facts"]).label_space
             assert space is not None, "a parser without a label space"
@@ -141,9 +188,39 @@ class ParserRegions(Frozen, RegionSource):
         self.label_space, self.names = space, space.classes
         if trained is not None:
             trained.load_into(self.network, "network.")
+        self.store = None if store is None else MapStore(store)
         self.freeze()
 
+    def forward(self, images: Tensor, landmarks: Tensor | None = None) -> ClassRegions:
+        return self.parse(images) if self.store is None else StoredRegions(self, self.store, images)
+
     @torch.no_grad()
-    def forward(self, images: Tensor, landmarks: Tensor | None = None) -> ParsedRegions:
+    def parse(self, images: Tensor) -> ParsedRegions:
+        """The regions as the parser finds them now."""
         features = self.network.encoder(images)[-1]
         return ParsedRegions(self.network.decoder, features, images.shape[-2:], self.label_space)
+
+
+class StoredRegions(ClassRegions):
+    """The same from a file, for images that are in it; what is missing is parsed and added.
+
+    The masks are kept in a byte a cell, at each stride by itself: see :func:`pack_masks`. That moves the logits of a
+    network by about a hundredth of their standard deviation.
+
+    Args:
+        parser: Finds the regions of images that are not in the file.
+        store: The file.
+        images: ``(B, 3, H, W)``.
+    """
+
+    def __init__(self, parser: ParserRegions, store: MapStore, images: Tensor) -> None:
+        super().__init__(images.shape[-2:])
+        self._parser, self._store, self._images = parser, store, images
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # not typed
+    @torch.no_grad()
+    def at(self, stride: int) -> Tensor:
+        parser = self._parser
+        network = f"{parser.digest()} {parser.description} masks of stride {stride}"
+        packed = self._store.maps(network, self._images, lambda new: pack_masks(parser.parse(new).at(stride)))
+        return unpack_masks(packed, [(side + stride - 1) // stride for side in self._image_size])

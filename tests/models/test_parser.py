@@ -13,9 +13,22 @@ from facelightning.checkpoint import FORMAT, plain
 from facelightning.errors import CheckpointError
 from facelightning.facts import DataFacts
 from facelightning.labels import HELEN7, HELEN11, LabelSpace
+from facelightning.models.attributes import AttributeNetwork
 from facelightning.models.encoders import TorchvisionEncoder
-from facelightning.models.parser import ParsedRegions, ParserRegions, pool_masks, spread_boxes
+from facelightning.models.gating import SemanticGating
+from facelightning.models.heads import LocalizationHead
+from facelightning.models.parser import (
+    ParsedRegions,
+    ParserRegions,
+    pack_masks,
+    pool_masks,
+    spread_boxes,
+    unpack_masks,
+)
+from facelightning.models.pooling import SemanticPooling
 from facelightning.models.segmentation import Decoder, SegmentationNetwork
+from facelightning.models.stored_maps import MapStore
+from facelightning.tasks import AttributeNet, load_model
 from tests.models.conftest import SIZE, make_parser, settle
 
 PARTS = torch.tensor([name in ("eyes", "eyebrows", "nose", "mouth") for name in HELEN7.classes]).view(1, 7, 1, 1)
@@ -224,6 +237,80 @@ class TestParserRegions:
         hair = torch.zeros(7)
         hair[HELEN7.index("hair")] = 1
         torch.testing.assert_close(masks, hair.view(1, 7, 1, 1).expand(2, 7, 4, 3))
+
+
+class TestStoredMasks:
+    """What a parser said of an image is read again, in a byte a cell."""
+
+    def test_packed_masks_are_within_a_510th(self) -> None:
+        """Of each mask's own largest value, however small: a region that is faint everywhere is not lost."""
+        masks = torch.rand(2, 4, 9, 5)
+        masks[:, 1] *= 1e-12
+        masks[:, 2] = 0
+        masks[:, 3] = 1
+        packed = pack_masks(masks)
+        assert packed.dtype == torch.uint8 and packed.shape == (2, 4, 9 * 5 + 4)
+        difference = (unpack_masks(packed, (9, 5)) - masks).abs()
+        assert (difference <= masks.amax(dim=(2, 3), keepdim=True) / 509).all()
+        assert torch.equal(unpack_masks(packed, (9, 5))[:, 2:], masks[:, 2:])
+
+    def test_each_image_is_parsed_once(self, tmp_path: Path) -> None:
+        """At each stride that is asked for; a flipped image is another one, and so are other weights."""
+        torch.manual_seed(0)
+        parser, images = make_parser(), torch.randint(256, (3, 3, *SIZE), dtype=torch.uint8)
+        stored = ParserRegions(**parser.settings | {"store": str(tmp_path / "new" / "masks.sqlite")})
+        assert stored.settings == parser.settings
+        stored.load_state_dict(parser.state_dict())
+        parsed: list[int] = []
+        stored.network.encoder.register_forward_hook(lambda _, inputs, __: parsed.append(len(inputs[0])))
+
+        def check(seen: Tensor) -> list[int]:
+            """Which numbers of images were parsed for masks of three strides."""
+            parsed.clear()
+            regions, expected = stored(seen), parser(seen)
+            for stride in (4, 16, 2):
+                torch.testing.assert_close(regions.at(stride), expected.at(stride), rtol=0, atol=1 / 509)
+            assert not regions.at(4).requires_grad
+            torch.testing.assert_close(regions.boxes(), expected.boxes(), rtol=0, atol=1)
+            return list(parsed)
+
+        assert check(images) == [3, 3, 3]
+        assert check(images[[2, 0, 2]]) == []
+        assert check(torch.cat([images, images.flip(3)])) == [3, 3, 3]
+        again = ParserRegions(**parser.settings | {"store": str(tmp_path / "new" / "masks.sqlite")})
+        again.load_state_dict(parser.state_dict())
+        again.network.encoder.register_forward_hook(lambda *_: pytest.fail("it was parsed before"))
+        assert torch.equal(again(images).at(4), stored(images).at(4))
+        for each in (parser, stored):
+            each.network.load_state_dict({name: 2 * value for name, value in parser.network.state_dict().items()})
+        assert check(images) == [3, 3, 3]
+
+    def test_logits_move_by_a_hundredth_of_their_spread(self, tmp_path: Path) -> None:
+        parser, images = make_parser(), torch.randint(256, (16, 3, *SIZE), dtype=torch.uint8)
+        parts = {"gate": SemanticGating, "pooling": SemanticPooling, "head": LocalizationHead}
+        network = AttributeNetwork(40, 4, **parts, regions=partial(ParserRegions, **parser.settings))
+        network.regions.load_state_dict(parser.state_dict())
+        settle(network, images)
+        network.eval()
+        exact = network(images)["attributes"]
+        network.regions.store = MapStore(tmp_path / "masks.sqlite")
+        found = network(images)["attributes"]
+        assert 0 < (found - exact).square().mean().sqrt() < 0.01 * exact.std(dim=0).mean()
+
+    def test_a_checkpoint_needs_no_store(self, tmp_path: Path) -> None:
+        store, images = tmp_path / "masks.sqlite", torch.randint(256, (2, 3, *SIZE), dtype=torch.uint8)
+        regions = partial(ParserRegions, make_parser().settings["checkpoint"], store=str(store))
+        facts = DataFacts(SIZE, attributes=("Smiling", "Young"))
+        task = AttributeNet(width=2, gate=SemanticGating, regions=regions).build(facts)
+        expected = task.eval()(images)["attributes"]
+        assert store.is_file()
+        content: dict[str, object] = {"state_dict": task.state_dict()}
+        task.on_save_checkpoint(content)
+        torch.save(content, tmp_path / "task.ckpt")
+        store.unlink()
+        found = load_model(tmp_path / "task.ckpt")(images)["attributes"]
+        torch.testing.assert_close(found, expected, rtol=0.01, atol=0.01)
+        assert not store.exists()
 
 
 class TestCheckpoint:
