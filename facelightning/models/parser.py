@@ -1,7 +1,7 @@
 """Regions from a face parser: decoded only up to the resolution needed; a trained, frozen parser as their source."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from facelightning.checkpoint import built_from, describe, restore_part
 from facelightning.facts import DataFacts
 from facelightning.labels import LabelSpace
 from facelightning.models.blocks import Frozen, evaluating
-from facelightning.models.regions import RegionSource
+from facelightning.models.regions import Regions, RegionSource
 from facelightning.models.segmentation import Decoder, SegmentationNetwork
 from facelightning.models.stored_maps import MapStore
 
@@ -98,31 +98,7 @@ def spread_boxes(masks: Tensor) -> Tensor:
     return torch.stack(low + high, dim=2)
 
 
-class ClassRegions:
-    """Base of the regions that are classes of a parser.
-
-    Args:
-        image_size: Height and width of the images.
-    """
-
-    def __init__(self, image_size: Sequence[int]) -> None:
-        self._image_size = image_size
-
-    def at(self, stride: int) -> Tensor:
-        """Probabilities ``(B, K, ⌈H/stride⌉, ⌈W/stride⌉)``, float32 at least."""
-        raise NotImplementedError
-
-    @torch.no_grad()
-    def boxes(self) -> Tensor:
-        """The box of each class, ``(B, K, 4)``, from the classes at half size; see :func:`spread_boxes`."""
-        masks = self.at(2)
-        classes = one_hot(masks.argmax(dim=1), masks.shape[1]).movedim(-1, 1)
-        height, width = self._image_size
-        limits = masks.new_tensor([width, height, width, height])
-        return (2 * spread_boxes(classes.to(masks.dtype))).clamp(min=0).minimum(limits)
-
-
-class ParsedRegions(ClassRegions):
+class ParsedRegions:
     """A parser's classes as masks: the softmax of its prediction.
 
     Masks down to 1/8 of the image size are the parser's own predictions at that size; coarser masks are pooled from its
@@ -144,13 +120,13 @@ class ParsedRegions(ClassRegions):
         label_space: LabelSpace,
         predictions: Sequence[Tensor] = (),
     ) -> None:
-        super().__init__(image_size)
-        self._decoder, self._features = decoder, features
+        self._decoder, self._features, self._image_size = decoder, features, image_size
         self._parts = label_space.part_indices
         self._predictions = list(predictions)
 
     @torch.no_grad()
     def at(self, stride: int) -> Tensor:
+        """Probabilities ``(B, K, ⌈H/stride⌉, ⌈W/stride⌉)``, float32 at least."""
         source = stride if stride <= 8 else 2
         index = self._decoder.strides.index(source)
         with evaluating(self._decoder):
@@ -160,6 +136,15 @@ class ParsedRegions(ClassRegions):
         logits = self._predictions[index]
         masks = logits.to(torch.promote_types(logits.dtype, torch.float32)).softmax(dim=1)
         return masks if source == stride else pool_masks(masks, self._parts, stride // source)
+
+    @torch.no_grad()
+    def boxes(self) -> Tensor:
+        """The box of each class, ``(B, K, 4)``, from the classes at half size; see :func:`spread_boxes`."""
+        masks = self.at(2)
+        classes = one_hot(masks.argmax(dim=1), masks.shape[1]).movedim(-1, 1)
+        height, width = self._image_size
+        limits = masks.new_tensor([width, height, width, height])
+        return (2 * spread_boxes(classes.to(masks.dtype))).clamp(min=0).minimum(limits)
 
 
 class ParserRegions(Frozen, RegionSource):
@@ -191,7 +176,7 @@ class ParserRegions(Frozen, RegionSource):
         self.store = None if store is None else MapStore(store)
         self.freeze()
 
-    def forward(self, images: Tensor, landmarks: Tensor | None = None) -> ClassRegions:
+    def forward(self, images: Tensor, landmarks: Tensor | None = None) -> Regions:
         return self.parse(images) if self.store is None else StoredRegions(self, self.store, images)
 
     @torch.no_grad()
@@ -201,11 +186,11 @@ class ParserRegions(Frozen, RegionSource):
         return ParsedRegions(self.network.decoder, features, images.shape[-2:], self.label_space)
 
 
-class StoredRegions(ClassRegions):
+class StoredRegions:
     """The same from a file, for images that are in it; what is missing is parsed and added.
 
-    The masks are kept in a byte a cell, at each stride by itself: see :func:`pack_masks`. That moves the logits of a
-    network by about a hundredth of their standard deviation.
+    The masks of each stride are kept by themselves, in a byte a cell: see :func:`pack_masks`. That moves the logits of
+    a network by about a hundredth of their standard deviation. Boxes are exact.
 
     Args:
         parser: Finds the regions of images that are not in the file.
@@ -214,13 +199,19 @@ class StoredRegions(ClassRegions):
     """
 
     def __init__(self, parser: ParserRegions, store: MapStore, images: Tensor) -> None:
-        super().__init__(images.shape[-2:])
         self._parser, self._store, self._images = parser, store, images
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]  # not typed
-    @torch.no_grad()
     def at(self, stride: int) -> Tensor:
-        parser = self._parser
-        network = f"{parser.digest()} {parser.description} masks of stride {stride}"
-        packed = self._store.maps(network, self._images, lambda new: pack_masks(parser.parse(new).at(stride)))
-        return unpack_masks(packed, [(side + stride - 1) // stride for side in self._image_size])
+        """Probabilities ``(B, K, ⌈H/stride⌉, ⌈W/stride⌉)``, float32."""
+        packed: Tensor = self._kept(f"masks of stride {stride}", lambda found: pack_masks(found.at(stride)))
+        return unpack_masks(packed, [(side + stride - 1) // stride for side in self._images.shape[-2:]])
+
+    def boxes(self) -> Tensor:
+        """The box of each class, ``(B, K, 4)``."""
+        boxes: Tensor = self._kept("boxes", lambda found: found.boxes())
+        return boxes
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # not typed
+    def _kept(self, what: str, of: Callable[[ParsedRegions], Tensor]) -> Tensor:
+        network = f"{self._parser.digest()} {self._parser.description} {what}"
+        return self._store.maps(network, self._images, lambda new: of(self._parser.parse(new)))
