@@ -214,4 +214,5 @@ class StoredRegions:
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # not typed
     def _kept(self, what: str, of: Callable[[ParsedRegions], Tensor]) -> Tensor:
         network = f"{self._parser.digest()} {self._parser.description} {what}"
-        return self._store.maps(network, self._images, lambda new: of(self._parser.parse(new)))
+        kept: Tensor = self._store.maps(network, self._images, lambda new: of(self._parser.parse(new)))
+        return kept
