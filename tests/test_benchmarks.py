@@ -269,3 +269,18 @@ def test_predicting_writes_the_same_files_in_both_ways(tmp_path: Path) -> None:
     masks = [sorted((tmp_path / way).rglob("*.jpg.png")) for way in ("plain", "library")]
     for one, other in zip(*masks, strict=True):
         assert Image.open(one).size == Image.open(other).size == (89, 109)
+
+
+def test_gating(tmp_path: Path) -> None:
+    """All ways are timed, and both forms of SSG are one function."""
+    benchmark = script("gating")
+    case = benchmark.Case(tmp_path, 2, SIZE, 2)
+    found = benchmark.time_steps(case, torch.bfloat16, rounds=2)
+    assert list(found) == list(benchmark.WAYS)
+    assert found["Avg. Pooling"]["ratio_quartiles"] == [1, 1, 1]
+    assert all(0 < low <= high for low, _, high in (way["ratio_quartiles"] for way in found.values()))
+    networks = [case.network(way) for way in found if way.startswith("SSG, masks stored")]
+    networks[1].load_state_dict(networks[0].state_dict())
+    first, second = (network(case.images)["attributes"] for network in networks)
+    torch.testing.assert_close(first, second)
+    assert benchmark.growth_of_memory("SSG, masks stored", torch.float32, tmp_path, 2, SIZE, 2) >= 0

@@ -190,7 +190,7 @@ class StoredRegions:
     """The same from a file, for images that are in it; what is missing is parsed and added.
 
     The masks of each stride are kept by themselves, in a byte a cell: see :func:`pack_masks`. That moves the logits of
-    a network by about a hundredth of their standard deviation. Boxes are exact.
+    a network by a hundredth of their standard deviation, as root mean square. Boxes are exact.
 
     Args:
         parser: Finds the regions of images that are not in the file.
