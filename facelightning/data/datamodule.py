@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from facelightning.data.alignment import AlignedRecords
 from facelightning.data.celeba import Crop, read_celeba
 from facelightning.data.cropping import CroppedRecords, FaceCrop
 from facelightning.data.files import IdentityRecords, Records, Split
@@ -281,15 +282,24 @@ class HelenDataModule(FaceDataModule):
     Args:
         root: The folder of ``images``, ``labels`` and the three lists; never written to.
         label_space: Label space of the masks.
+        aligned: Whether images are cut and scaled as CelebA's aligned ones, for a parser that shall see those; see
+            :class:`~facelightning.data.alignment.AlignedRecords`.
+        trained: The images that are learned: those of the training split, or ``all``, as Kalayeh et al. (CVPR 2017,
+            §4.1) allow for a parser that only serves attributes. Its scores, then, are of images that it has learned.
     """
 
     root: str | None = None
     label_space: Literal["helen7", "helen11"] = "helen7"
+    aligned: bool = False
+    trained: Literal["train", "all"] = "train"
 
     def records(self, split: Split) -> Helen:
         """One split of the data set."""
-        assert split != "all"
-        return Helen(self.root, split, self.label_space)
+        return Helen(self.root, self.trained if split == "train" else split, self.label_space)
+
+    def seen(self, records: Records) -> Records:
+        """The whole images, or aligned ones."""
+        return AlignedRecords(records, LABEL_SPACES[self.label_space]) if self.aligned else records
 
     @property
     def facts(self) -> DataFacts:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from torch.utils.data import Dataset
 
 from facelightning.data.files import (
+    SPLITS,
     SUFFIXES,
     Record,
     Split,
@@ -104,7 +105,7 @@ class Helen(Dataset[Record]):
 
     Args:
         root: The folder of ``images``, ``labels`` and the three lists; never written to.
-        split: ``train``, ``val`` or ``test``.
+        split: ``train``, ``val``, ``test``, or ``all`` three, one after another.
         label_space: Label space of the masks.
 
     Raises:
@@ -122,17 +123,19 @@ class Helen(Dataset[Record]):
     def __init__(
         self,
         root: str | Path | None,
-        split: Literal["train", "val", "test"] = "train",
+        split: Split = "train",
         label_space: Literal["helen7", "helen11"] = "helen7",
     ) -> None:
         self.root = existing_root(root, "Helen", "images, labels, exemplars.txt, tuning.txt and testing.txt")
         self.label_space = label_space
         lists = read_lists(self.root)
-        if split not in lists:
-            raise DataNotFoundError(f"Helen: no {LISTS[split]}, the list of the {split} split, in {self.root}")
-        self.names = list(lists[split])
+        splits = SPLITS if split == "all" else (split,)
+        for each in splits:
+            if each not in lists:
+                raise DataNotFoundError(f"Helen: no {LISTS[each]}, the list of the {each} split, in {self.root}")
+        self.names = [name for each in splits for name in lists[each]]
         with reading(self.root):
-            self.files = self._find_files(lists[split], LISTS[split])
+            self.files = [file for each in splits for file in self._find_files(lists[each], LISTS[each])]
 
     def __len__(self) -> int:
         return len(self.names)

@@ -74,27 +74,56 @@ class SemanticGating(Gate):
     This is SSG (Kalayeh et al., CVPR 2017, §3.1.3). Each region gates each map before BatchNorm, so that pooling never
     compares activations of two regions; a 1×1 convolution reduces the N·C maps to C. It has no bias: the BatchNorm
     after it would cancel one. Its initial weights average a map's N versions, a case of the sparse weights with which
-    SSG mimics plain max pooling.
+    SSG mimics plain max pooling; where regions differ, their average is not what the plain block gives.
 
     The N·C maps never exist together: each region's C are made, mixed and forgotten, and made again for the gradient.
     Only :func:`torch.compile` gets them at once, and keeps few of them by itself.
+
+    Args:
+        channels: C.
+        num_regions: N.
+        stride: Stride of the gated maps.
+        pool: Whether to halve their resolution by pooling.
+        begin_plain: Also gate by the whole image, a region more, and begin with that version alone: the network begins
+            as the plain one, whatever the regions, and learns what to add of them.
+        norm_restored: BatchNorm and PReLU after the 1×1 convolution too: every convolution has them (§3.1.1), of this
+            one the paper does not say it.
     """
 
-    def __init__(self, channels: int, num_regions: int, stride: int = 4, pool: bool = True) -> None:
+    def __init__(
+        self,
+        channels: int,
+        num_regions: int,
+        stride: int = 4,
+        pool: bool = True,
+        begin_plain: bool = False,
+        norm_restored: bool = False,
+    ) -> None:
         super().__init__(channels, num_regions, stride, pool)
+        self.begin_plain = begin_plain
+        num_regions += begin_plain
         self.convolution = nn.Conv2d(channels, channels, kernel_size=3, padding=1, bias=False)
         self.norm = nn.BatchNorm2d(num_regions * channels)
         self.activation = nn.PReLU(num_regions * channels)
         self.restore = nn.Conv2d(num_regions * channels, channels, kernel_size=1, bias=False)
+        last = [nn.BatchNorm2d(channels), nn.PReLU(channels)] if norm_restored else []
+        self.restored = nn.Sequential(*last)
         with torch.no_grad():
             self.restore.weight.copy_(torch.eye(channels).repeat(1, num_regions)[..., None, None] / num_regions)
+            if begin_plain:
+                nn.init.dirac_(self.restore.weight.zero_()[:, -channels:])  # the whole image is the last region
+
+    def masks(self, x: Tensor, regions: Regions | None) -> Tensor:
+        """The regions' gates; with ``begin_plain`` the whole image's last, which is open everywhere."""
+        masks = super().masks(x, regions)
+        return torch.cat([masks, torch.ones_like(masks[:, :1])], dim=1) if self.begin_plain else masks
 
     def forward(self, x: Tensor, regions: Regions | None) -> Tensor:
         x = self.convolution(x)
         masks = self.masks(x, regions)
         if torch.compiler.is_compiling():  # which by itself keeps few maps, but takes long for a loop
             gated = (masks.unsqueeze(2) * x.unsqueeze(1)).flatten(1, 2).contiguous(memory_format=torch.channels_last)
-            return cast(Tensor, self.restore(self.pool(self.activation(self.norm(gated)))))
+            return cast(Tensor, self.restored(self.restore(self.pool(self.activation(self.norm(gated))))))
         total = torch.zeros((), dtype=x.dtype, device=x.device)
         statistics = []
         for number, mask in enumerate(masks.unbind(dim=1)):
@@ -106,7 +135,7 @@ class SemanticGating(Gate):
             statistics.append(after)
         if self.norm.training:
             self._keep(statistics)
-        return total
+        return cast(Tensor, self.restored(total))
 
     def _region(self, x: Tensor, mask: Tensor, number: int) -> tuple[Tensor, dict[str, Tensor]]:
         """What a region adds to the mixture, and the statistics of its share of the BatchNorm after this batch."""

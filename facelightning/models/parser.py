@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, max_pool2d, one_hot
 
 from facelightning.checkpoint import built_from, describe, restore_part
+from facelightning.errors import ConfigurationError
 from facelightning.facts import DataFacts
 from facelightning.labels import LabelSpace
 from facelightning.models.blocks import Frozen, evaluating
@@ -98,6 +99,26 @@ def spread_boxes(masks: Tensor) -> Tensor:
     return torch.stack(low + high, dim=2)
 
 
+def class_masks(logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """A mask of each class from a parser's logits: their softmax, sharper below a temperature of 1, softer above.
+
+    A temperature of 0 gives each cell to its likeliest class alone.
+
+    Shape:
+        - logits: ``(B, K, h, w)``.
+        - return: ``(B, K, h, w)``, in [0, 1], float32 at least; the K sum to 1.
+
+    Example:
+        >>> logits = torch.tensor([1.0, 0.0]).view(1, 2, 1, 1)
+        >>> [class_masks(logits, temperature)[0, 0].item() for temperature in (0, 0.01, 1000)]
+        [1.0, 1.0, 0.500249981880188]
+    """
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    if temperature == 0:
+        return one_hot(logits.argmax(dim=1), logits.shape[1]).movedim(-1, 1).to(logits.dtype)
+    return (logits / temperature).softmax(dim=1)
+
+
 class ParsedRegions:
     """A parser's classes as masks: the softmax of its prediction.
 
@@ -110,6 +131,7 @@ class ParsedRegions:
         image_size: Height and width of the images.
         label_space: The classes; those in its ``parts`` are max-pooled.
         predictions: Logits at all strides, coarse to fine, if they are known already.
+        temperature: Of the softmax; see :func:`class_masks`.
     """
 
     def __init__(
@@ -119,8 +141,10 @@ class ParsedRegions:
         image_size: Sequence[int],
         label_space: LabelSpace,
         predictions: Sequence[Tensor] = (),
+        temperature: float = 1.0,
     ) -> None:
         self._decoder, self._features, self._image_size = decoder, features, image_size
+        self._temperature = temperature
         self._parts = label_space.part_indices
         self._predictions = list(predictions)
 
@@ -133,8 +157,7 @@ class ParsedRegions:
             for stage in range(len(self._predictions), index + 1):
                 self._features, logits = self._decoder.step(stage, self._features, self._image_size)
                 self._predictions.append(logits)
-        logits = self._predictions[index]
-        masks = logits.to(torch.promote_types(logits.dtype, torch.float32)).softmax(dim=1)
+        masks = class_masks(self._predictions[index], self._temperature)
         return masks if source == stride else pool_masks(masks, self._parts, stride // source)
 
     @torch.no_grad()
@@ -152,16 +175,22 @@ class ParserRegions(Frozen, RegionSource):
 
     Args:
         checkpoint: The SegNet's checkpoint, or a description from one, for a parser whose weights are loaded later.
+        temperature: Of the softmax that makes masks of its logits, in [0, 1000]: 0 gives each cell to its likeliest
+            class alone, a large one blurs the classes; see :func:`class_masks`.
         store: A file in which the masks are kept, so that each image is parsed once: see
             :class:`~facelightning.models.stored_maps.MapStore` and :class:`StoredRegions`. A checkpoint does not know
             it.
 
     Raises:
         CheckpointError: If the file is missing, broken, or of another task.
+        ConfigurationError: If the temperature is out of its range.
     """
 
-    def __init__(self, checkpoint: str, store: str | None = None) -> None:
+    def __init__(self, checkpoint: str, temperature: float = 1.0, store: str | None = None) -> None:
         super().__init__()
+        if not 0 <= temperature <= 1000:
+            raise ConfigurationError(f"ParserRegions: temperature must lie in [0, 1000], not {temperature}")
+        self.temperature = temperature
         description, trained = describe(checkpoint, "SegNet", "ParserRegions", "segnet")
         self.description = json.dumps(description)
         self.settings = {"checkpoint": self.description, "store": None}
@@ -183,7 +212,8 @@ class ParserRegions(Frozen, RegionSource):
     def parse(self, images: Tensor) -> ParsedRegions:
         """The regions as the parser finds them now."""
         features = self.network.encoder(images)[-1]
-        return ParsedRegions(self.network.decoder, features, images.shape[-2:], self.label_space)
+        size, temperature = images.shape[-2:], self.temperature
+        return ParsedRegions(self.network.decoder, features, size, self.label_space, temperature=temperature)
 
 
 class StoredRegions:
@@ -213,6 +243,7 @@ class StoredRegions:
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # not typed
     def _kept(self, what: str, of: Callable[[ParsedRegions], Tensor]) -> Tensor:
-        network = f"{self._parser.digest()} {self._parser.description} {what}"
-        kept: Tensor = self._store.maps(network, self._images, lambda new: of(self._parser.parse(new)))
+        parser = self._parser
+        network = f"{parser.digest()} {parser.description} {parser.temperature} {what}"
+        kept: Tensor = self._store.maps(network, self._images, lambda new: of(parser.parse(new)))
         return kept

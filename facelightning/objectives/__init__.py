@@ -8,6 +8,7 @@ from facelightning.objectives.attributes import (
     ClassBalancedAttributes,
     DecidedAttributes,
     FocalAttributes,
+    SummedAttributes,
 )
 from facelightning.objectives.base import Batch, Objective, Output
 from facelightning.objectives.calibrated import CalibratedAttributes
@@ -35,4 +36,5 @@ __all__ = [
     "Output",
     "Parsing",
     "RelatedAttributes",
+    "SummedAttributes",
 ]

@@ -87,6 +87,26 @@ class Attributes(Objective):
         return self.names
 
 
+class SummedAttributes(Attributes):
+    """Attributes whose losses are added over the attributes, as Caffe and Wang, Su, Zhao (equation 4) do, not averaged.
+
+    The optimisers do not see the scale of a loss; AdaGrad's L2 penalty does: beside a sum it weighs as many times less
+    as there are attributes. Unknown entries count as the mean of the known ones. Its arguments are those of
+    :class:`Attributes`.
+
+    Example:
+        >>> output, batch = {"attributes": torch.zeros(2, 3)}, {"attributes": torch.ones(2, 3)}
+        >>> SummedAttributes(("Bald", "Male", "Young")).loss(output, batch)  # 3 log 2
+        tensor(2.0794)
+    """
+
+    def loss(self, output: Output, batch: Batch) -> Tensor:
+        return len(self.names) * super().loss(output, batch)
+
+    def sample_loss(self, output: Output, batch: Batch) -> Tensor:
+        return len(self.names) * super().sample_loss(output, batch)
+
+
 class DecidedAttributes(Attributes):
     """Attributes of a network with ``"decisions"``: they are scored; loss and prediction are of the probabilities.
 

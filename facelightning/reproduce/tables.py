@@ -19,6 +19,9 @@ ATTRIBUTION = {
 }
 """Scores of :func:`facelightning.commands.attribution.attribution_scores`, and their column titles."""
 
+DIFFERENCES = {"persons": "over persons", "persons_and_trainings": "over persons and trainings"}
+"""What the intervals of :func:`~facelightning.metrics.statistics.bootstrap_differences` cover, and their titles."""
+
 MOST_COLUMNS = 10
 """A table with more columns is printed transposed."""
 
@@ -142,23 +145,22 @@ def _markdown(table: Table, records: Sequence[Mapping[str, Any]], baseline: str)
     head, *body = map(_line, lines)
     text = [f"**{table.title}** (published: {table.source})", "", head, _line(["---"] * len(lines[0])), *body]
     seeds = sorted({seed for record in records for seed in record["seeds"]})
-    text += ["", f"Ours: mean ± standard deviation over seeds {', '.join(map(str, seeds))}, of finished runs."]
+    text += ["", f"Ours: mean ± standard deviation (each), over seeds {', '.join(map(str, seeds))}, of finished runs."]
     if any("difference" in record for record in records):
-        text.append(f"Δ: to {baseline}, with a bootstrap interval over the test's identities, not over trainings.")
+        text.append(f"Δ: to {baseline}, with a bootstrap interval over the test's persons, or also over trainings.")
     text.append("Time: from start to end, perhaps beside other runs. Memory: of the main process, without a GPU's.")
     return "\n".join(text)
 
 
 def _others(records: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     """What stands beside the scores: the titles, and the cells of each record."""
-    with_differences = any("difference" in record for record in records)
+    differences = [record.get("difference", {}) for record in records]
+    covered = [over for over in DIFFERENCES if any(over in difference for difference in differences)]
     measured = any(any(record["attribution"]) for record in records)
-    titles = ["Δ error [95 %]", "Δ mean AP [95 %]"] if with_differences else []
+    titles = [f"Δ {score} {DIFFERENCES[over]} [95 %]" for over in covered for score in ("error", "mean AP")]
     lines = [[*titles, *(ATTRIBUTION.values() if measured else ()), "time", "memory"]]
-    for record in records:
-        cells = []
-        if with_differences:
-            cells += [_interval(record.get("difference", {}).get(name)) for name in ("error", "mean_ap")]
+    for record, difference in zip(records, differences, strict=True):
+        cells = [_interval(difference.get(over, {}).get(name)) for over in covered for name in ("error", "mean_ap")]
         if measured:
             scores = [score for score in record["attribution"] if score is not None]
             cells += [_spread([score[key] for score in scores]) for key in ATTRIBUTION]
@@ -193,7 +195,7 @@ def _spread(values: Sequence[float | None]) -> str:
     known = [value for value in values if value is not None]
     if len(known) < 2:
         return f"{known[0]:.2f}" if known else ""
-    return f"{mean(known):.2f} ± {stdev(known):.2f}"
+    return f"{mean(known):.2f} ± {stdev(known):.2f} ({', '.join(f'{value:.2f}' for value in known)})"
 
 
 def _interval(difference: Sequence[float] | None) -> str:
@@ -209,6 +211,7 @@ def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
         row |= {f"{column}_seed_{seed}": value for seed, value in zip(record["seeds"], values, strict=True)}
     for seed, scores in zip(record["seeds"], record["attribution"], strict=True):
         row |= {f"{key}_seed_{seed}": value for key, value in (scores or {}).items()}
-    for name, numbers in record.get("difference", {}).items():
-        row |= dict(zip((f"{name}_difference", f"{name}_low", f"{name}_high"), numbers, strict=True))
+    for over, scores in record.get("difference", {}).items():
+        for name, (value, low, high) in scores.items():
+            row |= {f"{name}_difference": value, f"{name}_low_over_{over}": low, f"{name}_high_over_{over}": high}
     return row

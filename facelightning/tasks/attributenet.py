@@ -43,6 +43,7 @@ class AttributeNet(LearningTask):
         weights: Checkpoint of an :class:`AttributeNet` with the same parts, to fine-tune. Its weights, including its
             parser's, replace all others.
         objective: What it learns: :class:`~facelightning.objectives.Attributes`, or
+            :class:`~facelightning.objectives.SummedAttributes`, or
             :class:`~facelightning.objectives.BalancedAttributes`, as the paper does for balanced accuracy.
 
     Raises:

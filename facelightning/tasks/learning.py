@@ -28,6 +28,8 @@ from facelightning.tasks.lightning_details import (
 
 NO_PART = "{} must be a class, or a partial of one, which a checkpoint can name; not {!r}"
 
+CHOICES = {"optimizer": ("adagrad", "adamw"), "schedule": ("constant", "one_cycle"), "decayed": ("all", "kernels")}
+
 
 @dataclass(kw_only=True, eq=False, repr=False)  # tasks compare by identity, not by options
 class Training:
@@ -40,16 +42,20 @@ class Training:
         learning_rate: Constant, or the peak of the one-cycle schedule.
         weight_decay: L2 penalty (AdaGrad) or decoupled decay (AdamW).
         schedule: Constant as in the paper, or one cycle over the whole training.
+        decayed: Whether ``"all"`` parameters decay, as in the paper for all it says, or only ``"kernels"``, of two or
+            more dimensions: neither biases, nor those of BatchNorm and PReLU. AdaGrad divides a gradient by what it has
+            been so far, so where the penalty is most of it, a parameter shrinks as fast as others learn.
     """
 
     optimizer: Literal["adagrad", "adamw"] = "adagrad"
     learning_rate: float = 0.001
     weight_decay: float = 0.0005
     schedule: Literal["constant", "one_cycle"] = "constant"
+    decayed: Literal["all", "kernels"] = "all"
 
     def __post_init__(self) -> None:
         # the command line checks choices itself, a notebook does not
-        for name, choices in {"optimizer": ("adagrad", "adamw"), "schedule": ("constant", "one_cycle")}.items():
+        for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ConfigurationError(f"{name} must be {' or '.join(choices)}, not {getattr(self, name)!r}")
         for name, low, high in (("learning_rate", 1e-12, 1e6), ("weight_decay", 0, 1e6), ("width", 1, 1024)):
@@ -191,8 +197,12 @@ class LearningTask(Training, FaceTask):
     def configure_optimizers(self) -> Optimizer | OptimizerLRSchedulerConfig:
         """The optimiser of all parameters that are not frozen, and its schedule."""
         parameters = [p for p in self.network.parameters() if p.requires_grad]
+        groups: list[dict[str, Any]] = [{"params": parameters}]
+        if self.decayed == "kernels":
+            groups = [{"params": [p for p in parameters if p.ndim > 1]}]
+            groups += [{"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0}]
         make = {"adagrad": Adagrad, "adamw": AdamW}[self.optimizer]
-        optimizer: Optimizer = make(parameters, lr=self.learning_rate, weight_decay=self.weight_decay)
+        optimizer: Optimizer = make(groups, lr=self.learning_rate, weight_decay=self.weight_decay)
         if self.schedule == "constant":
             return optimizer
         steps = self.trainer.estimated_stepping_batches

@@ -187,6 +187,35 @@ class TestSemanticGating:
         everywhere = known(torch.ones(2, 4, 5, 4, dtype=torch.float64))
         torch.testing.assert_close(gating(x, everywhere), max_pool()(block(x)))
 
+    @POOLS
+    def test_can_begin_as_the_plain_block_in_fact(self, step: int) -> None:
+        """Whatever the regions, in training and after it; today's average only where they say nothing."""
+        x, masks = small_case()
+        gating, block = SemanticGating(3, 4, pool=step == 2, begin_plain=True).double(), ConvBlock(3, 3).double()
+        block[0].load_state_dict(gating.convolution.state_dict())
+        pool = max_pool() if step == 2 else nn.Identity()
+        for training in (True, False):
+            expected = pool(block.train(training)(x))
+            torch.testing.assert_close(gating.train(training)(x, known(masks)), expected, rtol=0, atol=1e-5)
+        average = SemanticGating(3, 4, pool=step == 2).double()
+        average.convolution.load_state_dict(gating.convolution.state_dict())
+        assert not torch.allclose(average(x, known(masks)), pool(block.train()(x)), atol=0.1)
+        gating.train()(x, known(masks)).square().sum().backward()
+        assert gating.restore.weight.grad is not None
+        assert (gating.restore.weight.grad.abs().amax(dim=(0, 2, 3)) > 0).all()  # the regions' versions are learned
+
+    def test_can_have_a_norm_and_an_activation_after_the_last_convolution(self) -> None:
+        x, masks = small_case()
+        plain, gating = SemanticGating(3, 4).double(), SemanticGating(3, 4, norm_restored=True).double()
+        shake(gating)
+        plain.load_state_dict({name: value for name, value in gating.state_dict().items() if "restored" not in name})
+        norm, activation = gating.restored
+        assert isinstance(norm, nn.BatchNorm2d)
+        assert isinstance(activation, nn.PReLU)
+        batch = plain(x, known(masks)).tolist()
+        expected = torch.tensor(loop_norm_act_pool(batch, norm, activation, norm.eps, 1), dtype=torch.float64)
+        torch.testing.assert_close(gating(x, known(masks)), expected)
+
     def test_a_window_never_mixes_regions(self) -> None:
         """Two halves of the image: the maps of one half's region do not see the other half."""
         torch.manual_seed(0)

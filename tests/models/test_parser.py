@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, max_pool2d
 
 from facelightning.checkpoint import FORMAT, plain
-from facelightning.errors import CheckpointError
+from facelightning.errors import CheckpointError, ConfigurationError
 from facelightning.facts import DataFacts
 from facelightning.labels import HELEN7, HELEN11, LabelSpace
 from facelightning.models.attributes import AttributeNetwork
@@ -112,6 +112,20 @@ class TestParsedRegions:
         mean, largest = (pool(half, stride // 2, ceil_mode=True) for pool in (avg_pool2d, max_pool2d))
         assert masks.shape == (2, 7, *cells)
         torch.testing.assert_close(masks, torch.where(PARTS, largest, mean))
+
+    @pytest.mark.parametrize("temperature", [0, 0.5, 20.0])
+    def test_are_as_sharp_as_the_temperature_says(self, temperature: float) -> None:
+        """The likeliest class alone, or odds to the power of 1 / temperature; coarser ones from those at half size."""
+        decoder, features = trained_decoder()
+        *_, half, whole = decoder.eval()(features, SIZE)
+        regions = ParsedRegions(decoder, features, SIZE, HELEN7, temperature=temperature)
+        odds = whole.double().softmax(dim=1)
+        powers = odds ** (1 / temperature) if temperature else (odds == odds.amax(dim=1, keepdim=True)).double()
+        expected = (powers / powers.sum(dim=1, keepdim=True)).float()
+        torch.testing.assert_close(regions.at(1), expected)
+        at_half = ParsedRegions(decoder, features, SIZE, HELEN7, [half] * 4, temperature).at(1)
+        torch.testing.assert_close(regions.at(16), pool_masks(at_half, HELEN7.part_indices, 8))
+        assert torch.equal(regions.boxes(), ParsedRegions(decoder, features, SIZE, HELEN7).boxes())
 
     @pytest.mark.parametrize(("stride", "stages"), [(8, 1), (4, 2), (2, 3), (1, 4), (16, 3), (32, 3)])
     def test_decodes_only_as_far_as_asked(self, stride: int, stages: int) -> None:
@@ -342,6 +356,10 @@ class TestCheckpoint:
         again = ParserRegions(**parser.settings)
         again.load_state_dict(parser.state_dict())
         assert torch.equal(again(images).at(16), parser(images).at(16))
+        sharp = ParserRegions(**parser.settings, temperature=0)
+        sharp.load_state_dict(parser.state_dict())
+        assert sharp(images).at(4).argmax(dim=1).equal(parser(images).at(4).argmax(dim=1))
+        assert set(sharp(images).at(4).unique().tolist()) == {0, 1}
 
     def test_mistakes_say_how_to_get_a_parser(self, tmp_path: Path) -> None:
         path, network = tmp_path / "parser.ckpt", SegmentationNetwork(len(HELEN11), width=2)
@@ -353,6 +371,9 @@ class TestCheckpoint:
         self.write(path, network, width=3)
         with pytest.raises(CheckpointError, match=r"parser\.ckpt do not fit"):
             ParserRegions(str(path))
+        for temperature in (-1.0, float("nan")):
+            with pytest.raises(ConfigurationError, match="temperature must lie in"):
+                ParserRegions(str(path), temperature)
 
 
 class TestSpreadBoxes:

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from facelightning.errors import ConfigurationError
 from facelightning.facts import DataFacts
 from facelightning.labels import HELEN7, HELEN11, IGNORE_INDEX
 from facelightning.losses import attribute_loss
-from facelightning.objectives import Attributes, BalancedAttributes, Objective, Parsing
+from facelightning.objectives import Attributes, BalancedAttributes, Objective, Parsing, SummedAttributes
 
 NAN = float("nan")
 NAMES = ("Bald", "Male", "Young")
@@ -75,6 +76,9 @@ CASES = {
     "attributes": Case(
         lambda: Attributes(NAMES), attribute_output, attribute_batch, ("error", "mean_ap", "balanced_accuracy")
     ),
+    "summed": Case(
+        lambda: SummedAttributes(NAMES), attribute_output, attribute_batch, ("error", "mean_ap", "balanced_accuracy")
+    ),
     "balanced": Case(balanced, attribute_output, attribute_batch, ("error", "mean_ap", "balanced_accuracy")),
 }
 
@@ -123,6 +127,11 @@ class TestContract:
         ]
         assert losses.tolist() == pytest.approx(alone, abs=1e-6)
         assert len(set(alone)) == COUNT
+
+    def test_a_sum_over_attributes_is_the_mean_over_images(self) -> None:
+        output, batch = attribute_output(), attribute_batch(True)
+        expected = binary_cross_entropy_with_logits(output["attributes"], batch["attributes"], reduction="sum") / COUNT
+        torch.testing.assert_close(SummedAttributes(NAMES).loss(output, batch), expected)
 
     def test_loss_is_the_mean_of_samples_that_count_alike(self, case: Case) -> None:
         objective, output = case.make(), case.output()

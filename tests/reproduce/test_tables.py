@@ -19,6 +19,7 @@ from tests.processes import Command, train_within
 from tests.reproduce.conftest import small, words
 
 ROWS = {"Avg. Pooling": "avg", "SPPNet*": "spp"}
+ENDS = ("low", "high")
 SCORES = ("error", "mean_ap", "balanced_accuracy")
 ATTRIBUTION = ("region_preference", "evidence_inside", "chance", "evidence_on_change", "chance_on_change")
 Scores = dict[str, dict[str, Any]]
@@ -31,7 +32,7 @@ def test_tables_hold_what_was_published_and_measured(reproduced: Path) -> None:
     assert all(ours["SPPNet*"][name] != ours["Avg. Pooling"][name] for name in SCORES)
     records = json.loads((reproduced / "tables.json").read_text())
     check_json(records, ours, looked)
-    differences = next(record["difference"] for record in records if record["row"] == "SPPNet*")
+    differences = next(record["difference"] for record in records if record["row"] == "SPPNet*")["persons"]
     check_markdown((reproduced / "tables.md").read_text(), ours, looked, differences)
     check_csv(reproduced / "tables.csv", records)
 
@@ -77,7 +78,8 @@ def check_json(records: list[dict[str, Any]], ours: Scores, looked: Scores) -> N
         assert record["attribution"] == [{name: looked[title][name] for name in ATTRIBUTION}]
     assert trained["SPPNet*"]["published"] == {"error": 9.49, "mean_ap": 77.69}
     assert "difference" not in trained["Avg. Pooling"]
-    for name, (value, low, high) in trained["SPPNet*"]["difference"].items():
+    assert trained["SPPNet*"]["difference"].keys() == {"persons"}  # one training says nothing of others
+    for name, (value, low, high) in trained["SPPNet*"]["difference"]["persons"].items():
         assert value == pytest.approx(ours["SPPNet*"][name] - ours["Avg. Pooling"][name], abs=1e-3)
         assert low < high
 
@@ -89,7 +91,7 @@ def check_markdown(text: str, ours: Scores, looked: Scores, differences: dict[st
     titles = ["error %", "mean AP %", "balanced accuracy %"]
     assert rows[""] == [
         *(f"{title}: {whose}" for whose in ("published", "ours") for title in titles),
-        *("Δ error [95 %]", "Δ mean AP [95 %]"),
+        *("Δ error over persons [95 %]", "Δ mean AP over persons [95 %]"),
         *("right region %", "evidence in region %", "by chance %", "evidence on the attribute %", "by chance %"),
         *("time", "memory"),
     ]
@@ -115,8 +117,9 @@ def check_csv(path: Path, records: list[dict[str, Any]]) -> None:
         numbers = {f"{kind}_{key}": value for kind in ("published", "original") for key, value in record[kind].items()}
         numbers |= {f"{key}_seed_0": values[0] for key, values in record["ours"].items() if values}
         numbers |= {f"{key}_seed_0": value for scores in record["attribution"] for key, value in scores.items()}
-        for key, triple in record.get("difference", {}).items():
-            numbers |= dict(zip((f"{key}_difference", f"{key}_low", f"{key}_high"), triple, strict=True))
+        for key, triple in record.get("difference", {"persons": {}})["persons"].items():
+            names = (f"{key}_difference", f"{key}_low_over_persons", f"{key}_high_over_persons")
+            numbers |= dict(zip(names, triple, strict=True))
         assert [row.pop(key) for key in ("table", "row")] == [record["table"], record["row"]]
         assert row.pop("seeds") == " ".join(map(str, record["seeds"]))
         assert numbers.keys() <= row.keys()
@@ -135,7 +138,9 @@ def test_a_wide_table_is_printed_transposed(tmp_path: Path) -> None:
         record = {"table": "table1", "row": row.title, "seeds": mine, "published": row.published, "original": {}}
         finished = [{"seconds": 600, "attempts": 1, "peak_memory_mib": 900}] * len(mine)
         records.append(record | {"ours": ours, "finished": finished, "attribution": [None] * len(mine)})
-    records[-2]["difference"] = {"error": [-1.0, -2.0, 0.5], "mean_ap": [3.0, 1.0, 4.0]}  # of anet
+    persons = {"error": [-1.0, -2.0, 0.5], "mean_ap": [3.0, 1.0, 4.0]}
+    both = {"error": [-1.0, -2.5, 1.5], "mean_ap": [3.0, -1.0, 5.0]}
+    records[-2]["difference"] = {"persons": persons, "persons_and_trainings": both}  # of anet
     text = write_tables(tmp_path, records)
     head, rule, *lines = [
         [cell.strip() for cell in line[1:-1].split(" | ")] for line in text.splitlines() if "|" in line
@@ -147,21 +152,27 @@ def test_a_wide_table_is_printed_transposed(tmp_path: Path) -> None:
     assert {len(line) for line in lines} == {len(head)}
     assert rule == ["---"] * 8
     titles = [name.replace("_", " ") for name in ("mean_accuracy", *ATTRIBUTES)]
-    assert [line[0] for line in lines] == [*titles, "Δ error [95 %]", "Δ mean AP [95 %]", "time", "memory"]
-    assert lines[0][1:] == ["81", "79", "85", "87", "83", "60.50 ± 0.71", "61.00"]
-    assert lines[40][1:] == ["80", "77", "84", "87", "", "100.50 ± 0.71", "101.00"]
+    over = ("over persons", "over persons and trainings")
+    titles += [f"Δ {score} {which} [95 %]" for which in over for score in ("error", "mean AP")]
+    assert [line[0] for line in lines] == [*titles, "time", "memory"]
+    assert lines[0][1:] == ["81", "79", "85", "87", "83", "60.50 ± 0.71 (60.00, 61.00)", "61.00"]
+    assert lines[40][1:] == ["80", "77", "84", "87", "", "100.50 ± 0.71 (100.00, 101.00)", "101.00"]
     assert lines[41][1:] == [*[""] * 6, "-1.00 [-2.00, +0.50]"]
-    assert lines[43][5:] == ["", "10 min", "10 min"]
+    assert lines[44][1:] == [*[""] * 6, "+3.00 [-1.00, +5.00]"]
+    assert lines[45][5:] == ["", "10 min", "10 min"]
     assert "Δ: to ANet without pre-training, with" in text
     with (tmp_path / "tables.csv").open(newline="") as file:
-        row = list(csv.DictReader(file))[4]
+        *_, row, anet, _ = csv.DictReader(file)
     assert (row["published_mean_accuracy"], row["Young_seed_0"], row["Young_seed_1"]) == ("83", "100", "101")
+    ends = {name: text for name, text in anet.items() if name.startswith(("error_low", "error_high"))}
+    assert list(ends) == [f"error_{end}_over_{over}" for over in ("persons", "persons_and_trainings") for end in ENDS]
+    assert list(ends.values()) == ["-2.0", "0.5", "-2.5", "1.5"]
 
 
 def test_differences_name_the_baseline_of_another_table(tmp_path: Path) -> None:
     record = {"table": "stages", "row": "off the shelf", "seeds": [0], "published": {}, "original": {}}
     ours = {"mean_accuracy": [80.0], "mean_ap": [50.0], "balanced_accuracy": [60.0]}
-    difference = {"error": [1.0, 0.5, 1.5], "mean_ap": [0.0, -1.0, 1.0]}
+    difference = {"persons": {"error": [1.0, 0.5, 1.5], "mean_ap": [0.0, -1.0, 1.0]}}
     record |= {"ours": ours, "finished": [], "attribution": [None], "difference": difference}
     assert "\nΔ: to ANet without pre-training, with a bootstrap" in write_tables(tmp_path, [record])
 

@@ -268,6 +268,7 @@ class TestMismatch:
             ({"schedule": "one_cycle"}, "schedule constant .*one_cycle"),
             ({"learning_rate": 0.5}, "learning_rate 0.001 .*0.5"),
             ({"weight_decay": 0.1}, "weight_decay 0.0005 .*0.1"),
+            ({"decayed": "kernels"}, "decayed all .*kernels"),
         ],
     )
     def test_another_optimizer_scores_but_cannot_go_on(

@@ -7,6 +7,7 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
+from torch import nn
 from torch.optim import Adagrad, AdamW
 from torch.utils.data import DataLoader
 
@@ -241,6 +242,29 @@ class TestOptimizer:
         optimizer = task.configure_optimizers()
         assert isinstance(optimizer, AdamW)
         assert [(group["lr"], group["weight_decay"]) for group in optimizer.param_groups] == [(0.003, 0.02)]
+
+    @pytest.mark.parametrize("optimizer", ["adagrad", "adamw"])
+    def test_only_kernels_decay_if_asked(self, optimizer: str, parser: Path) -> None:
+        """PReLU's slopes where the loss says nothing; AdaGrad shrinks them thousands of times as fast."""
+        slopes, kernels = [], []
+        for decayed in ("all", "kernels"):
+            task = make_task("segnet", parser, optimizer=optimizer, learning_rate=0.01, decayed=decayed)
+            stepping = task.configure_optimizers()
+            assert isinstance(stepping, Adagrad | AdamW)
+            for _ in range(20):
+                for parameter in task.network.parameters():
+                    parameter.grad = torch.zeros_like(parameter)
+                stepping.step()
+            slopes.append([m.weight for m in task.network.modules() if isinstance(m, nn.PReLU)])
+            kernels.append([m.weight for m in task.network.modules() if isinstance(m, nn.Conv2d)])
+        fresh = [m.weight for m in make_task("segnet", parser).network.modules() if isinstance(m, nn.Conv2d)]
+        assert all(a.equal(b) and (a.abs() <= c.abs()).all() for a, b, c in zip(*kernels, fresh, strict=True))
+        assert all((slope == 0.25).all() for slope in slopes[1])
+        left = torch.cat(slopes[0])
+        if optimizer == "adamw":
+            torch.testing.assert_close(left, torch.full_like(left, 0.25 * (1 - 0.01 * 0.0005) ** 20))
+        else:  # whatever the decay: a penalty is divided by the root of the sum of all its squares, which is a bit less
+            assert 0.25 - sum(0.01 / t**0.5 for t in range(1, 21)) < left.min() <= left.max() < 0.18
 
     @pytest.mark.parametrize("kind", KINDS)
     def test_has_all_but_the_frozen_parameters(self, kind: str, parser: Path) -> None:
