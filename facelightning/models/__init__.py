@@ -15,7 +15,7 @@ from facelightning.models.heads import DenseHead, GroupHead, LinearHead, Localiz
 from facelightning.models.joint import JointNetwork
 from facelightning.models.lnet import LNet
 from facelightning.models.panda import PANDA
-from facelightning.models.parser import ParserRegions
+from facelightning.models.parser import ParserBoxes, ParserRegions
 from facelightning.models.parts import PartCrops
 from facelightning.models.pooling import (
     AveragePooling,
@@ -52,6 +52,7 @@ __all__ = [
     "MaskedInput",
     "MaximumPooling",
     "PaperEncoder",
+    "ParserBoxes",
     "ParserRegions",
     "PartCrops",
     "PyramidPooling",
