@@ -17,13 +17,14 @@ from facelightning.data.cropping import CroppedRecords, FaceCrop
 from facelightning.data.files import IdentityRecords, Records, Split
 from facelightning.data.helen import Helen
 from facelightning.data.lfwa import read_lfwa
+from facelightning.data.masks import MaskedRecords
 from facelightning.data.prediction import PredictionLoader, Readable, apart
 from facelightning.data.sampling import EvaluationSampler, IdentitySampler, ResumableLoader, TrainSampler
 from facelightning.data.tables import AttributeDataset
 from facelightning.data.transforms import Augmentation, FaceDataset, FaceTransform, Sample, horizontal_flip
 from facelightning.errors import ConfigurationError, DataFormatError
 from facelightning.facts import DataFacts
-from facelightning.labels import ATTRIBUTES, LABEL_SPACES
+from facelightning.labels import ATTRIBUTES, HELEN7, LABEL_SPACES
 
 
 @dataclass(kw_only=True, eq=False)  # data modules compare by identity, not by options
@@ -242,6 +243,7 @@ class CelebADataModule(AttributeDataModule):
     Args:
         root: The folder of the data set; never written to.
         images: The pre-cropped images (``aligned``) or the original ones (``wild``).
+        masks: Folder of known masks, for :class:`~facelightning.models.KnownMasks`, in the seven classes.
 
     Example:
         >>> data = CelebADataModule("~/celeba", image_size=(109, 89))
@@ -252,6 +254,13 @@ class CelebADataModule(AttributeDataModule):
 
     root: str | None = None
     images: Crop = "aligned"
+    masks: str | None = None
+
+    def seen(self, records: Records) -> Records:
+        """With the known masks, if there are any."""
+        if None not in (self.masks, self.crop):
+            raise ConfigurationError("CelebADataModule: known masks are of whole images: leave out crop or masks")
+        return MaskedRecords(records, self.masks, HELEN7) if self.masks else super().seen(records)
 
     @cached_property
     def splits(self) -> dict[Split, AttributeDataset]:

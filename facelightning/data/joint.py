@@ -87,6 +87,8 @@ class SyntheticDataModule(Loading, JointDataModule):
         drawing_seed: Another seed draws other identities; needs another ``root``.
         mask_batch_size: Faces with masks per step and process; a few suffice, because every pixel has a label.
         faces_per_identity: How many faces of each identity to draw.
+        known_masks: Whether to write the masks of the faces with attributes too, to ``celeba/Masks``, for a
+            :class:`CelebADataModule` with these ``masks``.
     """
 
     root: str = "data/synthetic"
@@ -96,6 +98,7 @@ class SyntheticDataModule(Loading, JointDataModule):
     drawing_seed: int = 0
     mask_batch_size: int = 8
     faces_per_identity: int = 4
+    known_masks: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -107,4 +110,4 @@ class SyntheticDataModule(Loading, JointDataModule):
     def prepare_data(self) -> None:
         """Draw the faces, unless they exist already."""
         root = Path(self.root).expanduser()
-        write_synthetic(root, self.faces, self.masks, self.drawing_seed, self.faces_per_identity)
+        write_synthetic(root, self.faces, self.masks, self.drawing_seed, self.faces_per_identity, self.known_masks)

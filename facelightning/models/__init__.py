@@ -13,9 +13,10 @@ from facelightning.models.fusion import Fusion
 from facelightning.models.gating import SemanticGating, SymbioticAugmentation
 from facelightning.models.heads import DenseHead, GroupHead, LinearHead, LocalizationHead
 from facelightning.models.joint import JointNetwork
+from facelightning.models.known_masks import KnownMasks
 from facelightning.models.lnet import LNet
 from facelightning.models.panda import PANDA
-from facelightning.models.parser import ParserRegions
+from facelightning.models.parser import ParserBoxes, ParserRegions
 from facelightning.models.parts import PartCrops
 from facelightning.models.pooling import (
     AveragePooling,
@@ -44,6 +45,7 @@ __all__ = [
     "GridPooling",
     "GroupHead",
     "JointNetwork",
+    "KnownMasks",
     "LNet",
     "LandmarkBoxes",
     "LinearHead",
@@ -52,6 +54,7 @@ __all__ = [
     "MaskedInput",
     "MaximumPooling",
     "PaperEncoder",
+    "ParserBoxes",
     "ParserRegions",
     "PartCrops",
     "PyramidPooling",

@@ -31,6 +31,7 @@ class AttributeNetwork(nn.Module):
     Shape:
         - images: ``(B, 3, H, W)``, uint8, or float in [0, 1]; 218×178 in the paper.
         - landmarks: ``(B, 5, 2)``, x, y in pixels; for boxes only.
+        - masks: ``(B, H, W)``, classes; for known masks only.
         - return: ``key``: logits ``(B, A)``; ``"features"``: the last map before pooling, ``(B, C, h, w)``, which may
           be negative after PReLU; ``"region_weights"``: ``(B, N, A)``, if the head weighs places.
 
@@ -76,8 +77,10 @@ class AttributeNetwork(nn.Module):
             )
         self.to(memory_format=torch.channels_last)
 
-    def forward(self, images: Tensor, landmarks: Tensor | None = None) -> dict[str, Any]:
-        regions = None if self.regions is None else self.regions(images, landmarks)
+    def forward(self, images: Tensor, landmarks: Tensor | None = None, masks: Tensor | None = None) -> dict[str, Any]:
+        regions = None
+        if self.regions is not None:
+            regions = self.regions(images, masks if self.regions.needs_masks else landmarks)
         features = self.tail(self.encoder(images, regions)[-1])
         said = self.head(self.pooling(features, regions))
         return {"features": features, self.key: said.pop("logits"), **said}

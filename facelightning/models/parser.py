@@ -12,7 +12,7 @@ from facelightning.errors import ConfigurationError
 from facelightning.facts import DataFacts
 from facelightning.labels import LabelSpace
 from facelightning.models.blocks import Frozen, evaluating
-from facelightning.models.regions import Regions, RegionSource
+from facelightning.models.regions import BoxRegions, Regions, RegionSource
 from facelightning.models.segmentation import Decoder, SegmentationNetwork
 from facelightning.models.stored_maps import MapStore
 
@@ -214,6 +214,23 @@ class ParserRegions(Frozen, RegionSource):
         features = self.network.encoder(images)[-1]
         size, temperature = images.shape[-2:], self.temperature
         return ParsedRegions(self.network.decoder, features, size, self.label_space, temperature=temperature)
+
+
+class ParserBoxes(ParserRegions):
+    """Upright boxes around a parser's classes, and the whole image: "BBox" by what SSP knows, without landmarks.
+
+    They tell what the shape of a mask adds to its place. Its arguments are those of :class:`ParserRegions`; a box is
+    that of the likeliest classes, at any temperature.
+    """
+
+    def __init__(self, checkpoint: str, temperature: float = 1.0, store: str | None = None) -> None:
+        super().__init__(checkpoint, temperature, store)
+        self.names = (*self.names, "image")
+
+    @torch.no_grad()
+    def forward(self, images: Tensor, landmarks: Tensor | None = None) -> BoxRegions:
+        height, width = images.shape[-2:]
+        return BoxRegions(super().forward(images, landmarks).boxes(), (height, width))
 
 
 class StoredRegions:

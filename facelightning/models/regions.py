@@ -43,6 +43,8 @@ class RegionSource(nn.Module):
     names: tuple[str, ...]
     """Names of the regions, in the order of their channels."""
     needs_landmarks = False
+    needs_masks = False
+    """Whether it takes the images' known masks instead of their landmarks."""
     settings: Mapping[str, Any] = MappingProxyType({})
     """Arguments that a checkpoint stores instead of the given ones, so that it needs no other file."""
 

@@ -13,7 +13,7 @@ from facelightning.models.gating import Gate
 from facelightning.models.heads import Head, LinearHead
 from facelightning.models.pooling import AveragePooling, Pooling
 from facelightning.models.regions import RegionSource
-from facelightning.objectives import Attributes, Objective
+from facelightning.objectives import Attributes, Batch, Objective, Output
 from facelightning.tasks.learning import LearningTask
 
 
@@ -38,8 +38,9 @@ class AttributeNet(LearningTask):
         head: :class:`~facelightning.models.heads.LinearHead`, or :class:`~facelightning.models.heads.LocalizationHead`;
             the latter with semantic pooling is SSP.
         regions: For the parts that need them: :class:`~facelightning.models.parser.ParserRegions` with the checkpoint
-            of a trained :class:`SegNet`, or :class:`~facelightning.models.regions.LandmarkBoxes`, or
-            :class:`~facelightning.models.regions.FaceParts`.
+            of a trained :class:`SegNet`, or :class:`~facelightning.models.parser.ParserBoxes`, around its classes;
+            :class:`~facelightning.models.regions.LandmarkBoxes` or :class:`~facelightning.models.regions.FaceParts`;
+            or the data's own, :class:`~facelightning.models.known_masks.KnownMasks`.
         weights: Checkpoint of an :class:`AttributeNet` with the same parts, to fine-tune. Its weights, including its
             parser's, replace all others.
         objective: What it learns: :class:`~facelightning.objectives.Attributes`, or
@@ -76,6 +77,10 @@ class AttributeNet(LearningTask):
         parts = (self.encoder, self.image_input, self.gate, self.pooling, self.head, self.regions)
         network = AttributeNetwork(len(names), self.width, *parts)
         return network, [self.objective(names)]
+
+    def predict_batch(self, batch: Batch) -> tuple[Output, Batch]:
+        """The network's output for a batch with what its regions need, and the ground truth to compare it with."""
+        return self.network(batch["image"], batch.get("landmarks"), batch.get("mask")), batch
 
     def build(self, facts: DataFacts) -> Self:
         """Build it; begin with the weights of the network to fine-tune."""

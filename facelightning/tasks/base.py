@@ -199,7 +199,7 @@ class FaceTask(PredictingTask):
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
         """The prediction of each objective by its key, and the images' ``name``."""
-        shown = ("image", "name", "landmarks")
+        shown = ("image", "name", "landmarks", "mask")
         output, _ = self.predict_batch({key: value for key, value in batch.items() if key in shown})
         return {"name": batch["name"], **{key: each.predict(output) for key, each in self.objectives.items()}}
 

@@ -19,6 +19,7 @@ from facelightning.models.gating import SemanticGating
 from facelightning.models.heads import LocalizationHead
 from facelightning.models.parser import (
     ParsedRegions,
+    ParserBoxes,
     ParserRegions,
     pack_masks,
     pool_masks,
@@ -26,6 +27,7 @@ from facelightning.models.parser import (
     unpack_masks,
 )
 from facelightning.models.pooling import SemanticPooling
+from facelightning.models.regions import BoxRegions
 from facelightning.models.segmentation import Decoder, SegmentationNetwork
 from facelightning.models.stored_maps import MapStore
 from facelightning.tasks import AttributeNet, load_model
@@ -238,6 +240,18 @@ class TestParserRegions:
         predictions = parser.network(images)["parsing"]
         for stride, logits in zip((8, 4, 2, 1), predictions, strict=True):
             torch.testing.assert_close(parser(images).at(stride), logits.softmax(dim=1))
+
+    def test_boxes_of_the_classes_are_regions(self) -> None:
+        """Those of the masks, filled, and the whole image."""
+        parser, images = make_parser(), torch.randint(256, (2, 3, *SIZE), dtype=torch.uint8)
+        source = ParserBoxes(**parser.settings)
+        source.load_state_dict(parser.state_dict())
+        boxes = parser(images).boxes()
+        found = source(images)
+        assert source.names == (*HELEN7.classes, "image")
+        torch.testing.assert_close(found.boxes()[:, :-1], boxes)
+        torch.testing.assert_close(found.at(4), BoxRegions(boxes, SIZE).at(4))
+        assert found.at(16).shape == (2, len(source.names), 4, 3)
 
     def test_masks_come_from_the_half_size_prediction(self) -> None:
         """Hair is predicted everywhere at half size alone."""

@@ -234,7 +234,11 @@ def test_balanced_rows_are_of_the_networks_that_they_start_from(
     ("row", "parents", "starts_from"),
     [
         ("lfwa_ssp_ssg", ["segnet", "lfwa_ssp", "lfwa_ssg"], {"members": ["lfwa_ssp", "lfwa_ssg"]}),
-        ("lfwa_ssp_tuned", ["segnet", "ssp"], {"regions": "segnet", "weights": "ssp"}),
+        (
+            "lfwa_ssp_ssg_tuned",
+            ["segnet", "ssp", "lfwa_ssp_tuned", "ssg", "lfwa_ssg_tuned"],
+            {"members": ["lfwa_ssp_tuned", "lfwa_ssg_tuned"]},
+        ),
         ("lfwa_anet_svm", ["anet_identity", "anet"], {"network": "anet"}),
     ],
 )
@@ -262,6 +266,30 @@ def test_rows_of_lfwa_learn_from_lfwa(
     given = found["model"]["init_args"]
     given["regions"] = (given.get("regions") or {"init_args": {"checkpoint": None}})["init_args"]["checkpoint"]
     assert {key: given[key] for key in starts_from} == {key: best(of) for key, of in starts_from.items()}
+
+
+@pytest.mark.parametrize(
+    ("row", "part", "settings"),
+    [
+        ("avg_summed", "objective", {"weight": 1}),
+        ("ssp_hard", "regions", {"temperature": 0, "checkpoint": "segnet"}),
+        ("bbox_parser", "regions", {"temperature": 1, "checkpoint": "segnet"}),
+        ("ssg_plain", "gate", {"begin_plain": True, "norm_restored": False}),
+        ("wild_ssg", "regions", {"temperature": 1, "checkpoint": "segnet"}),
+    ],
+)
+def test_rows_that_examine_claims(
+    row: str, part: str, settings: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each is another row but for one word."""
+    found = printed(Plan(dict.fromkeys(("celeba", "helen", "wild"), "/"), None, [], tmp_path).add(row, 1), capsys)
+    parser = str(tmp_path / "segnet/seed_1/checkpoints/best.ckpt")
+    expected = {key: parser if value == "segnet" else value for key, value in settings.items()}
+    chosen = found["model"]["init_args"][part]
+    assert chosen["init_args"] == expected
+    assert chosen["class_path"].endswith("ParserBoxes") == (row == "bbox_parser")
+    assert chosen["class_path"].endswith("SummedAttributes") == (row == "avg_summed")
+    assert found["data"]["init_args"]["images"] == ("wild" if row == "wild_ssg" else "aligned")
 
 
 def test_dry_run_of_lfwa(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from facelightning.data.celeba import BOX, IMAGE_FOLDERS, LANDMARK_FILES, POINTS, Crop
-from facelightning.data.files import Record
-from facelightning.data.helen import LISTS, mask_name
+from facelightning.data.files import Record, stem
+from facelightning.data.helen import GROUPS, LISTS, mask_name, merge_masks
 from facelightning.data.synthetic.attributes import sample_attributes
 from facelightning.data.synthetic.drawing import DRAWING_VERSION, CartoonFace, draw_face
 from facelightning.errors import ConfigurationError, DataFormatError
@@ -38,6 +38,7 @@ def write_synthetic(
     parsing: tuple[int, int, int],
     seed: int,
     images_per_identity: int = IMAGES_PER_IDENTITY,
+    known_masks: bool = False,
 ) -> None:
     """Write cartoon faces as ``root/celeba`` and ``root/helen`` in the layouts of CelebA and Helen.
 
@@ -50,6 +51,7 @@ def write_synthetic(
         parsing: How many faces with masks. No identity is in two splits or in both data sets.
         seed: The same seed gives the same files. Not negative.
         images_per_identity: How many faces of each identity to write; the last one of a split may have fewer.
+        known_masks: Whether to write the masks of the faces with attributes too, to ``root/celeba/Masks``.
 
     Raises:
         DataFormatError: If ``root`` exists, but is no such data set or has other parameters; nothing is changed.
@@ -69,12 +71,13 @@ def write_synthetic(
     stamp = {"attributes": list(attributes), "parsing": list(parsing), "seed": seed, "version": DRAWING_VERSION}
     if images_per_identity != IMAGES_PER_IDENTITY:  # data sets of before there was a choice have no such entry
         stamp["images_per_identity"] = images_per_identity
+    if known_masks:
+        stamp["known_masks"] = True
     with written_once(root, stamp) as made:
         if made is not None:
             with tqdm(total=sum(attributes) + sum(parsing), desc="drawing faces", unit="face") as progress:
-                write_celeba(
-                    made / "celeba", "aligned", _celeba_records(attributes, seed, images_per_identity, progress)
-                )
+                drawn = _celeba_records(attributes, seed, images_per_identity, known_masks, progress)
+                write_celeba(made / "celeba", "aligned", drawn)
                 _write_helen(made / "helen", parsing, seed, images_per_identity, progress)
 
 
@@ -146,15 +149,13 @@ def _draw_faces(
 
 
 def _celeba_records(
-    counts: tuple[int, int, int], seed: int, images_per_identity: int, progress: "tqdm[NoReturn]"
+    counts: tuple[int, int, int], seed: int, images_per_identity: int, known_masks: bool, progress: "tqdm[NoReturn]"
 ) -> Iterator[tuple[int, Record]]:
     """Split and record of each face with attributes."""
     for number, split, identity, attributes, face in _draw_faces(counts, 0, seed, images_per_identity, progress):
         name, known = f"{number:06d}.jpg", attributes.astype(np.float32)
-        yield (
-            split,
-            Record(name=name, image=face.image, attributes=known, landmarks=face.landmarks, identity=identity),
-        )
+        record = Record(name=name, image=face.image, attributes=known, landmarks=face.landmarks, identity=identity)
+        yield split, Record(**record, mask=merge_masks([*face.masks], GROUPS["helen7"])) if known_masks else record
 
 
 def _write_helen(
@@ -180,7 +181,8 @@ def write_celeba(folder: Path, images: Crop, records: Iterable[tuple[int, Record
         folder: Where to create ``Anno``, ``Eval`` and ``Img``.
         images: What the images are.
         records: Of each image the index of its split, and ``name``, ``image`` and ``attributes``; if all have them,
-            also ``identity``, and ``landmarks`` and ``box``, which are rounded to whole pixels.
+            also ``identity``, and ``landmarks`` and ``box``, which are rounded to whole pixels, and ``mask``, for a
+            folder ``Masks``.
     """
     pictures = folder / "Img" / IMAGE_FOLDERS[images][0]
     for place in (pictures, folder / "Anno", folder / "Eval"):
@@ -191,6 +193,9 @@ def write_celeba(folder: Path, images: Crop, records: Iterable[tuple[int, Record
     tables: dict[str, list[str]] = {}
     for split, record in records:
         write_image(pictures / record["name"], record["image"])
+        if "mask" in record:
+            (folder / "Masks").mkdir(exist_ok=True)
+            write_image(folder / "Masks" / f"{stem(record['name'])}.png", record["mask"])
         rows = {"Eval/list_eval_partition.txt": str(split)}
         rows["Anno/list_attr_celeba.txt"] = " ".join(f"{1 if value else -1:2d}" for value in record["attributes"])
         if "identity" in record:
