@@ -11,7 +11,6 @@ process of its own.
 
 import argparse
 import json
-import resource
 import time
 from functools import partial
 from multiprocessing import get_context
@@ -112,14 +111,20 @@ def time_steps(case: Case, precision: torch.dtype, rounds: int) -> dict[str, Any
     return found
 
 
+def memory(which: str) -> float:
+    """Megabytes of this process on Linux: ``VmRSS`` now, ``VmHWM`` at most so far."""
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(which))
+    return int(line.split()[1]) / 1024
+
+
 def growth_of_memory(way: str, precision: torch.dtype, *arguments: Any) -> float:
-    """By how many megabytes a step of a way takes this process above what it had before."""
+    """By how many megabytes a step of a way takes this process, at its peak, above what it had before."""
     torch.set_num_threads(1)
     case = Case(*arguments)
     network = case.network(way)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = memory("VmRSS")
     case.step(network, precision)
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024  # Linux counts in kilobytes
+    return memory("VmHWM") - before
 
 
 def peaks(precision: torch.dtype, *arguments: Any) -> dict[str, float]:
