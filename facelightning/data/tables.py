@@ -12,7 +12,7 @@ import numpy.typing as npt
 from torch.utils.data import Dataset
 
 from facelightning.configs import suggestion
-from facelightning.data.files import SUFFIXES, Record, is_file_name, read_image, read_lines, stem
+from facelightning.data.files import SUFFIXES, Columns, Record, is_file_name, read_image, read_lines, stem
 from facelightning.errors import ConfigurationError, DataFormatError, quoted
 from facelightning.labels import ATTRIBUTES
 
@@ -139,6 +139,24 @@ class AttributeDataset(Dataset[Record]):
     landmarks: npt.NDArray[np.float32] | None = None
     identities: npt.NDArray[np.int64] | None = None
     boxes: npt.NDArray[np.float32] | None = None
+
+    reading = "as stored"
+
+    @property
+    def columns(self) -> Columns:
+        """What is known without opening an image."""
+        attributes = self.attributes.astype(np.float32)
+        columns = {
+            "attributes": attributes,
+            "landmarks": self.landmarks,
+            "box": self.boxes,
+            "identity": self.identities,
+        }
+        return {key: column for key, column in columns.items() if column is not None}
+
+    def sources(self, index: int) -> list[Path]:
+        """The file of an image."""
+        return [self.folder / str(self.names[index])]
 
     def __len__(self) -> int:
         return len(self.names)
