@@ -152,15 +152,31 @@ def _errors(probabilities: Floats, truth: Bools, weights: Floats) -> Floats:
 def _mean_aps(probabilities: Floats, truth: Bools, weights: Floats) -> Floats:
     """Mean average precision in percent for each weighting of the images, ``(R, n)`` to ``(R,)``."""
     total, defined = np.zeros(len(weights)), np.zeros(len(weights))
-    for scores, labels in zip(probabilities.T, truth.T, strict=True):
-        order = np.argsort(-scores, kind="stable")
-        last = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))  # equal scores share one threshold
-        for start in range(0, len(weights), 100):  # a hundred at a time, to save memory
-            drawn = weights[start : start + 100, order]
-            hits = (drawn * labels[order]).cumsum(axis=1)[:, last]
-            precision = hits / np.maximum(drawn.cumsum(axis=1)[:, last], 1)
-            gained = np.diff(hits, axis=1, prepend=0)
-            some = hits[:, -1] > 0
-            total[start : start + 100] += (gained * precision).sum(axis=1) / np.where(some, hits[:, -1], 1)
-            defined[start : start + 100] += some
+    columns = [_thresholds(*column) for column in zip(probabilities.T, truth.T, strict=True)]
+    for start in range(0, len(weights), 100):  # a hundred at a time, to save memory
+        some = slice(start, start + 100)
+        drawn = np.ascontiguousarray(weights[some].T)  # (n, 100): what is sorted lies in whole rows
+        for order, positives, first_positives, begins in columns:
+            if not len(positives):
+                continue
+            hits = np.add.reduceat(drawn[positives], first_positives).cumsum(axis=0)  # (thresholds, 100)
+            retrieved = np.add.reduceat(drawn[order], begins).cumsum(axis=0)
+            gained = np.diff(hits, axis=0, prepend=0)
+            total[some] += (gained * (hits / np.maximum(retrieved, 1))).sum(axis=0) / np.maximum(hits[-1], 1)
+            defined[some] += hits[-1] > 0
     return 100 * total / np.maximum(defined, 1)
+
+
+def _thresholds(scores: Floats, labels: Bools) -> tuple[npt.NDArray[np.int64], ...]:
+    """What average precision needs of one attribute, however images are weighted: its thresholds with a positive.
+
+    Returns:
+        The images by falling score, down to the last positive; the positives among them; in the positives and in the
+        images the places where what each threshold adds begins. Equal scores share one threshold.
+    """
+    order = np.argsort(-scores, kind="stable")
+    ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
+    places = np.flatnonzero(labels[order])
+    reached, first_positives = np.unique(np.searchsorted(ends, places), return_index=True)
+    begins = np.append(0, ends[reached] + 1)
+    return order[: begins[-1]], order[places], first_positives, begins[:-1]
