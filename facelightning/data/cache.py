@@ -13,6 +13,7 @@ from zlib import crc32
 import cv2
 import numpy as np
 import numpy.typing as npt
+import torch
 from filelock import FileLock
 from torch.utils.data import DataLoader, Dataset, default_collate
 from tqdm import tqdm
@@ -218,8 +219,14 @@ def _make(dataset: FaceDataset, file: CacheFile) -> None:
         )
     batches = [range(file.count)[place : place + BATCH] for place in range(0, file.count, BATCH)]
     processes = min(os.cpu_count() or 1, file.count // IMAGES_FOR_A_PROCESS)
+    own = torch.Generator()  # or else a loader draws from the run's, and a network would begin with other weights
     loader = DataLoader(
-        _Making(dataset, part), None, sampler=batches, num_workers=processes, worker_init_fn=single_threaded
+        _Making(dataset, part),
+        None,
+        sampler=batches,
+        num_workers=processes,
+        worker_init_fn=single_threaded,
+        generator=own,
     )
     what = f"caching {_bytes(part.size)} in {ending(part.path.parent)}"
     try:

@@ -11,6 +11,7 @@ from typing import Any
 
 import albumentations as A
 import pytest
+import torch
 
 from facelightning.data import CelebADataModule, FolderDataModule, HelenDataModule, SyntheticDataModule, cache
 from facelightning.data.cropping import FaceCrop
@@ -127,7 +128,9 @@ def test_processes_make_the_same_file(make: Callable[..., CelebADataModule], tmp
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cache, "IMAGES_FOR_A_PROCESS", 10)
         patch.setattr(cache, "BATCH", 4)
+        before = torch.get_rng_state()
         make().setup("fit")
+        assert torch.equal(torch.get_rng_state(), before)  # a network begins with the same weights as without a cache
     assert {path.name: path.read_bytes() for path in (tmp_path / "cache").glob("*.npy")} == first
 
 
