@@ -61,6 +61,27 @@ def test_plain_loop(
     assert not list(tmp_path.iterdir())
 
 
+def test_loading(
+    faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--size", "40", "32", "--workers", "0", "--rounds=3", "--making", "5", "21", "--rows=30", "--threads=1"]
+    output = tmp_path / "loading.json"
+    monkeypatch.setattr(sys, "argv", ["loading.py", f"--celeba={faces / 'celeba'}", *options, f"--output={output}"])
+    benchmark = script("loading")
+    monkeypatch.setattr(benchmark, "BATCH_SIZE", 4)
+    benchmark.main()
+    found = json.loads(output.read_text())
+    assert json.loads(capsys.readouterr().out) == found
+    assert found["annotations"]["rows"] == 30
+    assert [row["images"] for row in found["making"]] == [5, 21]
+    assert found["making"][1]["megabytes"] > 3 * 40 * 32 * 21 / 1e6
+    (row,) = found["loading"]
+    assert row["peer"]["ratio_spread"] == [1, 1]
+    for way in ("files", "cache"):
+        low, high = row[way]["ratio_spread"]
+        assert 0 < low <= row[way]["ratio"] <= high
+
+
 def test_both_are_one_network() -> None:
     torch.manual_seed(0)
     task = AttributeNet(width=3).build(DataFacts(SIZE, attributes=ATTRIBUTES)).train()

@@ -102,12 +102,14 @@ def test_scores_do_not_depend_on_the_number_of_processes(command: Callable[..., 
 
 
 def test_a_training_on_two_processes_scores_as_one_does(command: Callable[..., None], faces: Path) -> None:
-    """As a user starts it: one command, which starts the other process."""
+    """As a user starts it: one command, which starts the other process; and from one cache."""
     words = [word for word in training("quickstart", faces) if not word.startswith("--test_after_fit")]
     two = ["--test_after_fit=true", "--trainer.strategy=ddp", "--trainer.devices=2"]
-    done = run([*words, *two])
+    done = run([*words, *two, "--data.cache=true", "--data.cache_folder=cache"])
     assert done.poll() == 0, done.err
-    command("test", f"--ckpt_path={best('quickstart')}", "--trainer.strategy=auto", "--trainer.devices=1")
+    assert len(list(Path("cache").glob("*.npy"))) == 6
+    alone = ["--trainer.strategy=auto", "--trainer.devices=1", "--data.cache=false"]
+    command("test", f"--ckpt_path={best('quickstart')}", *alone)
     first, second = (Path(f"runs/quickstart/version_{n}/test_results.json").read_bytes() for n in (0, 1))
     check(json.loads(first))
     assert json.loads(first).keys() == {"parsing", "attributes", "weights"}

@@ -2,6 +2,7 @@
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import albumentations as A
 import lightning as L
@@ -31,14 +32,16 @@ def parser(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save(SegNet(width=2).build(DataFacts(SIZE, HELEN7)), tmp_path_factory.mktemp("parser") / "segnet.ckpt")
 
 
-def make(kind: str, faces: Path, workers: int, parser: Path | None = None) -> tuple[FaceTask, L.LightningDataModule]:
+def make(
+    kind: str, faces: Path, workers: int, parser: Path | None = None, cache: bool = False
+) -> tuple[FaceTask, L.LightningDataModule]:
     """A task and its data, with everything that is random switched on."""
+    options: dict[str, Any] = {"image_size": SIZE, "batch_size": 4, "num_workers": workers}  # six batches an epoch
+    options |= {"cache": cache, "cache_folder": str(faces.parent / "cache")}
     L.seed_everything(5, verbose=False)
     augmentations = [A.HorizontalFlip(p=0.5), A.Affine(scale=(0.7, 1.2), rotate=(-20, 20), p=0.8, fill_mask=255)]
     if kind in ("single", "ssg", "dropout"):
-        attributes = CelebADataModule(
-            str(faces / "celeba"), image_size=SIZE, batch_size=4, num_workers=workers, augmentations=augmentations
-        )
+        attributes = CelebADataModule(str(faces / "celeba"), augmentations=augmentations, **options)
         if kind == "single":
             return AttributeNet(width=2, head=LinearHead), attributes
         if kind == "dropout":
@@ -49,11 +52,9 @@ def make(kind: str, faces: Path, workers: int, parser: Path | None = None) -> tu
         str(faces),
         faces=(21, 11, 13),
         masks=(9, 5, 7),
-        image_size=SIZE,
-        batch_size=4,  # six batches an epoch
-        mask_batch_size=4,  # three: cycled twice
-        num_workers=workers,
+        mask_batch_size=4,  # three batches: cycled twice
         augmentations=augmentations,
+        **options,
     )
     pooling, head = SemanticPooling, LocalizationHead
     encoder = partial(TorchvisionEncoder, name=kind) if kind != "joint" else None
@@ -63,8 +64,8 @@ def make(kind: str, faces: Path, workers: int, parser: Path | None = None) -> tu
 def train(
     kind: str, faces: Path, folder: Path, workers: int, parser: Path, resume: Path | None = None, by_steps: bool = False
 ) -> dict[str, object]:
-    """Two epochs, with a checkpoint after each step; what the last one holds."""
-    task, data = make(kind, faces, workers, parser)
+    """Two epochs, with a checkpoint after each step; what the last one holds. What is resumed reads from a cache."""
+    task, data = make(kind, faces, workers, parser, cache=resume is not None)
     keep = ModelCheckpoint(
         folder, filename="{step}", auto_insert_metric_name=False, every_n_train_steps=1, save_top_k=-1
     )

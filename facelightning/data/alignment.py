@@ -1,10 +1,12 @@
 """Photographs with masks, cut and scaled as CelebA's aligned images are."""
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from facelightning.data.files import Record, Records
+from facelightning.data.files import Columns, Record, Records, with_sources
 from facelightning.errors import DataFormatError, quoted
 from facelightning.labels import IGNORE_INDEX, LabelSpace
 
@@ -71,6 +73,20 @@ class AlignedRecords:
     def names(self) -> npt.NDArray[np.str_]:
         """The name of each image."""
         return np.asarray(self.records.names)
+
+    @property
+    def reading(self) -> str:
+        """How the records are read, and moved."""
+        return f"{with_sources(self.records).reading} aligned"
+
+    @property
+    def columns(self) -> Columns:
+        """What is known without opening an image."""
+        return with_sources(self.records).columns
+
+    def sources(self, index: int) -> list[Path]:
+        """The files of an image and its mask."""
+        return with_sources(self.records).sources(index)
 
     def __len__(self) -> int:
         return len(self.records)

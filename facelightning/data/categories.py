@@ -9,7 +9,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from facelightning.data.datamodule import FaceDataModule
-from facelightning.data.files import SUFFIXES, Record, Split, existing_root, read_image, warn
+from facelightning.data.files import SUFFIXES, Columns, Record, Split, existing_root, read_image, warn
 from facelightning.data.folder import NO_PHOTOGRAPHS, files_in
 from facelightning.errors import DataFormatError, DataNotFoundError, ending, quoted, reading
 from facelightning.facts import DataFacts
@@ -57,6 +57,17 @@ class ImageFolder(Dataset[Record]):
         """The category of each image, as an index of ``categories``."""
         if others:
             warn(f"{ending(self.folder)}: {len(others)} files are left out ({quoted(', '.join(others[:3]), 60)})")
+
+    reading = "upright"
+
+    @property
+    def columns(self) -> Columns:
+        """What is known without opening an image."""
+        return {"category": self.numbers}
+
+    def sources(self, index: int) -> list[Path]:
+        """The file of an image."""
+        return [self.folder / str(self.names[index])]
 
     def __len__(self) -> int:
         return len(self.names)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from facelightning.boxes import Floats, around, clipped, containing, read_boxes_table
-from facelightning.data.files import Record, Records, warn
+from facelightning.data.files import Columns, Record, Records, warn, with_sources
 from facelightning.errors import ConfigurationError, DataFormatError, quoted
 
 
@@ -75,6 +75,21 @@ class CroppedRecords:
     def names(self) -> npt.NDArray[np.str_]:
         """The name of each image."""
         return np.asarray(self.records.names)
+
+    @property
+    def reading(self) -> str:
+        """How the records are read, and cut."""
+        return f"{with_sources(self.records).reading} {self.crop}"
+
+    @property
+    def columns(self) -> Columns:
+        """What is known without opening an image; landmarks and boxes are those of the whole images."""
+        return with_sources(self.records).columns
+
+    def sources(self, index: int) -> list[Path]:
+        """The files of an image, and the table of boxes."""
+        boxes = [] if self.crop.boxes is None else [Path(self.crop.boxes)]
+        return [*with_sources(self.records).sources(index), *boxes]
 
     def __len__(self) -> int:
         return len(self.records)

@@ -1,17 +1,19 @@
 """From data sets to batches: sizes, augmentation, order, loaders, and what a task must know about its data."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
-import cv2
 import lightning as L
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from facelightning.data.alignment import AlignedRecords
+from facelightning.data.cache import CachedFaces, as_it_is, cached, single_threaded
 from facelightning.data.celeba import Crop, read_celeba
 from facelightning.data.cropping import CroppedRecords, FaceCrop
 from facelightning.data.files import IdentityRecords, Records, Split
@@ -36,27 +38,28 @@ class Loading:
     Args:
         image_size: Height and width of the network's input, in pixels (Kalayeh et al.: 218×178).
         batch_size: Images per step and process.
-        num_workers: Processes that read and augment; 0 reads in the main process.
+        num_workers: Processes that read and augment; 0 reads in the main process. If not given, 2, or 0 with a cache.
         augmentations: Albumentations transforms for training; the paper's horizontal flip if not given.
         seed: Seed of order and augmentation; the run's ``seed_everything`` if not given.
+        cache: Decode and resize the images once, into a file that later trainings and tests read instead. Batches are
+            the same to the bit. The file is made anew when an image, the size or the crop changes.
+        cache_folder: Where such files are; they may be deleted at any time.
     """
 
     image_size: tuple[int, int] = (218, 178)
     batch_size: int = 32
-    num_workers: int = 2
+    num_workers: int | None = None
     augmentations: list[Augmentation] | None = None
     seed: int | None = None
+    cache: bool = False
+    cache_folder: str = "~/.cache/facelightning"
 
     def __post_init__(self) -> None:
-        if min(*self.image_size, self.batch_size) < 1 or self.num_workers < 0 or (self.seed or 0) < 0:
+        if min(*self.image_size, self.batch_size) < 1 or (self.num_workers or 0) < 0 or (self.seed or 0) < 0:
             raise ConfigurationError(
                 f"{type(self).__name__}: image_size {self.image_size} and batch_size {self.batch_size} must be "
                 f"positive, num_workers {self.num_workers} and seed {self.seed} not negative"
             )
-
-
-def _single_threaded(worker: int) -> None:
-    cv2.setNumThreads(0)  # the workers already run in parallel; OpenCV's own threads would compete for the cores
 
 
 class FaceDataModule(Loading, L.LightningDataModule):
@@ -69,6 +72,7 @@ class FaceDataModule(Loading, L.LightningDataModule):
         super().__post_init__()
         L.LightningDataModule.__init__(self)  # super() would call the dataclass constructor, which resets the options
         self._datasets: dict[Split, FaceDataset] = {}
+        self._cached: dict[Split, CachedFaces] = {}
 
     def records(self, split: Split) -> Records:
         """One split of the data set."""
@@ -90,6 +94,14 @@ class FaceDataModule(Loading, L.LightningDataModule):
             self._datasets[split] = FaceDataset(self.seen(records), transform)
         return self._datasets[split]
 
+    def loaded(self, split: Split) -> FaceDataset | CachedFaces:
+        """The same as loaders read it: from its cache, if there shall be one."""
+        if not self.cache:
+            return self.dataset(split)
+        if split not in self._cached:
+            self._cached[split] = cached(self.dataset(split), Path(self.cache_folder).expanduser())
+        return self._cached[split]
+
     def seen(self, records: Records) -> Records:
         """What a network sees of a split's images."""
         return records
@@ -97,8 +109,10 @@ class FaceDataModule(Loading, L.LightningDataModule):
     def setup(self, stage: str) -> None:
         """Open what the stage needs, so that a missing file is reported before anything runs."""
         splits: dict[str, tuple[Split, ...]] = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
-        for split in splits.get(stage, (self.predicted,)):
-            self.dataset(split)
+        if stage == "predict":  # reads each image once, and goes on where one cannot be read: without a cache
+            self.dataset(self.predicted)
+        for split in splits.get(stage, ()):
+            self.loaded(split)
 
     @property
     def own_seed(self) -> int:
@@ -107,7 +121,8 @@ class FaceDataModule(Loading, L.LightningDataModule):
 
     def train_dataloader(self) -> ResumableLoader:
         """Shuffled, augmented, resumable."""
-        return ResumableLoader(self.dataset("train"), sampler=self.train_sampler(self.own_seed), **self._loading())
+        dataset = self.loaded("train")
+        return ResumableLoader(dataset, sampler=self.train_sampler(self.own_seed), **self._loading(dataset))
 
     def train_sampler(self, seed: int) -> TrainSampler:
         """The order of this process's training samples."""
@@ -125,10 +140,11 @@ class FaceDataModule(Loading, L.LightningDataModule):
         """Likewise what is predicted; it goes on where an image cannot be read."""
         dataset = self.dataset(self.predicted)
         readable = Readable(dataset, dataset.names)
-        return PredictionLoader(readable, sampler=self._sampler(self.predicted), collate_fn=apart, **self._loading())
+        return PredictionLoader(readable, sampler=self._sampler(self.predicted), **self._loading(readable, apart))
 
     def _evaluation_loader(self, split: Split) -> DataLoader[Sample]:
-        return DataLoader(self.dataset(split), sampler=self._sampler(split), **self._loading())
+        dataset = self.loaded(split)
+        return DataLoader(dataset, sampler=self._sampler(split), **self._loading(dataset))
 
     def _sampler(self, split: Split) -> Any:
         dataset = self.dataset(split)
@@ -143,13 +159,16 @@ class FaceDataModule(Loading, L.LightningDataModule):
     def _process(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
-    def _loading(self) -> dict[str, Any]:
+    def _loading(self, dataset: Dataset[Any], collate: Callable[[Any], Any] | None = None) -> dict[str, Any]:
+        from_cache = isinstance(dataset, CachedFaces)
+        workers = self.num_workers if self.num_workers is not None else 0 if from_cache else 2
         return {
             "batch_size": self.batch_size,
-            "num_workers": self.num_workers,
-            "persistent_workers": self.num_workers > 0,
+            "collate_fn": as_it_is if from_cache else collate,
+            "num_workers": workers,
+            "persistent_workers": workers > 0,
             "pin_memory": torch.cuda.is_available(),
-            "worker_init_fn": _single_threaded,
+            "worker_init_fn": single_threaded,
         }
 
 

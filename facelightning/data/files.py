@@ -6,7 +6,7 @@ import stat
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, Protocol, TypedDict
+from typing import Any, Literal, Protocol, TypedDict, runtime_checkable
 
 import cv2
 import numpy as np
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from torch import distributed
 
 from facelightning.data.decoding import MAX_PIXELS, decode, fault, promised_size
-from facelightning.errors import DataFormatError, DataNotFoundError, ending, quoted, reading
+from facelightning.errors import ConfigurationError, DataFormatError, DataNotFoundError, ending, quoted, reading
 
 Split = Literal["train", "val", "test", "all"]
 """A part of a data set; data sets with attributes also have all their images as one."""
@@ -43,6 +43,10 @@ class Record(TypedDict, total=False):
     is_cut: bool
 
 
+Columns = dict[str, npt.NDArray[Any]]
+"""What a data set knows about all of its N images: by a record's keys, arrays with a first dimension N."""
+
+
 class Records(Protocol):
     """One split of a data set."""
 
@@ -55,12 +59,42 @@ class Records(Protocol):
     def __getitem__(self, index: int, /) -> Record: ...
 
 
+@runtime_checkable
+class FileRecords(Records, Protocol):
+    """One split of a data set whose images can be cached: it says what they depend on, and the rest without them."""
+
+    @property
+    def reading(self) -> str:
+        """What a record's image, mask, landmarks and box depend on beside files and columns."""
+
+    @property
+    def columns(self) -> Columns:
+        """What is known without opening an image, but for the names."""
+
+    def sources(self, index: int) -> list[Path]:
+        """The files that a record's image and mask are read from."""
+
+
 class IdentityRecords(Records, Protocol):
     """One split of a data set that may know identities."""
 
     @property
     def identities(self) -> npt.NDArray[np.int64] | None:
         """The identity of each image, as a number."""
+
+
+def with_sources(records: Records) -> FileRecords:
+    """The same records, if their images can be cached.
+
+    Raises:
+        ConfigurationError: If not.
+    """
+    if isinstance(records, FileRecords):
+        return records
+    raise ConfigurationError(
+        f"cache: {type(records).__name__} does not say what its images are read from: give it `reading`, `columns` and "
+        "`sources`, as FileRecords has them, or leave data.cache out"
+    )
 
 
 def warn(message: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 from torch.utils.data import Dataset
 
-from facelightning.data.files import SUFFIXES, Record, existing_root, read_image, warn
+from facelightning.data.files import SUFFIXES, Columns, Record, existing_root, read_image, warn
 from facelightning.errors import DataNotFoundError, ending, quoted, reading
 
 NO_PHOTOGRAPHS = {"@eaDir", "#recycle", "__MACOSX", "$RECYCLE.BIN", "lost+found", "Thumbs.db", "desktop.ini"}
@@ -41,6 +41,17 @@ class Folder(Dataset[Record]):
             raise DataNotFoundError(f"no image in {ending(self.root)}{what}")
         if others:
             warn(f"{ending(self.root)}: {note}")
+
+    reading = "upright"
+
+    @property
+    def columns(self) -> Columns:
+        """Nothing is known of photographs."""
+        return {}
+
+    def sources(self, index: int) -> list[Path]:
+        """The file of an image."""
+        return [self.paths[index]]
 
     def __len__(self) -> int:
         return len(self.paths)

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from facelightning.data.files import (
     SPLITS,
     SUFFIXES,
+    Columns,
     Record,
     Split,
     existing_root,
@@ -136,6 +137,22 @@ class Helen(Dataset[Record]):
         self.names = [name for each in splits for name in lists[each]]
         with reading(self.root):
             self.files = [file for each in splits for file in self._find_files(lists[each], LISTS[each])]
+
+    @property
+    def reading(self) -> str:
+        """The label space that the masks are merged to."""
+        return self.label_space
+
+    @property
+    def columns(self) -> Columns:
+        """Nothing is known beside images and masks."""
+        return {}
+
+    def sources(self, index: int) -> list[Path]:
+        """The files of an image and its soft masks."""
+        labels = self.root / "labels" / self.names[index]
+        masks = [labels / mask_name(self.names[index], label) for label in range(len(HELEN11))]
+        return [self.root / "images" / self.files[index], *masks]
 
     def __len__(self) -> int:
         return len(self.names)

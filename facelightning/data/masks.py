@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from facelightning.data.files import Record, Records, existing_root, read_image, stem
+from facelightning.data.files import Columns, Record, Records, existing_root, read_image, stem, with_sources
 from facelightning.errors import DataFormatError
 from facelightning.labels import IGNORE_INDEX, LabelSpace
 
@@ -33,12 +33,26 @@ class MaskedRecords:
         """The name of each image."""
         return np.asarray(self.records.names)
 
+    @property
+    def reading(self) -> str:
+        """How the records are read, and their masks."""
+        return f"{with_sources(self.records).reading} {self.label_space}"
+
+    @property
+    def columns(self) -> Columns:
+        """What is known without opening an image."""
+        return with_sources(self.records).columns
+
+    def sources(self, index: int) -> list[Path]:
+        """The files of an image and its mask."""
+        return [*with_sources(self.records).sources(index), self._mask(str(self.names[index]))]
+
     def __len__(self) -> int:
         return len(self.records)
 
     def __getitem__(self, index: int) -> Record:
         record = self.records[index]
-        path = Path(self.folder, f"{stem(record['name'])}.png")
+        path = self._mask(record["name"])
         mask, size = read_image(path, cv2.IMREAD_GRAYSCALE), record["image"].shape[:2]
         if mask.shape != size:
             found, expected = ("×".join(map(str, each)) for each in (mask.shape, size))
@@ -48,3 +62,6 @@ class MaskedRecords:
                 f"{path} has the value {strange[0]}, but classes are 0...{len(self.label_space) - 1}, and 255 is none"
             )
         return Record(**{**record, "mask": mask})
+
+    def _mask(self, name: str) -> Path:
+        return Path(self.folder, f"{stem(name)}.png")

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from torch.utils.data import Dataset
 
 from facelightning.data.datamodule import IdentityDataModule
-from facelightning.data.files import Record, Split, read_image
+from facelightning.data.files import Columns, Record, Split, read_image
 from facelightning.errors import DataFormatError, ending
 from facelightning.facts import DataFacts
 
@@ -40,6 +40,18 @@ class People(Dataset[Record]):
     ages: npt.NDArray[np.float32] | None = None
     numbers: npt.NDArray[np.int64] | None = None
     categories: tuple[str, ...] | None = None
+
+    reading = "upright"
+
+    @property
+    def columns(self) -> Columns:
+        """What is known without opening an image."""
+        columns = {"identity": self.identities, "age": self.ages, "category": self.numbers}
+        return {key: column for key, column in columns.items() if column is not None}
+
+    def sources(self, index: int) -> list[Path]:
+        """The file of an image."""
+        return [self.folder / str(self.names[index])]
 
     def __len__(self) -> int:
         return len(self.names)

@@ -1,6 +1,7 @@
 """Images with attributes, and the tables that annotate them."""
 
 import csv
+import re
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -12,9 +13,12 @@ import numpy.typing as npt
 from torch.utils.data import Dataset
 
 from facelightning.configs import suggestion
-from facelightning.data.files import SUFFIXES, Record, is_file_name, read_image, read_lines, stem
+from facelightning.data.files import SUFFIXES, Columns, Record, is_file_name, read_image, read_lines, stem
 from facelightning.errors import ConfigurationError, DataFormatError, quoted
 from facelightning.labels import ATTRIBUTES
+
+USUAL_NAME = re.compile(r"[\w-]{1,100}\.(?:jpg|png)", re.ASCII)
+"""Of an image; whether any other is one takes longer to say."""
 
 SEPARATED = (".csv", ".tsv")
 """How the names of tables end whose cells are split by commas, semicolons or tabs; those of others by spaces."""
@@ -55,11 +59,13 @@ class AnnotationTable:
             DataFormatError: If a line is not such a row, an image has two different rows, or two columns have one name.
         """
         columns: list[str] = []
-        rows: dict[str, tuple[int, array[float]]] = {}
-        for number, (first_cell, *cells) in read_cells(path):
-            where = f"{path}, line {number}"
-            name = first_cell.strip()
-            if not name.lower().endswith(SUFFIXES):
+        rows: dict[str, int] = {}  # the place of each image
+        lines, numbers = list[int](), array("d")  # one for all rows: an object for each would take long
+        for number, cells in read_cells(path):
+            name = cells.pop(0).strip()
+            usual = USUAL_NAME.fullmatch(name)
+            if usual is None and not name.lower().endswith(SUFFIXES):
+                where = f"{path}, line {number}"
                 if rows:
                     raise DataFormatError(f"{where}: expected an image's name, found '{quoted(name)}'")
                 if cells:  # not the number of rows
@@ -69,26 +75,32 @@ class AnnotationTable:
                         twice = Counter(columns).most_common(1)[0][0]
                         raise DataFormatError(f"{where}: two columns are named '{quoted(twice)}'; remove one of them")
                 continue
-            if not is_file_name(name):
+            if usual is None and not is_file_name(name):
+                where = f"{path}, line {number}"
                 raise DataFormatError(f"{where}: expected an image's name without a folder, found '{quoted(name)}'")
             expected = len(columns) if count is None else count
             if expected == 0:
-                raise DataFormatError(f"{where}: expected the names of the columns before the first row")
+                raise DataFormatError(f"{path}, line {number}: expected the names of the columns before the first row")
             if len(cells) != expected:
-                raise DataFormatError(f"{where}: expected {expected} {what}, found {len(cells)}")
+                raise DataFormatError(f"{path}, line {number}: expected {expected} {what}, found {len(cells)}")
+            end = len(numbers)
             try:
-                values = array("d", map(float, cells))
+                numbers.extend(map(float, cells))
             except ValueError as error:
                 cell = str(error).partition(": ")[2].strip("'")
-                raise DataFormatError(f"{where}: {what} must be numbers, found '{quoted(cell)}'") from None
-            first, known = rows.setdefault(stem(name), (number, values))
-            if first != number and known != values:
-                raise DataFormatError(f"{where}: other {what} than in line {first}")
+                message = f"{what} must be numbers, found '{quoted(cell)}'"
+                raise DataFormatError(f"{path}, line {number}: {message}") from None
+            row = rows.setdefault(stem(name), len(lines))
+            if row == len(lines):
+                lines.append(number)
+                continue
+            if numbers[row * expected : (row + 1) * expected] != numbers[end:]:
+                raise DataFormatError(f"{path}, line {number}: other {what} than in line {lines[row]}")
+            del numbers[end:]
         if not rows:
             raise DataFormatError(f"{path} holds no row that begins with an image's name, such as 000001.jpg")
 
-        lines, numbers = zip(*rows.values(), strict=True)
-        table = cls(path, columns, list(rows), np.array(numbers), list(lines))
+        table = cls(path, columns, list(rows), np.array(numbers).reshape(len(rows), -1), lines)
         table.refuse(~np.isfinite(table.values), f"{what} must be finite")
         return table
 
@@ -139,6 +151,24 @@ class AttributeDataset(Dataset[Record]):
     landmarks: npt.NDArray[np.float32] | None = None
     identities: npt.NDArray[np.int64] | None = None
     boxes: npt.NDArray[np.float32] | None = None
+
+    reading = "as stored"
+
+    @property
+    def columns(self) -> Columns:
+        """What is known without opening an image."""
+        attributes = self.attributes.astype(np.float32)
+        columns = {
+            "attributes": attributes,
+            "landmarks": self.landmarks,
+            "box": self.boxes,
+            "identity": self.identities,
+        }
+        return {key: column for key, column in columns.items() if column is not None}
+
+    def sources(self, index: int) -> list[Path]:
+        """The file of an image."""
+        return [self.folder / str(self.names[index])]
 
     def __len__(self) -> int:
         return len(self.names)

@@ -1,7 +1,8 @@
 """From a record to a network's input: resizing, augmentation, tensors."""
 
 from collections.abc import Sequence
-from typing import Any, TypeAlias, TypedDict
+from random import Random
+from typing import Any, TypeAlias, TypedDict, cast
 
 import albumentations as A
 import cv2
@@ -18,6 +19,13 @@ from facelightning.labels import IGNORE_INDEX, LabelSpace
 
 Augmentation: TypeAlias = A.BasicTransform
 """One transform of Albumentations; no other module imports it."""
+
+
+class Fitted(Record, total=False):
+    """A record at the network's size, with what its tensors are: ``size`` and ``frame`` as in :class:`Sample`."""
+
+    size: npt.NDArray[np.int64]
+    frame: npt.NDArray[np.float32]
 
 
 class Sample(TypedDict, total=False):
@@ -100,55 +108,102 @@ class FaceTransform:
 
     def __call__(self, record: Record, seed: int) -> Sample:
         """Transform one image; the same seed gives the same augmentation."""
-        arrays: dict[str, Any] = {"image": record["image"]} | ({"mask": record["mask"]} if "mask" in record else {})
-        landmarks, box = record.get("landmarks", _NO_POINTS), record.get("box")
-        corners = _NO_POINTS if box is None else np.nan_to_num(box)[_CORNERS_OF_BOX]
-        arrays["keypoints"] = np.concatenate([_CORNER, landmarks, corners])
-        of_box = slice(len(_CORNER) + len(landmarks), None)
-        if record["image"].shape[:2] != self.image_size:
-            arrays = self.fit(**arrays)
-        corner, right, down = arrays["keypoints"][: len(_CORNER)]
-        size = np.array(record["image"].shape[:2])
-        frame = np.concatenate([corner, corner + (right + down - 2 * corner) * size[::-1]], dtype=np.float32)
-        if self.augment is not None:
-            self.augment.set_random_seed(seed % 2**32)
-            arrays["keypoints"][of_box] -= 0.5  # for augmentations, 0 is the first pixel's centre, not its edge
-            arrays = self.augment(**arrays)
-            arrays["keypoints"][of_box] += 0.5
-        points = arrays["keypoints"]
-        if len(points) < of_box.start + len(corners):
+        return tensors(self.augmented(self.fitted(record), seed))
+
+    def fitted(self, record: Record) -> Fitted:
+        """The record at the network's size, before augmentation."""
+        size = record["image"].shape[:2]
+        fitted, (corner, right, down) = _moved(record, None if size == self.image_size else self.fit)
+        if "is_cut" not in record:
+            fitted["size"] = np.array(size)
+            steps = (right + down - 2 * corner) * fitted["size"][::-1]
+            fitted["frame"] = np.concatenate([corner, corner + steps], dtype=np.float32)
+        return fitted
+
+    def augmented(self, fitted: Fitted, seed: int) -> Fitted:
+        """The same, augmented; the same seed gives the same augmentation."""
+        if self.augment is None:
+            return fitted
+        self.augment.set_random_seed(seed % 2**32)
+        # for augmentations, 0 is the first pixel's centre, not its edge, which a box is measured from
+        moved, points = _moved(fitted, self.augment, edge=-0.5)
+        if np.linalg.det(points[1:] - points[0]) < 0:  # mirrored
+            if "mask" in moved:
+                moved["mask"] = self._mirrored[moved["mask"]]
+            if "landmarks" in moved:
+                moved["landmarks"] = moved["landmarks"][list(LANDMARKS_MIRRORED)]
+        return moved
+
+    def mirrors(self, seeds: Sequence[int]) -> npt.NDArray[np.bool_] | None:
+        """Which images :meth:`augmented` mirrors, if it does nothing else to any; ``None`` if it may."""
+        transforms = [] if self.augment is None else self.augment.transforms
+        if [type(each) for each in transforms] not in ([], [A.HorizontalFlip]):
+            return None
+        chance, draw = sum(each.p for each in transforms), Random()
+        which = np.zeros(len(seeds), bool)
+        for place, seed in enumerate(seeds if chance > 0 else ()):
+            draw.seed(seed % 2**32)  # and the first number, as the transform itself does
+            which[place] = draw.random() < chance
+        return which
+
+    def mirror(self, batch: Sample, which: npt.NDArray[np.bool_]) -> None:
+        """Mirror some images of a batch in place, to the bits of :meth:`augmented`."""
+        last = self.image_size[1] - 1
+        image = batch["image"].numpy()
+        if which.any():
+            chosen = image[which]
+            image[which] = cv2.flip(chosen.reshape(-1, last + 1), 1).reshape(chosen.shape)  # all at once
+        if "mask" in batch:
+            mask = batch["mask"].numpy()
+            mask[which] = self._mirrored[mask[which, :, ::-1]]
+        if "landmarks" in batch:
+            landmarks = batch["landmarks"].numpy()
+            mirrored = landmarks[which][:, LANDMARKS_MIRRORED]
+            mirrored[..., 0] = last - mirrored[..., 0]
+            landmarks[which] = mirrored
+        if "box" in batch and self.augment is not None:
+            box = batch["box"].numpy()
+            box -= 0.5
+            box[which, ::2] = last - box[which, ::2][:, ::-1]
+            box += 0.5
+
+
+def _moved(record: Record, transform: A.Compose | None, edge: float = 0.0) -> tuple[Fitted, npt.NDArray[np.float32]]:
+    """What a transform, if any, makes of image, mask, landmarks and box, and where it takes the points of ``_CORNER``.
+
+    ``edge`` is where the transform sees the left edge of the first pixel.
+    """
+    arrays: dict[str, Any] = {"image": record["image"]} | ({"mask": record["mask"]} if "mask" in record else {})
+    landmarks, box = record.get("landmarks", _NO_POINTS), record.get("box")
+    corners = _NO_POINTS if box is None else np.nan_to_num(box)[_CORNERS_OF_BOX] + np.float32(edge)
+    points = np.concatenate([_CORNER, landmarks, corners])
+    if transform is not None:
+        arrays = transform(**arrays, keypoints=points)
+        if len(arrays["keypoints"]) < len(points):
             raise ConfigurationError(
                 "an augmentation drops points near or beyond the image's edge, so landmarks and boxes would be wrong; "
                 "leave out those that bend the image, such as ElasticTransform"
             )
-        mirrored = np.linalg.det(points[1:3] - points[0]) < 0
+        points = arrays.pop("keypoints")
+    moved = cast(Fitted, {**record, **arrays})
+    if "landmarks" in record:
+        moved["landmarks"] = points[len(_CORNER) : len(_CORNER) + len(landmarks)].astype(np.float32)
+    if box is not None:
+        corners = points[-len(_CORNERS_OF_BOX) :] - np.float32(edge)
+        sides = np.concatenate([corners.min(axis=0), corners.max(axis=0)], dtype=np.float32)
+        moved["box"] = np.full_like(box, np.nan) if np.isnan(box).any() else sides
+    return moved, points[: len(_CORNER)]
 
-        # HWC → CHW; a copy, because augmentation may return a view with negative strides
-        sample = Sample(image=torch.from_numpy(np.ascontiguousarray(arrays["image"].transpose(2, 0, 1))))
-        if "is_cut" in record:
-            sample["is_cut"] = torch.tensor(record["is_cut"])
-        else:
-            sample["size"], sample["frame"] = torch.from_numpy(size), torch.from_numpy(frame)
-        if "mask" in record:
-            mask = cv2.LUT(arrays["mask"], self._mirrored) if mirrored else arrays["mask"]
-            sample["mask"] = torch.from_numpy(mask.astype(np.int64))
-        if "landmarks" in record:
-            landmarks = points[len(_CORNER) : of_box.start].astype(np.float32)
-            sample["landmarks"] = torch.from_numpy(landmarks[list(LANDMARKS_MIRRORED)] if mirrored else landmarks)
-        if box is not None:
-            sides = np.concatenate([points[of_box].min(axis=0), points[of_box].max(axis=0)], dtype=np.float32)
-            sample["box"] = torch.from_numpy(np.full_like(box, np.nan) if np.isnan(box).any() else sides)
-        if "attributes" in record:
-            sample["attributes"] = torch.from_numpy(record["attributes"])
-        if "identity" in record:
-            sample["identity"] = torch.tensor(record["identity"])
-        if "category" in record:
-            sample["category"] = torch.tensor(record["category"])
-        if "age" in record:
-            sample["age"] = torch.tensor(record["age"])
-        if "name" in record:
-            sample["name"] = record["name"]
-        return sample
+
+def tensors(fitted: Fitted) -> Sample:
+    """One image as tensors; many, if every array has one more dimension in front."""
+    known = {key: fitted.get(key) for key in Sample.__annotations__ if key in fitted}
+    sample = {key: value if key == "name" else torch.as_tensor(value) for key, value in known.items()}
+    # HWC → CHW; a copy, because augmentation may return a view with negative strides
+    sample["image"] = torch.from_numpy(np.ascontiguousarray(np.moveaxis(fitted["image"], -1, -3)))
+    if "mask" in fitted:
+        sample["mask"] = torch.from_numpy(fitted["mask"].astype(np.int64))
+    return cast(Sample, sample)
 
 
 class FaceDataset(Dataset[Sample]):
@@ -166,10 +221,19 @@ class FaceDataset(Dataset[Sample]):
         return len(self.records)
 
     def __getitem__(self, key: Key) -> Sample:
-        if not isinstance(key, tuple):
-            raise ConfigurationError(
-                "a face data set is indexed by (sample, seed), but got one number, probably from a sampler of "
-                "Lightning's: create the Trainer with use_distributed_sampler=False"
-            )
-        index, seed = key
+        index, seed = checked(key)
         return self.transform(self.records[index], seed)
+
+
+def checked(key: Key) -> Key:
+    """The same key, if it is one.
+
+    Raises:
+        ConfigurationError: If it is a number, as samplers of others yield them.
+    """
+    if not isinstance(key, tuple):
+        raise ConfigurationError(
+            "a face data set is indexed by (sample, seed), but got one number, probably from a sampler of "
+            "Lightning's: create the Trainer with use_distributed_sampler=False"
+        )
+    return key
