@@ -93,7 +93,8 @@ def predict(
                 elif prediction is not None:
                     folder.write(prediction)
                 progress.update()
-    folder.finish(predictor.facts.attributes or ())
+    finds = predictor.view.finder
+    folder.finish(predictor.facts.attributes or (), finds is not None and finds.knows_points)
     print(f"written: {output}")
 
 

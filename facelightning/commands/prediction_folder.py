@@ -135,15 +135,15 @@ class PredictionFolder:
             csv.writer(file).writerows([failure] if self.failures else [("image", "reason"), failure])
         self.failures.append(failure)
 
-    def finish(self, attributes: Sequence[str]) -> None:
-        """Write the tables of all faces.
+    def finish(self, attributes: Sequence[str], points: bool = False) -> None:
+        """Write the tables of all faces, with columns of five points if these are known.
 
         Raises:
             DataFormatError: If photographs lack predictions.
         """
         with self._open("predictions.csv", "w") as file:
             writer = csv.writer(file)
-            writer.writerow(header := columns(attributes))
+            writer.writerow(header := columns(attributes, points))
             for record in read_records(self.path / "predictions.jsonl"):
                 for row in rows_of(record):
                     cells = (row.get(column) for column in header)

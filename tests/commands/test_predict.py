@@ -18,6 +18,7 @@ from PIL import Image
 
 import facelightning as fl
 from facelightning.__main__ import main
+from facelightning.boxes import POINTS
 from facelightning.commands.photographs import named_photographs, unfinished, without_output
 from facelightning.errors import DataNotFoundError
 from facelightning.labels import ATTRIBUTES, HELEN7
@@ -66,6 +67,10 @@ def records(folder: str = "predictions") -> list[dict[str, Any]]:
 def rows(name: str) -> list[dict[str, str]]:
     with Path(name).open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
+
+
+def likely(row: dict[str, str]) -> list[str]:
+    return [row[key] for key in ATTRIBUTES]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -290,6 +295,28 @@ def test_faces_from_a_table(predict: Callable[..., str], joint: Path, tmp_path: 
     wide = rows("wide/predictions.csv")[0]
     assert wide["x0"] == "10.0" and any(wide[key] != table[0][key] for key in ATTRIBUTES)
     assert "none of the 1 images" in predict(str(tmp_path / "a.png"), "--faces=boxes:boxes.csv", *QUICK)
+
+
+def test_faces_with_points_are_aligned(predict: Callable[..., str], tmp_path: Path) -> None:
+    """As CelebA's images are, unless a margin is asked for; what is written holds the points."""
+    cv2.imwrite("a.png", photograph(0, 90, 120))
+    points = "12,20,25,26,16,30,8,33,17,37"  # turned by 25 degrees
+    header = ",".join(("name,x0,y0,x1,y1", *POINTS))
+    Path("boxes.csv").write_text(f"{header}\na.png,5,10,35,45,{points}\na.png,70,20,95,60{10 * ','}\n")
+    assert predict("a.png", "--faces=boxes:boxes.csv", *QUICK) == ""
+    aligned = rows("predictions/predictions.csv")
+    assert [",".join(str(int(float(row[key]))) for key in POINTS if row[key]) for row in aligned] == [points, ""]
+    assert [len(face.get("points", ())) for face in records()[0]["faces"]] == [5, 0]
+    assert predict("a.png", "--faces=boxes:predictions/predictions.csv", "--output=again", *QUICK) == ""
+    assert Path("again/predictions.csv").read_bytes() == Path("predictions/predictions.csv").read_bytes()
+    assert predict("a.png", "--faces=boxes:boxes.csv", "--margin=1.6", "--output=cut", *QUICK) == ""
+    assert likely(rows("cut/predictions.csv")[0]) != likely(aligned[0])
+    table = Path("boxes.csv").read_text().replace(points, 9 * ",")
+    Path("boxes.csv").write_text(table)
+    assert predict("a.png", "--faces=boxes:boxes.csv", "--output=without", *QUICK) == ""
+    without = rows("without/predictions.csv")
+    assert "lefteye_x" not in without[0]
+    assert [likely(one) == likely(other) for one, other in zip(without, aligned, strict=True)] == [False, True]
 
 
 def test_mistakes_are_sentences(predict: Callable[..., str], joint: Path, tmp_path: Path) -> None:
