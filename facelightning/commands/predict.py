@@ -107,6 +107,8 @@ def predict(
     finds = predictor.view.finder
     folder.finish(predictor.facts.attributes or (), finds is not None and finds.knows_points)
     print(f"written: {output}")
+    if finds is None and faces is None:
+        print("each photograph was taken for the cut around one face; --faces=cascade, or another, finds faces in it")
 
 
 def _answer(
