@@ -13,6 +13,9 @@ from facelightning.errors import DataFormatError, reading
 
 Floats = npt.NDArray[np.float64]
 
+POINTS = tuple(f"{point}_{axis}" for point in "lefteye righteye nose leftmouth rightmouth".split() for axis in "xy")
+"""The names of the columns of a face's five points, as CelebA calls its landmarks; left is the image's left."""
+
 
 def containing(boxes: Floats, size: tuple[int, int]) -> Floats:
     """The smallest boxes of the shape of ``size``, height and width, that hold the boxes and have their centres.
@@ -106,11 +109,13 @@ def paired_overlaps(found: Floats, true: Floats) -> Floats:
 def read_boxes_table(path: Path) -> dict[str, Floats]:
     """Read a table of faces: found ones, such as ``predictions.csv``, or true ones, such as ``all_boxes.csv``.
 
-    Its columns are ``name``, ``image`` or ``image_id``, ``x0``, ``y0``, ``x1``, ``y1``, in any order, and ``response``
-    or ``score``, if there is one. An empty cell of a box says that no face was found; without a response it is 1.
+    Its columns are ``name``, ``image`` or ``image_id``, ``x0``, ``y0``, ``x1``, ``y1``, in any order, and, if there
+    are such, ``response`` or ``score``, and the ten of :data:`POINTS`, in pixels. An empty cell of a box says that no
+    face was found, one of a point that the points are unknown; without a response it is 1.
 
     Returns:
-        For each image, the rows ``(N, 5)`` in the table's order: box and response; NaN in the box where none was found.
+        For each image, the rows ``(N, 15)`` in the table's order: box, response and points; NaN in the box where none
+        was found, and in the points where they are unknown.
 
     Raises:
         DataNotFoundError: If there is no such file, or it cannot be read.
@@ -130,19 +135,22 @@ def read_boxes_table(path: Path) -> dict[str, Floats]:
             key = next((key for key in ("name", "image") if key in header), "image_id")
             if not {key, *columns} <= header:
                 raise DataFormatError(f"{path}: expected the columns name, {', '.join(columns)}")
+            points = POINTS if header.issuperset(POINTS) else ()
             for row in rows:
-                cells = [row[column] for column in columns]
+                cells = [row[column] for column in (*columns, *points)]
                 if None in cells:
                     raise ValueError
-                box = np.array([float(cell) if cell else np.nan for cell in cells])
+                numbers = np.array([float(cell) if cell else np.nan for cell in cells])
+                box, five = numbers[:4], numbers[4:] if points else np.full(len(POINTS), np.nan)
                 response = float(row.get("response") or row.get("score") or 1)
-                if np.isinf([*box, response]).any() or (box[2:] <= box[:2]).any():
+                if np.isinf([*numbers, response]).any() or (box[2:] <= box[:2]).any():
                     raise ValueError
-                found.setdefault(row[key], []).append([*box, response])
+                found.setdefault(row[key], []).append([*box, response, *five])
         except (ValueError, TypeError, csv.Error) as error:
             if isinstance(error, DataFormatError):
                 raise
             also = ", and a number as response" if "response" in header else ""
+            also += ", and numbers as points" if header.issuperset(POINTS) else ""
             place = f"{path}, line {rows.line_num}"
             raise DataFormatError(f"{place}: expected a box x0 < x1, y0 < y1, or none{also}") from None
     return {name: np.array(boxes) for name, boxes in found.items()}

@@ -110,4 +110,4 @@ def test_pairs_are_those_of_a_loop() -> None:
 
 def test_a_table_may_call_its_images_as_annotations_do(tmp_path: Path) -> None:
     (tmp_path / "all_boxes.csv").write_text("image_id,x0,y0,x1,y1\na.jpg,1,2,3,4\na.jpg,5,6,7,8\n")
-    assert read_boxes_table(tmp_path / "all_boxes.csv")["a.jpg"].tolist() == [[1, 2, 3, 4, 1], [5, 6, 7, 8, 1]]
+    assert read_boxes_table(tmp_path / "all_boxes.csv")["a.jpg"][:, :5].tolist() == [[1, 2, 3, 4, 1], [5, 6, 7, 8, 1]]

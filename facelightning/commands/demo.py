@@ -59,7 +59,9 @@ class Page:
     def __init__(self, task: FaceTask, finder: Finder | None, name: str) -> None:
         self.predictor, self.task = task.predictor(finder), task
         self.searches = self.predictor.view.finder is not None
-        way = "It searches a photograph for faces." if self.searches else "It takes a photograph for one face, cut out."
+        way = "It takes a photograph for the cut around one face; started with --faces, it searches for faces."
+        if self.searches:
+            way = "It searches a photograph for faces."
         words = {"task": type(task).__name__, "checkpoint": name, "way": way, "limit": str(LIMIT)}
         self.html = Template(PAGE.read_text("utf-8")).substitute({key: escape(word) for key, word in words.items()})
 

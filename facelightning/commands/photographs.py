@@ -1,13 +1,14 @@
 """Photographs that a command line names, and what a network sees of each, read by processes of their own."""
 
 import glob
+import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import cv2
 from torch.utils.data import DataLoader, Dataset
@@ -15,9 +16,11 @@ from torch.utils.data import DataLoader, Dataset
 from facelightning.data.files import SUFFIXES, read_lines, warn
 from facelightning.data.folder import files_in
 from facelightning.data.prediction import Failure
-from facelightning.errors import DataFormatError, DataNotFoundError, ending, quoted
+from facelightning.errors import ConfigurationError, DataFormatError, DataNotFoundError, ending, quoted
 from facelightning.prediction import Seen, View
 from facelightning.prediction.photographs import Image, as_image
+
+Answer = TypeVar("Answer")
 
 CHUNK = 32
 """Photographs that are predicted together. The same ones after an interruption, so that numbers are the same."""
@@ -148,6 +151,51 @@ def look(looks: Looks, chunks: list[list[int]], workers: int) -> DataLoader[list
         collate_fn=list,
         num_workers=workers,
         worker_init_fn=_single_threaded,
+    )
+
+
+def in_processes(
+    looks: Looks,
+    chunks: list[list[int]],
+    answer: Callable[[list[Seen | Failure]], Iterator[Answer]],
+    begin: Callable[[int], None],
+    processes: int,
+) -> DataLoader[list[Answer] | OSError]:
+    """The answers to the photographs of each chunk, in order: processes look, and answer, each a chunk at a time.
+
+    Args:
+        looks: The photographs.
+        chunks: Their indices.
+        answer: What is answered; called in the processes, which have all that this one has.
+        begin: Called first in each process, with its number.
+        processes: How many they are.
+
+    Returns:
+        Answers; or what the operating system refused, which loses its words if it is raised in a process.
+
+    Raises:
+        ConfigurationError: If this system cannot start such processes.
+    """
+    if "fork" not in multiprocessing.get_all_start_methods():
+        raise ConfigurationError("--processes needs Linux or macOS: leave it out")
+
+    def answers(chunk: list[Seen | Failure]) -> list[Answer] | OSError:
+        try:
+            return list(answer(chunk))
+        except OSError as error:
+            return error
+
+    def start(process: int) -> None:
+        _single_threaded(process)
+        begin(process)
+
+    return DataLoader(
+        looks,
+        batch_sampler=chunks,
+        collate_fn=answers,
+        num_workers=processes,
+        worker_init_fn=start,
+        multiprocessing_context="fork",
     )
 
 

@@ -2,21 +2,23 @@
 
 import argparse
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import cast, get_args
 
 import torch
 from tqdm import tqdm
 
-from facelightning.commands.photographs import Looks, look, named_photographs, unfinished, without_output
-from facelightning.commands.prediction_folder import Overlays, PredictionFolder
+from facelightning.commands.photographs import Looks, in_processes, look, named_photographs, unfinished, without_output
+from facelightning.commands.prediction_folder import Line, Overlays, PredictionFolder
 from facelightning.data.prediction import Failure
-from facelightning.errors import ConfigurationError, quoted, reading
+from facelightning.errors import ConfigurationError, ProcessError, quoted, reading
 from facelightning.hub import CONFIG, HUB, download, is_folder
 from facelightning.models import FrontalCascade, TableFinder, YuNet
 from facelightning.models.cascade import CascadeNetwork
 from facelightning.models.finding import Finder
+from facelightning.prediction import Predictor, Seen
 from facelightning.tasks import CascadeNet, FaceTask, load_model
 
 KINDS = "crop, cascade, yunet:FILE, boxes:CSV or lnet:CHECKPOINT"
@@ -37,6 +39,7 @@ def predict(
     overlays: Overlays = "jpg",
     workers: int = 2,
     regions: bool = False,
+    processes: int = 1,
 ) -> None:
     """Predict photographs into a folder; see :class:`~facelightning.commands.prediction_folder.PredictionFolder`.
 
@@ -52,12 +55,15 @@ def predict(
         overlays: Format of the pictures, or ``none``.
         workers: Processes that read photographs and find faces; 0 does so in this one.
         regions: Also write how much each region counts for each attribute of each face.
+        processes: Processes that each read, predict and draw; with several, ``workers`` does not count.
 
     Raises:
         FacelightningError: If an argument is wrong; at the end, if photographs lack predictions.
     """
     if not 0 <= workers <= 1024:
         raise ConfigurationError(f"--workers must lie in 0...1024, not {workers}")
+    if not 1 <= processes <= 1024:
+        raise ConfigurationError(f"--processes must lie in 1...1024, not {processes}")
     task, finder = load(checkpoint, faces)
     if margin is not None and finder is None and not isinstance(task, CascadeNet):
         raise ConfigurationError("--margin is of found faces: say with --faces how to find them, or leave it out")
@@ -76,25 +82,59 @@ def predict(
         print(f"replaced since they were predicted, and predicted again: {replaced} photographs")
     if predictor.facts.label_space is not None:
         folder.write_legend(predictor.facts.label_space)
-    task.to("cuda" if torch.cuda.is_available() else "cpu")
-    if predictor.view.finder is not None:
-        predictor.view.finder.cpu()  # it is used by the processes that read
     chunks = unfinished(names, folder.done)
     looks = Looks(names, predictor.view, 640 if overlays != "none" else 0)
+    answer = partial(_answer, predictor, folder)
+
+    def begin(process: int = 0) -> None:
+        task.to(f"cuda:{process % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu")
+        if predictor.view.finder is not None:
+            predictor.view.finder.cpu()  # it is used by the processes that read
+
+    answers: Iterable[Iterable[Line | Failure] | OSError]
+    if processes > 1 and chunks:
+        answers = in_processes(looks, chunks, answer, begin, min(processes, len(chunks)))
+    else:
+        begin()
+        answers = map(answer, look(looks, chunks, min(workers, len(chunks))))
     with tqdm(total=len(names), initial=len(folder.done.intersection(names)), unit="image", disable=None) as progress:
-        for chunk in look(looks, chunks, min(workers, len(chunks))):
-            predictions = predictor.predict([each for each in chunk if not isinstance(each, Failure)])
-            for each in chunk:
-                prediction = None if isinstance(each, Failure) else next(predictions)
-                if each.name in folder.done:
-                    continue
-                if isinstance(each, Failure):
-                    folder.fail(each)
-                elif prediction is not None:
-                    folder.write(prediction)
-                progress.update()
-    folder.finish(predictor.facts.attributes or ())
+        for each in _each(answers):
+            if isinstance(each, Failure):
+                folder.fail(each)
+            else:
+                folder.add(each)
+            progress.update()
+    finds = predictor.view.finder
+    folder.finish(predictor.facts.attributes or (), finds is not None and finds.knows_points)
     print(f"written: {output}")
+    if finds is None and faces is None:
+        print("each photograph was taken for the cut around one face; --faces=cascade, or another, finds faces in it")
+
+
+def _answer(
+    predictor: Predictor, folder: PredictionFolder, chunk: Sequence[Seen | Failure]
+) -> Iterator[Line | Failure]:
+    """What is to be written of the photographs of a chunk that are not done; their pictures are drawn."""
+    predictions = predictor.predict([each for each in chunk if not isinstance(each, Failure)])
+    for each in chunk:
+        answer = each if isinstance(each, Failure) else next(predictions)
+        if each.name not in folder.done:
+            yield answer if isinstance(answer, Failure) else folder.draw(answer)
+
+
+def _each(answers: Iterable[Iterable[Line | Failure] | OSError]) -> Iterator[Line | Failure]:
+    try:
+        for chunk in answers:
+            if isinstance(chunk, OSError):
+                raise chunk
+            yield from chunk
+    except RuntimeError as error:
+        if "exited unexpectedly" not in str(error):  # PyTorch has no class of its own for this
+            raise
+        raise ProcessError(
+            "a process was ended from outside, perhaps because the memory is too small: the same command goes on; "
+            "fewer --processes or --workers need less"
+        ) from None
 
 
 def load(checkpoint: str, faces: str | None) -> tuple[FaceTask, Finder | None]:
@@ -170,6 +210,8 @@ def main(args: Sequence[str]) -> None:
     parser.add_argument("--output", metavar="FOLDER", default="predictions", help="default: predictions")
     parser.add_argument("--overlays", choices=get_args(Overlays), default="jpg", help="pictures; default: jpg")
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="processes that read; default: 2")
+    whole = "processes that each read, predict and draw, on GPUs in turn; default: 1, and the others only read"
+    parser.add_argument("--processes", type=int, default=1, metavar="N", help=whole)
     weights = "also region_weights.csv: how much each region counts for each attribute of each face"
     parser.add_argument("--regions", action="store_true", help=weights)
     predict(**vars(parser.parse_intermixed_args(args)))

@@ -5,7 +5,7 @@ import errno
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TextIO, cast
+from typing import Any, Literal, NamedTuple, TextIO, cast
 
 from PIL import Image as Pillow
 
@@ -18,6 +18,13 @@ from facelightning.prediction import Prediction
 from facelightning.prediction.results import DIGITS, columns, rows_of
 
 Overlays = Literal["jpg", "png", "none"]
+
+
+class Line(NamedTuple):
+    """What ``predictions.jsonl`` says of one photograph."""
+
+    name: str
+    record: str
 
 
 class PredictionFolder:
@@ -103,8 +110,12 @@ class PredictionFolder:
         (self.path / "legend.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         save_image(self.path / "legend.png", legend_figure(labels))
 
-    def write(self, prediction: Prediction) -> None:
-        """Write a photograph's pictures, and then its line: what has a line is done."""
+    def draw(self, prediction: Prediction) -> Line | Failure:
+        """Write a photograph's pictures.
+
+        Returns:
+            Its line; or why it has no prediction.
+        """
         name = prediction.name
         try:
             if prediction.parsing is not None and prediction.label_space is not None:
@@ -116,8 +127,7 @@ class PredictionFolder:
         except OSError as error:
             if error.errno != errno.ENAMETOOLONG:
                 raise
-            self.fail(Failure(name, "the names of its pictures would be too long; give it a shorter name"))
-            return
+            return Failure(name, "the names of its pictures would be too long; give it a shorter name")
         record = prediction.to_dict() | {"file": self._states.get(name)}
         if self.places:
             for said, face in zip(record["faces"], prediction.faces, strict=True):
@@ -125,9 +135,13 @@ class PredictionFolder:
                     attribute: {place: round(weight, DIGITS) for place, weight in weights.items()}
                     for attribute, weights in face.region_weights.items()
                 }
+        return Line(name, json.dumps(record, ensure_ascii=False, allow_nan=False))
+
+    def add(self, line: Line) -> None:
+        """Write the line of a photograph whose pictures are drawn: it is done."""
         with self._open("predictions.jsonl", "a") as file:
-            file.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
-        self.done.add(name)
+            file.write(line.record + "\n")
+        self.done.add(line.name)
 
     def fail(self, failure: Failure) -> None:
         """List a photograph that has no prediction."""
@@ -135,15 +149,15 @@ class PredictionFolder:
             csv.writer(file).writerows([failure] if self.failures else [("image", "reason"), failure])
         self.failures.append(failure)
 
-    def finish(self, attributes: Sequence[str]) -> None:
-        """Write the tables of all faces.
+    def finish(self, attributes: Sequence[str], points: bool = False) -> None:
+        """Write the tables of all faces, with columns of five points if these are known.
 
         Raises:
             DataFormatError: If photographs lack predictions.
         """
         with self._open("predictions.csv", "w") as file:
             writer = csv.writer(file)
-            writer.writerow(header := columns(attributes))
+            writer.writerow(header := columns(attributes, points))
             for record in read_records(self.path / "predictions.jsonl"):
                 for row in rows_of(record):
                     cells = (row.get(column) for column in header)

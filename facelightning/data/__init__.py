@@ -10,12 +10,8 @@ from facelightning.data.lfwa import LFWA
 
 if TYPE_CHECKING:
     from facelightning.data.categories import ImageFolder, ImageFolderDataModule
-    from facelightning.data.datamodule import (
-        CelebADataModule,
-        FaceDataModule,
-        HelenDataModule,
-        LFWADataModule,
-    )
+    from facelightning.data.celeba_lfwa_helen import CelebADataModule, HelenDataModule, LFWADataModule
+    from facelightning.data.datamodule import FaceDataModule
     from facelightning.data.face_table import FaceTable, FaceTableDataModule, SyntheticPeopleDataModule
     from facelightning.data.joint import JointDataModule, SyntheticDataModule
     from facelightning.data.objects import SyntheticObjectsDataModule
@@ -37,6 +33,7 @@ def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module 'facelightning.data' has no attribute {name!r}")
     homes = {
+        "FaceDataModule": "datamodule",
         "FolderDataModule": "photographs",
         "SyntheticObjectsDataModule": "objects",
         "SyntheticScenesDataModule": "scenes",
@@ -46,4 +43,4 @@ def __getattr__(name: str) -> object:
     homes |= dict.fromkeys(("PersonFolders", "PersonFoldersDataModule"), "person_folders")
     homes |= dict.fromkeys(("UTKFace", "UTKFaceDataModule"), "utkface")
     homes |= dict.fromkeys(("ImageFolder", "ImageFolderDataModule"), "categories")
-    return getattr(import_module(f"facelightning.data.{homes.get(name, 'datamodule')}"), name)
+    return getattr(import_module(f"facelightning.data.{homes.get(name, 'celeba_lfwa_helen')}"), name)

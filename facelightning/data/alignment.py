@@ -1,36 +1,67 @@
-"""Photographs with masks, cut and scaled as CelebA's aligned images are."""
+"""Faces as CelebA's aligned images show them: turned upright, scaled and cut out by eyes and mouth."""
 
-from pathlib import Path
+from typing import NamedTuple, cast
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from facelightning.data.files import Columns, Record, Records, with_sources
-from facelightning.errors import DataFormatError, quoted
-from facelightning.labels import IGNORE_INDEX, LabelSpace
+from facelightning.boxes import Floats
 
-Points = npt.NDArray[np.float64]
+HEIGHT, WIDTH = 218, 178
+"""Of an aligned image, in pixels."""
 
-FRAME = (218, 178)
-"""Height and width of CelebA's aligned images."""
+EYES_AND_MOUTH = np.array([[70.245, 111.5], [107.737, 111.5], [88.932, 153.014]])
+"""Where an aligned image has left eye, right eye and the middle of the mouth, x and y in pixels; left is the image's
+left. These are the numbers of CelebA's authors, whose first pixel has its centre at 1: here it is at 0.5."""
 
-TEMPLATE = {
-    ("eyes", "left_eye", "right_eye"): (89.0, 111.0),
-    ("nose",): (89.0, 127.0),
-    ("mouth", "upper_lip", "inner_mouth", "lower_lip"): (89.0, 153.0),
-}
-"""Where the centroids of classes, of whichever label space, lie there: x, y in pixels.
+UPRIGHT = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+"""The turn of a photograph that is left as it is."""
 
-Eyes and mouth are 42 pixels apart. On 234 photographs, the middle of a nose's mask lies at 0.38 of the way.
-"""
+LEAST = 0.5
+"""How well a face's points must fit: a profile has 0.8, points in another order under 0.3."""
+
+LARGEST = 12_000
+"""Height of the largest aligned cut, in pixels of the photograph: a larger one would fill the memory."""
 
 
-def similarity(points: Points, targets: Points) -> Points:
+class AlignedCut(NamedTuple):
+    """A face, cut out of the turned photograph."""
+
+    image: npt.NDArray[np.uint8]
+    """``(h, w, 3)``, in the shape of an aligned image and about as large as in the photograph."""
+    turn: Floats
+    """From pixels of the photograph to those of the cut, ``(2, 3)``."""
+
+
+def alignment(points: Floats) -> Floats | None:
+    """From pixels of an aligned image to those of a photograph, ``(2, 3)``: a rotation, a scale and a shift.
+
+    As CelebA's authors made their images: left eye, right eye and the middle of the mouth corners of an aligned image
+    go as near as can be, by least squares, to those of the face. The nose does not count: it moves as the head turns.
+
+    Args:
+        points: Left eye, right eye, nose tip, left and right mouth corner of a face, ``(5, 2)``, x and y in pixels.
+
+    Returns:
+        The transform; ``None`` if a point is unknown, NaN, or if they are not arranged like those of a face.
+
+    Example: a face that lies on its side, twice as large
+        >>> points = np.array([[0, 0], [0, 74.984], [-40, 37], [-83.028, 17.374], [-83.028, 57.374]])
+        >>> alignment(points).round(2).tolist()
+        [[0.0, -2.0, 223.0], [2.0, 0.0, -140.49]]
+    """
+    found = np.vstack([points[:2], points[3:].mean(axis=0)])
+    back = similarity(EYES_AND_MOUTH, found)
+    fit = np.hypot(*back[:, 0]) * _spread(EYES_AND_MOUTH)
+    return back if fit > LEAST * _spread(found) else None  # not so for NaN either
+
+
+def similarity(points: Floats, targets: Floats) -> Floats:
     """Turn, scale and shift that bring points nearest to their targets, by least squares, without mirroring.
 
     Args:
-        points: At least two different ones, ``(N, 2)``.
+        points: At least two different ones, ``(N, 2)``, x and y.
         targets: ``(N, 2)``.
 
     Returns:
@@ -41,91 +72,55 @@ def similarity(points: Points, targets: Points) -> Points:
         array([[ 0., -2.,  5.],
                [ 2.,  0.,  5.]])
     """
-    x, y = points.T
-    zero, one = np.zeros_like(x), np.ones_like(x)
-    equations = np.vstack([np.stack([x, -y, one, zero], axis=1), np.stack([y, x, zero, one], axis=1)])
-    a, b, right, down = np.linalg.lstsq(equations, targets.T.ravel(), rcond=None)[0]
-    return np.array([[a, -b, right], [b, a, down]])
+    source, target = points @ [1, 1j], targets @ [1, 1j]
+    centred = source - source.mean()
+    factor = np.vdot(centred, target - target.mean()) / np.vdot(centred, centred).real
+    shift = target.mean() - factor * source.mean()
+    return np.array([[factor.real, -factor.imag, shift.real], [factor.imag, factor.real, shift.imag]])
 
 
-class AlignedRecords:
-    """Records of images with masks, moved into CelebA's frame by the centroids of eyes, nose and mouth.
+def _spread(points: Floats) -> float:
+    return float(np.linalg.norm(points - points.mean(axis=0)))
 
-    At least two of the three must be there; in a profile, one eye is enough. Beyond the image its edge goes on, as in
-    CelebA, and the mask is ignored.
+
+def aligned_cut(image: npt.NDArray[np.uint8], points: Floats) -> AlignedCut | None:
+    """Cut a face out of an image ``(H, W, 3)`` as CelebA's aligned images are; beyond the image, its edge goes on.
 
     Args:
-        records: Records with ``image`` and ``mask``.
-        label_space: Label space of the masks.
+        image: The photograph.
+        points: Of the face, as for :func:`alignment`.
 
-    Raises:
-        DataFormatError: When indexed, if a mask has fewer than two of the three.
+    Returns:
+        The cut; ``None`` if the points are not those of a face, if it would be higher than :data:`LARGEST` pixels, or
+        if nothing of the image lies in it.
+
+    Example:
+        >>> image = np.zeros((436, 356, 3), np.uint8)
+        >>> cut = aligned_cut(image, 2 * EYES_AND_MOUTH[[0, 1, 2, 2, 2]])
+        >>> cut.image.shape, (cut.turn + 0).round(2).tolist()
+        ((436, 356, 3), [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
     """
-
-    def __init__(self, records: Records, label_space: LabelSpace) -> None:
-        self.records = records
-        self.places = [
-            ([label_space.index(name) for name in names if name in label_space.classes], place)
-            for names, place in TEMPLATE.items()
-        ]
-
-    @property
-    def names(self) -> npt.NDArray[np.str_]:
-        """The name of each image."""
-        return np.asarray(self.records.names)
-
-    @property
-    def reading(self) -> str:
-        """How the records are read, and moved."""
-        return f"{with_sources(self.records).reading} aligned"
-
-    @property
-    def columns(self) -> Columns:
-        """What is known without opening an image."""
-        return with_sources(self.records).columns
-
-    def sources(self, index: int) -> list[Path]:
-        """The files of an image and its mask."""
-        return with_sources(self.records).sources(index)
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def __getitem__(self, index: int) -> Record:
-        record = self.records[index]
-        found = [(pixels.mean(axis=0)[::-1] + 0.5, place) for pixels, place in self._pixels(record["mask"])]
-        if len(found) < 2:
-            raise DataFormatError(
-                f"{quoted(record['name'])} cannot be aligned: its mask has only {len(found)} of eyes, nose and mouth; "
-                "leave it out of the list"
-            )
-        points, places = (np.array(each, np.float64) for each in zip(*found, strict=True))
-        matrix = similarity(points, places)
-        mask = _moved(record["mask"], matrix, cv2.INTER_NEAREST, cv2.BORDER_CONSTANT)
-        image, matrix = _shrunk(record["image"], matrix)
-        image = _moved(image, matrix, cv2.INTER_CUBIC, cv2.BORDER_REPLICATE)
-        return Record(**{**record, "image": image, "mask": mask, "is_cut": True})
-
-    def _pixels(self, mask: npt.NDArray[np.uint8]) -> list[tuple[npt.NDArray[np.int64], tuple[float, float]]]:
-        """The pixels ``(N, 2)`` of each of the three that the mask has, and their place."""
-        pixels = [(np.argwhere(np.isin(mask, classes)), place) for classes, place in self.places]
-        return [(each, place) for each, place in pixels if len(each)]
+    back = alignment(points)
+    if back is None:
+        return None
+    scale = np.hypot(*back[:, 0])
+    width, height = max(1, round(WIDTH * scale)), max(1, round(HEIGHT * scale))
+    back[:, :2] *= [WIDTH / width, HEIGHT / height]  # from whole pixels of the cut
+    x0, y0, x1, y1 = _seen(back, (width, height), image.shape[:2])
+    if height > LARGEST or x1 <= x0 or y1 <= y0:
+        return None
+    # a coordinate of OpenCV counts from the first pixel's centre, one of ours from its edge
+    centred = back + np.array([[0, 0, -0.5 - x0], [0, 0, -0.5 - y0]])
+    centred[:, 2] += back[:, :2].sum(axis=1) / 2
+    how = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
+    part = np.ascontiguousarray(image[y0:y1, x0:x1])
+    cut = cv2.warpAffine(part, centred, (width, height), flags=how, borderMode=cv2.BORDER_REPLICATE)
+    return AlignedCut(cut.astype(np.uint8, copy=False), cast(Floats, cv2.invertAffineTransform(back)))
 
 
-def _shrunk(image: npt.NDArray[np.uint8], matrix: Points) -> tuple[npt.NDArray[np.uint8], Points]:
-    """An image that is to be scaled down by more than 2, first scaled by means over whole pixels, and what is left."""
-    factor = int(1 / np.hypot(*matrix[:, 0]))
-    if factor < 2:
-        return image, matrix
-    height, width = image.shape[:2]
-    small = (max(1, width // factor), max(1, height // factor))
-    back = np.diag([width / small[0], height / small[1], 1])
-    return cv2.resize(image, small, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False), matrix @ back
-
-
-def _moved(image: npt.NDArray[np.uint8], matrix: Points, interpolation: int, border: int) -> npt.NDArray[np.uint8]:
-    """An image in CelebA's frame; OpenCV's 0 is the first pixel's centre, ours its edge."""
-    centred = matrix + np.hstack([np.zeros((2, 2)), matrix[:, :2].sum(axis=1, keepdims=True) / 2 - 0.5])
-    size, outside = FRAME[::-1], (IGNORE_INDEX,)
-    moved = cv2.warpAffine(image, centred, size, flags=interpolation, borderMode=border, borderValue=outside)
-    return moved.astype(np.uint8, copy=False)
+def _seen(back: Floats, size: tuple[int, int], shape: tuple[int, ...]) -> list[int]:
+    """What of an image of a shape a cut of a width and height shows, and two pixels around: x0, y0, x1, y1."""
+    corners = np.array([[0, 0, 1], [size[0], 0, 1], [0, size[1], 1], [*size, 1]]) @ back.T
+    low, high = np.floor(corners.min(axis=0)) - 2, np.ceil(corners.max(axis=0)) + 2
+    bounds = np.array([*low, *high]).clip(0, np.tile(shape[1::-1], 2))
+    return [int(side) for side in bounds]

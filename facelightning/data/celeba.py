@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from facelightning.boxes import POINTS
 from facelightning.data.files import SPLITS, Split, existing_root, list_images, warn
 from facelightning.data.tables import AnnotationTable, AttributeDataset
 from facelightning.errors import DataFormatError, DataNotFoundError, quoted, reading
@@ -16,9 +17,6 @@ Crop = Literal["aligned", "wild"]
 
 IMAGE_FOLDERS = {"aligned": ("img_align_celeba", "img_align_celeba_png"), "wild": ("img_celeba",)}
 LANDMARK_FILES = {"aligned": "list_landmarks_align_celeba", "wild": "list_landmarks_celeba"}
-
-POINTS = tuple(f"{point}_{axis}" for point in "lefteye righteye nose leftmouth rightmouth".split() for axis in "xy")
-"""The names of the landmarks' columns; a file whose columns have other names has them in this order."""
 
 BOX = ("x_1", "y_1", "width", "height")
 """The names of the columns of the boxes; a file whose columns have other names has them in this order."""

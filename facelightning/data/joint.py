@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 import lightning as L
 
-from facelightning.data.datamodule import CelebADataModule, FaceDataModule, HelenDataModule, Loading
+from facelightning.data.celeba_lfwa_helen import CelebADataModule, HelenDataModule
+from facelightning.data.datamodule import FaceDataModule, Loading
 from facelightning.data.synthetic import write_synthetic
 from facelightning.errors import ConfigurationError
 from facelightning.facts import DataFacts

@@ -26,7 +26,8 @@ class PhotographDetector(Finder):
 
         Shape:
             - photograph: ``(h, w, 3)``, RGB.
-            - return: ``(N, 5)``, the most certain first.
+            - return: ``(N, 5)``, the most certain first; or ``(N, 15)`` with the x and y of left eye, right eye, nose
+              tip, left and right mouth corner.
         """
         raise NotImplementedError
 
@@ -39,8 +40,7 @@ class PhotographDetector(Finder):
         for image, frame in zip(pixels.permute(0, 2, 3, 1).cpu().numpy(), frames, strict=True):
             left, top, right, bottom = np.rint(frame).astype(int)
             rows = self.detect(np.ascontiguousarray(image[top:bottom, left:right]))
-            rows[:, :4] = clipped(rows[:, :4] + [left, top, left, top], frame[None])
-            found.append(rows[(rows[:, 2:4] > rows[:, :2]).all(axis=1)])
+            found.append(_moved(rows, np.ones(2), np.array([left, top]), frame))
         return together(found)
 
 
@@ -98,7 +98,9 @@ class FrontalCascade(PhotographDetector):
 
 
 class YuNet(PhotographDetector):
-    """OpenCV's face detector [1]_ with the user's file of weights; a response is its score, in [0, 1].
+    """OpenCV's face detector [1]_ with the user's file of weights; it also finds eyes, nose and mouth.
+
+    A response is its score, in [0, 1].
 
     Args:
         model: The ``.onnx`` file: ``face_detection_yunet_2023mar.onnx`` or later of OpenCV's model zoo.
@@ -116,6 +118,8 @@ class YuNet(PhotographDetector):
         facelightning.errors.DataNotFoundError: cannot read missing/yunet.onnx: No such file or directory; ...
     """
 
+    knows_points = True
+
     def __init__(self, model: str, least: float = 0.6) -> None:
         super().__init__()
         path = Path(model)
@@ -132,8 +136,9 @@ class YuNet(PhotographDetector):
         with _detecting:
             self.detector.setInputSize((width, height))
             _, found = self.detector.detect(cv2.cvtColor(photograph, cv2.COLOR_RGB2BGR))
-        # OpenCV says None if it finds nothing; else 15 columns: x, y, width and height, five landmarks, the score
-        rows = np.array([] if found is None else found, np.float64).reshape(-1, 15)[:, [0, 1, 2, 3, 14]]
+        # OpenCV says None if it finds nothing; else 15 columns: x, y, width and height, five points, the score. The
+        # points are in our order: what it calls the right eye is the person's, and left in the image
+        rows = np.array([] if found is None else found, np.float64).reshape(-1, 15)[:, [0, 1, 2, 3, 14, *range(4, 14)]]
         rows[:, 2:4] += rows[:, :2]
         return rows[np.argsort(-rows[:, 4], kind="stable")]
 
@@ -146,7 +151,8 @@ class TableFinder(Finder):
 
     Args:
         boxes: A table with columns ``name``, ``x0``, ``y0``, ``x1``, ``y1``, in pixels of the files, and ``response``,
-            or else all are 1: :func:`~facelightning.boxes.read_boxes_table`.
+            or else all are 1; it may have ten more, with five points of each face:
+            :func:`~facelightning.boxes.read_boxes_table`.
 
     Raises:
         DataNotFoundError: If there is no such file, or it cannot be read.
@@ -167,6 +173,7 @@ class TableFinder(Finder):
     def __init__(self, boxes: str) -> None:
         super().__init__()
         self.boxes, self.table = boxes, read_boxes_table(Path(boxes))
+        self.knows_points = any(not np.isnan(rows[:, 5:]).all() for rows in self.table.values())
 
     def check(self, names: Collection[str]) -> None:
         if self.table.keys().isdisjoint(names):
@@ -183,20 +190,28 @@ class TableFinder(Finder):
             warnings.warn(f"{self.boxes} has no row for some images: they have no face", stacklevel=2)
         found = []
         for name, frame, size in zip(names, frames, sizes, strict=True):
-            rows = self.table.get(name, np.empty((0, 5))).copy()
-            scale = (frame[2:] - frame[:2]) / size[::-1]
-            rows[:, :4] = rows[:, :4] * np.tile(scale, 2) + np.tile(frame[:2], 2)
-            rows[:, :4] = clipped(rows[:, :4], frame[None])
-            found.append(rows[(rows[:, 2:4] > rows[:, :2]).all(axis=1)])  # not so for NaN either
+            rows = self.table.get(name, np.empty((0, 15)))
+            found.append(_moved(rows, (frame[2:] - frame[:2]) / size[::-1], frame[:2], frame))
         return together(found)
 
 
 def together(found: Sequence[Floats]) -> FoundFaces:
-    """The faces of each image, ``(N, 5)`` with box and response, as those of a batch.
+    """The faces of each image, ``(N, 5)`` with box and response or ``(N, 15)`` with points, too, as those of a batch.
 
     Example:
-        >>> together([np.ones((2, 5)), np.ones((0, 5)), np.ones((1, 5))]).image.tolist()
+        >>> together([np.ones((2, 5)), np.ones((0, 15)), np.ones((1, 5))]).image.tolist()
         [0, 0, 2]
     """
-    rows = np.concatenate([np.empty((0, 5)), *found])
-    return FoundFaces(np.repeat(np.arange(len(found)), list(map(len, found))), rows[:, :4], rows[:, 4], len(found))
+    rows = [np.pad(each, ((0, 0), (0, 15 - each.shape[1])), constant_values=np.nan) for each in found]
+    every = np.concatenate([np.empty((0, 15)), *rows])
+    image = np.repeat(np.arange(len(found)), list(map(len, found)))
+    return FoundFaces(image, every[:, :4], every[:, 4], len(found), every[:, 5:].reshape(-1, 5, 2))
+
+
+def _moved(rows: Floats, scale: Floats, shift: Floats, frame: Floats) -> Floats:
+    """Rows with boxes and points, which are scaled and shifted; of boxes, what lies in the frame, if anything does."""
+    moved = rows.copy()
+    for part in (slice(0, 4), slice(5, None)):
+        moved[:, part] = (moved[:, part].reshape(-1, 2) * scale + shift).reshape(moved[:, part].shape)
+    moved[:, :4] = clipped(moved[:, :4], frame[None])
+    return moved[(moved[:, 2:4] > moved[:, :2]).all(axis=1)]  # not so for NaN either

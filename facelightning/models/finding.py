@@ -31,6 +31,9 @@ class FoundFaces(NamedTuple):
     """How strong the evidence is, ``(F,)``; the scale is the finder's own."""
     images: int
     """Number of images in the batch."""
+    points: Floats | None = None
+    """Left eye, right eye, nose tip, left and right mouth corner, ``(F, 5, 2)``, x and y in pixels like the boxes, NaN
+    if unknown; left is the image's left. ``None`` if the finder knows none."""
 
     def by_image(self) -> list[npt.NDArray[np.int64]]:
         """For each image, the indices of its faces."""
@@ -45,6 +48,8 @@ class Finder(Frozen):
     the longer side of its box, moved down by so many heights of the box. These suit boxes from forehead to chin."""
     unsure = False
     """Whether many of its boxes are no face, or one of several around the same, and its responses do not tell."""
+    knows_points = False
+    """Whether it finds eyes, nose and mouth with a face."""
 
     def forward(self, images: Tensor, frames: Floats, sizes: Floats, names: Sequence[str]) -> FoundFaces:
         """Find the faces of a batch.
@@ -186,7 +191,7 @@ class LNetFinder(Finder):
         self, images: Tensor, frames: Floats, sizes: Floats | None = None, names: Sequence[str] = ()
     ) -> FoundFaces:
         _, found = self.search(images, frames)
-        image, boxes, responses, _ = found
+        image, boxes, responses = found[:3]
         for stage in self.stages[1:]:
             boxes, _ = self.refine(stage, images, image, boxes, frames)
         if self.rescale is not None:

@@ -103,17 +103,19 @@ class Predictor:
         if self.view.finder is not None and self.view.finder.unsure:
             seen, described = self._likely(seen, described)
         names, faces = self.facts.attributes or (), []
-        for box, score, said in zip(seen.boxes, seen.scores, described, strict=True):
+        for box, score, five, said in zip(seen.boxes, seen.scores, seen.points, described, strict=True):
             x0, y0, x1, y1 = box.tolist()
             attributes = dict(zip(names, said.probabilities.tolist(), strict=False))
             decisions = dict(zip(names, said.decisions.tolist(), strict=False))
             rows = [dict(zip(self.places, row, strict=False)) for row in said.weights.T.tolist()]  # of each attribute
             weights = dict(zip(names, rows, strict=False))
             certain = None if np.isnan(score) else float(score)
-            faces.append(Face((x0, y0, x1, y1), certain, attributes, decisions, weights))
+            points = () if np.isnan(five).any() else tuple((x, y) for x, y in five.tolist())
+            faces.append(Face((x0, y0, x1, y1), certain, attributes, decisions, weights, points))
         mask, space = None, self.facts.label_space
         if space is not None:
-            mask = photograph_mask([said.classes for said in described], seen.cuts, seen.frames, seen.size)
+            maps = [said.classes for said in described]
+            mask = photograph_mask(maps, seen.turns, seen.cuts, seen.frames, seen.size)
         return Prediction(seen.name, seen.size, faces, mask, space, seen.picture)
 
     def _likely(self, seen: Seen, described: Sequence[_Described]) -> tuple[Seen, Sequence[_Described]]:
@@ -124,6 +126,4 @@ class Predictor:
             scores = face_shares(maps, seen.boxes, seen.cuts, seen.frames, self.facts.label_space)
         likely = np.flatnonzero(scores >= LEAST)  # without a parser all are
         kept = likely[one_a_face(seen.boxes[likely], scores[likely])]
-        boxes, cuts, frames = (each[kept] for each in (seen.boxes, seen.cuts, seen.frames))
-        chosen = replace(seen, boxes=boxes, scores=scores[kept], cuts=cuts, frames=frames, images=seen.images[kept])
-        return chosen, [described[index] for index in kept]
+        return replace(seen, scores=scores).only(kept), [described[index] for index in kept]

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image as Pillow
 
+from facelightning.boxes import POINTS
 from facelightning.errors import ConfigurationError
 from facelightning.figures import Image, prediction_figure
 from facelightning.labels import LabelSpace
@@ -33,6 +34,8 @@ class Face:
         decisions: Whether it has each attribute.
         region_weights: How much each place counts for each attribute, in [0, 1], by the names of both; empty if the
             network weighs none.
+        points: x and y of left eye, right eye, nose tip, left and right mouth corner, in pixels of the photograph; left
+            is the image's left. Empty if they are unknown.
     """
 
     box: tuple[float, float, float, float]
@@ -40,6 +43,7 @@ class Face:
     attributes: dict[str, float] = field(default_factory=dict)
     decisions: dict[str, bool] = field(default_factory=dict)
     region_weights: dict[str, dict[str, float]] = field(default_factory=dict)
+    points: tuple[tuple[float, float], ...] = ()
 
     @property
     def words(self) -> list[str]:
@@ -97,6 +101,7 @@ class Prediction:
             {
                 "box": [round(side, 2) for side in face.box],
                 "score": None if face.score is None else round(face.score, DIGITS),
+                **({"points": [[round(x, 2), round(y, 2)] for x, y in face.points]} if face.points else {}),
                 "attributes": {
                     name: {"probability": round(share, DIGITS), "decision": face.decisions[name]}
                     for name, share in face.attributes.items()
@@ -143,14 +148,17 @@ class Prediction:
         return f"<p>{html.escape(self.name)}</p>{picture}<table>{head}{''.join(lines)}</table>"
 
 
-def columns(attributes: Sequence[str]) -> tuple[str, ...]:
-    """The columns of ``predictions.csv``.
+def columns(attributes: Sequence[str], points: bool = False) -> tuple[str, ...]:
+    """The columns of ``predictions.csv``; those of five points only if they are known of faces.
 
     Example:
         >>> columns(["Male"])
         ('image', 'face', 'x0', 'y0', 'x1', 'y1', 'score', 'Male', 'Male_decision')
+        >>> columns([], points=True)[7:9]
+        ('lefteye_x', 'lefteye_y')
     """
-    return ("image", "face", *SIDES, "score", *attributes, *(f"{name}_decision" for name in attributes))
+    five = POINTS if points else ()
+    return ("image", "face", *SIDES, "score", *five, *attributes, *(f"{name}_decision" for name in attributes))
 
 
 def rows_of(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -163,6 +171,7 @@ def rows_of(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for number, face in enumerate(record["faces"], start=1):
         row = {"image": record["image"], "face": number, **dict(zip(SIDES, face["box"], strict=True))}
         row["score"] = face["score"]
+        row |= dict(zip(POINTS, (side for point in face.get("points", ()) for side in point), strict=False))
         row |= {name: each["probability"] for name, each in face["attributes"].items()}
         yield row | {f"{name}_decision": each["decision"] for name, each in face["attributes"].items()}
     if not record["faces"]:

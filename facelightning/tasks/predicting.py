@@ -85,7 +85,10 @@ class PredictingTask(L.LightningModule):
         margin: float | None,
         network: nn.Module | None,
     ) -> "Predictor":
-        """The predictor of a network that was trained on cuts of a margin, or else on CelebA's aligned images."""
+        """The predictor of a network that was trained on cuts of a margin, or else on CelebA's aligned images.
+
+        Of the latter, faces are aligned, too, if their points are known and no margin is asked for.
+        """
         from facelightning.prediction import Predictor, View  # here, because only this reads photographs
 
         for each in (margin, trained):  # a file may say anything
@@ -94,6 +97,7 @@ class PredictingTask(L.LightningModule):
         factor, shift = (1.0, 0.0) if finder is None else finder.aligned if trained is None else (trained, 0.0)
         facts = cast(DataFacts, self.facts)
         known = dict(self.objectives.items())  # a ModuleDict has no get
-        view = View(facts.image_size, finder, margin or factor, shift)
+        aligns = trained is None and margin is None
+        view = View(facts.image_size, finder, margin or factor, shift, aligns)
         attributes = cast(Attributes | None, known.get("attributes"))
         return Predictor(describe, facts, attributes, view, getattr(network, "places", ()))

@@ -3,6 +3,7 @@
 import re
 import socket
 from pathlib import Path
+from threading import Thread
 
 import cv2
 import numpy as np
@@ -15,6 +16,7 @@ from facelightning.__main__ import main
 from facelightning.commands import demo
 from facelightning.errors import DataFormatError
 from facelightning.models import FrontalCascade
+from tests.commands.browser import BROWSER, Browser
 from tests.tasks.tiny import make_task, save
 
 
@@ -96,6 +98,41 @@ def test_large_files_and_foreign_names_are_refused(page: TestClient, monkeypatch
 def test_another_page_is_refused(page: TestClient) -> None:
     assert page.post("/predict", content=photograph(), headers={"Origin": "http://other.org"}).status_code == 403
     assert page.post("/predict", content=photograph(), headers={"Origin": f"http://{demo.HOST}"}).status_code == 200
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no browser is installed")
+def test_in_a_browser(page: TestClient, tmp_path: Path) -> None:
+    """A photograph is chosen, a text is dropped, and at last the command is gone; nothing is wider than a phone."""
+    (tmp_path / "face.png").write_bytes(photograph())
+    expected = re.findall(r"<span>(.*?)</span>", page.post("/predict", content=photograph()).text)
+    with socket.socket() as listening, Browser(tmp_path / "browser") as browser:
+        listening.bind((demo.HOST, 0))
+        server = uvicorn.Server(uvicorn.Config(page.app, log_level="warning"))
+        serving = Thread(target=server.run, kwargs={"sockets": [listening]})
+        serving.start()
+        try:
+            browser.open(f"http://{demo.HOST}:{listening.getsockname()[1]}/")
+            browser.run(
+                "addEventListener('securitypolicyviolation', event => document.title = event.violatedDirective)"
+            )
+            browser.choose("input", tmp_path / "face.png")
+            browser.wait_for("document.querySelectorAll('main img').length == 2")
+            browser.wait_for("[...document.querySelectorAll('main img')].every(image => image.naturalWidth > 0)")
+            shown = browser.run("[...document.querySelectorAll('li span')].map(word => word.textContent)")
+            assert shown == expected
+            browser.ask("Emulation.setDeviceMetricsOverride", width=390, height=800, deviceScaleFactor=1, mobile=True)
+            assert browser.run("document.documentElement.scrollWidth") == 390
+            browser.run(
+                """{ const data = new DataTransfer(); data.items.add(new File(["words"], "a.png"));
+                     dispatchEvent(new DragEvent("drop", { dataTransfer: data })); }"""
+            )
+            browser.wait_for("document.querySelector('main .refused')?.innerText.includes('5 bytes are not an image')")
+            assert browser.run("document.title") == "facelightning: JointNet"  # nothing violates the page's own policy
+        finally:
+            server.should_exit = True
+            serving.join()
+        browser.choose("input", tmp_path / "face.png")
+        browser.wait_for("document.querySelector('main .refused')?.innerText.includes('server does not answer')")
 
 
 def test_it_listens_to_this_machine_alone_until_interrupted(

@@ -1,10 +1,12 @@
 """``facelightning predict CHECKPOINT PATH…``: every photograph has an answer or a reason, also after a kill."""
 
 import csv
+import errno
 import io
 import json
 import os
 import shutil
+import signal
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,7 +20,9 @@ from PIL import Image
 
 import facelightning as fl
 from facelightning.__main__ import main
+from facelightning.boxes import POINTS
 from facelightning.commands.photographs import named_photographs, unfinished, without_output
+from facelightning.commands.prediction_folder import PredictionFolder
 from facelightning.errors import DataNotFoundError
 from facelightning.labels import ATTRIBUTES, HELEN7
 from facelightning.models import FrontalCascade
@@ -66,6 +70,10 @@ def records(folder: str = "predictions") -> list[dict[str, Any]]:
 def rows(name: str) -> list[dict[str, str]]:
     with Path(name).open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
+
+
+def likely(row: dict[str, str]) -> list[str]:
+    return [row[key] for key in ATTRIBUTES]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -155,7 +163,7 @@ def test_odd_files_have_an_answer_or_a_reason(predict: Callable[..., str], tmp_p
 def test_a_killed_command_goes_on_to_the_same_bytes(
     predict: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Chunks are batches: those that were begun are predicted with the same images again."""
+    """Chunks are batches: those that were begun are predicted with the same images again, in any process."""
     monkeypatch.setattr("facelightning.commands.predict.unfinished", partial(unfinished, size=4))
     (tmp_path / "photos").mkdir()
     for number in range(10):  # sizes differ
@@ -166,7 +174,7 @@ def test_a_killed_command_goes_on_to_the_same_bytes(
     complete = contents(tmp_path / "predictions")
     lines = complete["predictions.jsonl"]
     ends = [place + 1 for place, byte in enumerate(lines) if byte == 10]
-    for cut in (40, ends[4], ends[8] - 1):  # between lines, and within one
+    for cut, processes in ((0, 2), (40, 1), (ends[4], 3), (ends[8] - 1, 1)):  # between lines, and within one
         Path("predictions/predictions.jsonl").write_bytes(lines[:cut])
         kept = sum(end <= cut for end in ends)
         for name in [f"photos/{n}.png" for n in range(10) if n != 3][kept:]:
@@ -174,8 +182,25 @@ def test_a_killed_command_goes_on_to_the_same_bytes(
             Path(f"predictions/overlays/{name}.jpg").unlink()
         for name in ("predictions.csv", "failures.csv"):
             Path("predictions", name).unlink(missing_ok=True)
-        predict(*words)
+        predict(*words, f"--processes={processes}")
         assert contents(tmp_path / "predictions") == complete
+
+
+def test_a_process_that_is_ended_is_a_sentence(
+    predict: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def draw(*_: Any) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    cv2.imwrite("a.png", photograph(0))
+    monkeypatch.setattr(PredictionFolder, "draw", draw)
+    assert "a process was ended from outside" in predict("a.png", "--processes=2")
+
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "predictions/a.png")
+
+    monkeypatch.setattr(PredictionFolder, "draw", refuse)
+    assert "predictions/a.png: No space left on device; free some space" in predict("a.png", "--processes=2")
 
 
 def test_only_what_is_missing_is_predicted(predict: Callable[..., str], tmp_path: Path) -> None:
@@ -191,7 +216,7 @@ def test_only_what_is_missing_is_predicted(predict: Callable[..., str], tmp_path
     assert [row["image"] for row in rows("predictions/predictions.csv")] == [f"photos/{n}.png" for n in (0, 2, 1)]
     assert Path("predictions/parsing/photos/0.png.png").stat().st_mtime_ns == before
     written = contents(tmp_path / "predictions")
-    assert predict("photos", *QUICK) == ""  # nothing to do
+    assert predict("photos", "--processes=2", *QUICK) == ""  # nothing to do
     assert contents(tmp_path / "predictions") == written
 
 
@@ -292,6 +317,28 @@ def test_faces_from_a_table(predict: Callable[..., str], joint: Path, tmp_path: 
     assert "none of the 1 images" in predict(str(tmp_path / "a.png"), "--faces=boxes:boxes.csv", *QUICK)
 
 
+def test_faces_with_points_are_aligned(predict: Callable[..., str], tmp_path: Path) -> None:
+    """As CelebA's images are, unless a margin is asked for; what is written holds the points."""
+    cv2.imwrite("a.png", photograph(0, 90, 120))
+    points = "12,20,25,26,16,30,8,33,17,37"  # turned by 25 degrees
+    header = ",".join(("name,x0,y0,x1,y1", *POINTS))
+    Path("boxes.csv").write_text(f"{header}\na.png,5,10,35,45,{points}\na.png,70,20,95,60{10 * ','}\n")
+    assert predict("a.png", "--faces=boxes:boxes.csv", *QUICK) == ""
+    aligned = rows("predictions/predictions.csv")
+    assert [",".join(str(int(float(row[key]))) for key in POINTS if row[key]) for row in aligned] == [points, ""]
+    assert [len(face.get("points", ())) for face in records()[0]["faces"]] == [5, 0]
+    assert predict("a.png", "--faces=boxes:predictions/predictions.csv", "--output=again", *QUICK) == ""
+    assert Path("again/predictions.csv").read_bytes() == Path("predictions/predictions.csv").read_bytes()
+    assert predict("a.png", "--faces=boxes:boxes.csv", "--margin=1.6", "--output=cut", *QUICK) == ""
+    assert likely(rows("cut/predictions.csv")[0]) != likely(aligned[0])
+    table = Path("boxes.csv").read_text().replace(points, 9 * ",")
+    Path("boxes.csv").write_text(table)
+    assert predict("a.png", "--faces=boxes:boxes.csv", "--output=without", *QUICK) == ""
+    without = rows("without/predictions.csv")
+    assert "lefteye_x" not in without[0]
+    assert [likely(one) == likely(other) for one, other in zip(without, aligned, strict=True)] == [False, True]
+
+
 def test_mistakes_are_sentences(predict: Callable[..., str], joint: Path, tmp_path: Path) -> None:
     cv2.imwrite("a.png", photograph(0))
     for words, message in {
@@ -302,6 +349,7 @@ def test_mistakes_are_sentences(predict: Callable[..., str], joint: Path, tmp_pa
         ("a.png", f"--faces=lnet:{joint}"): "holds JointNet, which finds no faces",
         ("a.png", "--margin=2"): "--margin is of found faces",
         ("a.png", "--workers=-1"): "--workers must lie in",
+        ("a.png", "--processes=0"): "--processes must lie in 1...1024, not 0",
         ("b.png",): "b.png is no file, no folder, and no pattern of any",
         ("*.jpg",): "is no file",
         (): "there is no photograph to predict",

@@ -1,110 +1,102 @@
-"""Photographs in CelebA's frame: against faces that were moved out of it, and a regression of complex numbers."""
-
-from pathlib import Path
-from typing import cast
+"""A face with five points is turned, scaled and cut out as CelebA's authors did."""
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import pytest
 
-from facelightning.data import HelenDataModule
-from facelightning.data.alignment import FRAME, TEMPLATE, AlignedRecords, similarity
-from facelightning.data.files import Record, Records
-from facelightning.errors import DataFormatError, DataNotFoundError
-from facelightning.labels import HELEN7, HELEN11, LabelSpace
+from facelightning.data.alignment import EYES_AND_MOUTH, HEIGHT, WIDTH, aligned_cut, alignment
+from facelightning.data.synthetic.drawing import draw_face
+from facelightning.labels import ATTRIBUTES
 
-PLACES = {"eyes": (89, 111), "nose": (89, 127), "mouth": (89, 153)}
-"""By hand, in the middle of a frame of 178×218."""
+Points = npt.NDArray[np.float64]
 
 
-def face(label_space: LabelSpace, scale: float, turn: float, without: tuple[str, ...] = ()) -> Record:
-    """Discs around the places, of a grey for each class, turned and larger: an image whose mask says what it shows."""
-    height, width = round(300 * scale), round(260 * scale)
-    mask = np.zeros((height, width), np.uint8)
-    discs = {"eyes": [(70, 111), (108, 111)], "nose": [(89, 127)], "mouth": [(89, 153)]}
-    if label_space is HELEN11:
-        discs = {"left_eye": [(70, 111)], "right_eye": [(108, 111)], "nose": [(89, 127)], "upper_lip": [(89, 153)]}
-    for name in discs.keys() - set(without):
-        for x, y in discs[name]:
-            place = scale * np.exp(1j * turn) * complex(x - 89, y - 109)
-            centre = (round(16 * (width / 2 + place.real - 0.5)), round(16 * (height / 2 + place.imag - 0.5)))
-            cv2.circle(mask, centre, round(16 * 5 * scale), label_space.index(name), cv2.FILLED, shift=4)
-    return Record(image=np.repeat(20 * mask[..., None], 3, axis=2), mask=mask, name="a")
+def moved(points: Points, matrix: Points) -> Points:
+    return points @ matrix[:, :2].T + matrix[:, 2]
 
 
-def aligned(record: Record, label_space: LabelSpace) -> Record:
-    return AlignedRecords(cast(Records, [record]), label_space)[0]
+def eyes_and_mouth(points: Points) -> Points:
+    return np.vstack([points[:2], points[3:].mean(axis=0)])
 
 
-class TestSimilarity:
-    def test_is_a_regression_of_complex_numbers(self) -> None:
-        rng = np.random.default_rng(0)
-        points, targets = rng.normal(size=(2, 5, 2))
-        before, after = (each[:, 0] + 1j * each[:, 1] for each in (points, targets))
-        turn, shift = np.linalg.lstsq(np.stack([before, np.ones(5)], axis=1), after, rcond=None)[0]
-        found = points @ similarity(points, targets)[:, :2].T + similarity(points, targets)[:, 2]
-        np.testing.assert_allclose(found[:, 0] + 1j * found[:, 1], turn * before + shift)
+def similarity(degrees: float, scale: float, shift: tuple[float, float]) -> Points:
+    sine, cosine = scale * np.sin(np.deg2rad(degrees)), scale * np.cos(np.deg2rad(degrees))
+    return np.array([[cosine, -sine, shift[0]], [sine, cosine, shift[1]]])
 
 
-class TestAlignedRecords:
-    @pytest.mark.parametrize("label_space", [HELEN7, HELEN11], ids=str)
-    @pytest.mark.parametrize(("scale", "turn"), [(1, 0.3), (0.6, 0), (3.4, -0.2)])
-    def test_bring_a_face_where_celebas_are(self, scale: float, turn: float, label_space: LabelSpace) -> None:
-        record = aligned(face(label_space, scale, turn), label_space)
-        image, mask = record["image"], record["mask"]
-        assert mask.shape == image.shape[:2] == FRAME
-        for (_, *names), (x, y) in zip(((n, *n) for n in TEMPLATE), TEMPLATE.values(), strict=True):
-            classes = [label_space.index(name) for name in names if name in label_space.classes]
-            rows, columns = np.nonzero(np.isin(mask, classes))
-            assert (columns.mean() + 0.5, rows.mean() + 0.5) == pytest.approx((x, y), abs=0.75)
-        shown, (down, across) = image[141:168, 75:104, 0] / 1.0, np.mgrid[141.5:168, 75.5:104]
-        centre = [(shown * along).sum() / shown.sum() for along in (across, down)]
-        assert centre == pytest.approx(PLACES["mouth"], abs=0.3)  # no pixel's half is lost
-        inside = cv2.erode((mask > 0).astype(np.uint8), np.ones((5, 5))).astype(bool) & (mask != 255)
-        np.testing.assert_allclose(image[..., 0][inside], 20.0 * mask[inside], atol=10)  # image and mask go together
-        assert inside.sum() > 60
-
-    def test_of_a_large_image_are_means_of_its_pixels(self) -> None:
-        """Stripes of one pixel become grey, not other stripes."""
-        record = face(HELEN7, 3.4, 0)
-        stripes = np.zeros_like(record["image"])
-        stripes[:, ::2] = 200
-        image = aligned(Record(**{**record, "image": stripes}), HELEN7)["image"]
-        np.testing.assert_allclose(image[20:-20, 20:-20], 100, atol=40)
-
-    def test_are_ignored_beyond_the_image(self) -> None:
-        record = face(HELEN7, 1, 0)
-        record = Record(**{**record, "image": record["image"][60:] + 9, "mask": record["mask"][60:]})
-        found = aligned(record, HELEN7)
-        outside = found["mask"] == 255
-        assert outside.any(axis=1).argmin() == outside[:, 89].sum() > 10
-        assert not outside[100:, 80:100].any()
-        assert (found["image"][outside] == 9).all()  # the edge goes on
-        assert (found["name"], found["is_cut"]) == ("a", True)
-
-    def test_two_places_are_enough_and_one_is_not(self) -> None:
-        for name in PLACES:
-            found = aligned(face(HELEN7, 1.5, 0.2, without=(name,)), HELEN7)["mask"]
-            for other in PLACES.keys() - {name}:
-                rows, columns = np.nonzero(found == HELEN7.index(other))
-                assert (columns.mean() + 0.5, rows.mean() + 0.5) == pytest.approx(PLACES[other], abs=0.5)
-        with pytest.raises(DataFormatError, match=r"^a cannot be aligned: its mask has only 1 of eyes, nose and"):
-            aligned(face(HELEN7, 1, 0, without=("eyes", "mouth")), HELEN7)
+def test_it_is_the_least_squares_solution() -> None:
+    """Of the linear equations in a, b and a shift, from the template to the photograph, as MATLAB's ``cp2tform``."""
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        points = moved(
+            np.array([[70, 112], [108, 112], [88, 136], [72, 152], [105, 152]]) + rng.normal(0, 4, (5, 2)),
+            similarity(rng.uniform(-180, 180), rng.uniform(0.2, 5), (30, -40)),
+        )
+        rows = [[[x, -y, 1, 0], [y, x, 0, 1]] for x, y in EYES_AND_MOUTH]
+        a, b, x, y = np.linalg.lstsq(np.reshape(rows, (6, 4)), eyes_and_mouth(points).ravel())[0]
+        found = alignment(points)
+        assert found is not None
+        np.testing.assert_allclose(found, [[a, -b, x], [b, a, y]], atol=1e-9)
 
 
-class TestHelenDataModule:
-    def test_aligns_and_learns_all(self, faces: Path) -> None:
-        options = {"batch_size": 4, "num_workers": 0, "image_size": (109, 89)}
-        data = HelenDataModule(str(faces / "helen"), aligned=True, trained="all", **options)  # type: ignore[arg-type]
-        data.setup("fit")
-        assert (len(data.dataset("train")), len(data.dataset("val"))) == (9 + 5 + 7, 5)
-        masks = next(iter(data.val_dataloader()))["mask"]
-        for name, y in (("eyes", 55.5), ("mouth", 76.5)):
-            rows, columns = (masks == HELEN7.index(name)).nonzero()[:, 1:].float().mean(dim=0).tolist()
-            assert (columns, rows) == pytest.approx((44.5, y), abs=1.5)
+@pytest.mark.parametrize("degrees", [30, -30, 75])
+@pytest.mark.parametrize("scale", [0.6, 2.3])
+def test_a_turned_face_is_seen_as_the_upright_one(degrees: float, scale: float) -> None:
+    """Drawn faces are aligned. One that is turned and scaled comes back: its points, and its pixels."""
+    for seed in range(3):
+        face = draw_face(np.arange(len(ATTRIBUTES)) % 5 == seed, identity=seed, seed=seed)
+        pose = similarity(degrees, scale, (0, 0))
+        pose[:, 2] = (400, 350) - pose[:, :2] @ [WIDTH / 2, HEIGHT / 2]
+        centred = pose.copy()
+        centred[:, 2] += pose[:, :2].sum(axis=1) / 2 - 0.5
+        photograph = cv2.warpAffine(face.image, centred, (800, 700), flags=cv2.INTER_CUBIC)
+        points = moved(face.landmarks.astype(np.float64), pose)
+        cut = aligned_cut(photograph, points)
+        upright = aligned_cut(face.image, face.landmarks.astype(np.float64))
+        assert cut is not None and upright is not None
+        shown = [
+            moved(each, one.turn) * [WIDTH / one.image.shape[1], HEIGHT / one.image.shape[0]]
+            for each, one in ((points, cut), (face.landmarks, upright))
+        ]
+        assert np.abs(shown[0] - shown[1]).max() < 0.01
+        assert np.abs(eyes_and_mouth(shown[0]) - EYES_AND_MOUTH).max() < 4  # drawn faces differ
+        seen = [
+            cv2.resize(one.image, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)[40:190, 40:140].astype(float)
+            for one in (cut, upright)
+        ]
+        assert np.abs(seen[0] - seen[1]).mean() < (12 if scale < 1 else 5)
 
-    def test_all_need_every_list(self, faces: Path, tmp_path: Path) -> None:
-        for name in ("images", "labels", "exemplars.txt", "testing.txt"):
-            (tmp_path / name).symlink_to(faces / "helen" / name)
-        with pytest.raises(DataNotFoundError, match=r"no tuning\.txt"):
-            HelenDataModule(str(tmp_path), trained="all").dataset("train")
+
+def test_the_points_of_an_average_face_lie_on_the_template() -> None:
+    """Rotated by 30 degrees, those of CelebA's mean landmarks come back to where they are, within a pixel."""
+    mean = np.array([[69.5, 111.5], [108.5, 111.5], [88.5, 136.5], [72.5, 152.5], [105.5, 152.5]])
+    cut = aligned_cut(np.zeros((900, 900, 3), np.uint8), moved(mean, similarity(30, 3, (300, 200))))
+    assert cut is not None
+    height, width = cut.image.shape[:2]
+    assert height / width == pytest.approx(HEIGHT / WIDTH, rel=0.005) and height == pytest.approx(3 * HEIGHT, rel=0.03)
+    found = moved(moved(mean, similarity(30, 3, (300, 200))), cut.turn) * [WIDTH / width, HEIGHT / height]
+    assert np.abs(found - mean).max() < 1
+
+
+def test_beyond_the_photograph_its_edge_goes_on() -> None:
+    image = np.full((100, 80, 3), 200, np.uint8)
+    image[:, 0] = 50
+    cut = aligned_cut(image, np.array([[10.0, 50], [47, 50], [28, 75], [12, 91], [45, 91]]))
+    assert cut is not None
+    assert (cut.image[:, 0] == 50).all() and (cut.image[:, -1] == 200).all() and (cut.image[-1, -1] == 200).all()
+
+
+@pytest.mark.parametrize(
+    "points",
+    [
+        np.full((5, 2), np.nan),
+        np.full((5, 2), 40.0),
+        np.array([[108.0, 111], [70, 111], [88, 136], [105, 152], [72, 152]]),  # left and right exchanged
+        np.array([[7e4, 11e4], [11e4, 11e4], [9e4, 13e4], [7e4, 15e4], [10e4, 15e4]]),
+        np.array([[7000.0, 11000], [7038, 11000], [9000, 13000], [7001, 11040], [7037, 11040]]),
+    ],
+    ids=["unknown", "one place", "mirrored", "larger than any photograph", "elsewhere"],
+)
+def test_what_cannot_be_aligned(points: Points) -> None:
+    assert aligned_cut(np.zeros((200, 200, 3), np.uint8), points) is None

@@ -10,7 +10,7 @@ import torch
 from skimage.data import astronaut
 from torch import Tensor
 
-from facelightning.boxes import overlap
+from facelightning.boxes import POINTS, overlap
 from facelightning.errors import ConfigurationError, DataFormatError, DataNotFoundError
 from facelightning.models import FrontalCascade, TableFinder, YuNet
 from facelightning.models.detectors import PhotographDetector
@@ -50,7 +50,8 @@ def field(number: int, value: int | str | bytes) -> bytes:
 def red_network() -> bytes:
     """An .onnx file with YuNet's outputs, which takes each red cell of 8×8 pixels for a face of that size.
 
-    YuNet itself cannot be bundled. OpenCV decodes these outputs as it does YuNet's: the centre is the corner of a cell.
+    Its points are 0, 2, … pixels right of the cell's corner, and 1, 3, … below it. YuNet itself cannot be bundled.
+    OpenCV decodes these outputs as it does YuNet's: the centre is the corner of a cell.
     """
 
     def shaped(name: str, *shape: int | str) -> bytes:
@@ -76,8 +77,9 @@ def red_network() -> bytes:
             cells = {"strides": [stride] * 2, "kernel_shape": [stride] * 2}
             graph += [
                 tensor(f"{name}_weights", weights),
+                tensor(f"{name}_bias", np.arange(channels, dtype=np.float32) / stride * (key == "kps")),
                 tensor(f"{name}_shape", np.array([1, -1, channels])),
-                node("Conv", ["input", f"{name}_weights"], f"{name}_map", **cells),
+                node("Conv", ["input", f"{name}_weights", f"{name}_bias"], f"{name}_map", **cells),
                 node("Transpose", [f"{name}_map"], f"{name}_last", perm=[0, 2, 3, 1]),
                 node("Reshape", [f"{name}_last", f"{name}_shape"], name),
                 field(12, shaped(name, 1, "cells", channels)),
@@ -167,6 +169,8 @@ class TestYuNet:
         found = YuNet(yunet)(image[None], whole(image[None]))
         assert found.boxes.tolist() == [[28, 12, 36, 20], [4, 4, 12, 12]]
         assert found.responses == pytest.approx([250 / 255, 200 / 255])
+        assert found.points is not None
+        assert found.points[1].tolist() == [[8, 9], [10, 11], [12, 13], [14, 15], [16, 17]]
         assert len(YuNet(yunet, least=0.9)(image[None], whole(image[None])).boxes) == 1
 
     def test_photographs_of_different_sizes(self, yunet: str) -> None:
@@ -176,6 +180,7 @@ class TestYuNet:
         found = YuNet(yunet)(images, frames)
         assert found.image.tolist() == [0, 1]
         assert found.boxes.tolist() == [[44, 28, 52, 36]] * 2
+        assert found.points is not None and found.points[:, 0].tolist() == [[48, 33]] * 2
 
     def test_boxes_are_cut_to_the_photograph(self, yunet: str) -> None:
         images = torch.zeros(1, 3, 64, 96, dtype=torch.uint8)
@@ -210,6 +215,19 @@ class TestTableFinder:
         assert found.images == 3
         again = TableFinder(path)(self.IMAGES, self.FRAMES, self.SIZES, ["a", "b", "c"])
         assert np.array_equal(again.boxes, found.boxes)
+
+    def test_points_by_hand(self, tmp_path: Path) -> None:
+        columns = ",".join(("name,x0,y0,x1,y1", *reversed(POINTS)))
+        path = table(tmp_path, "a,20,10,60,30,9,8,7,6,5,4,3,2,1,0", "a,0,0,9,9" + 10 * ",", columns=columns)
+        finder = TableFinder(path)
+        found = finder(self.IMAGES[:1], self.FRAMES[:1], self.SIZES[:1], ["a"])
+        assert finder.knows_points and not TableFinder(table(tmp_path, "a,20,10,60,30,1")).knows_points
+        assert found.points is not None and np.isnan(found.points[1]).all()
+        assert found.points[0].tolist() == [[0, 40.5], [1, 41.5], [2, 42.5], [3, 43.5], [4, 44.5]]
+        for last in ("high", "inf"):
+            path = table(tmp_path, f"a,0,0,9,9,0,1,2,3,4,5,6,7,8,{last}", columns=columns)
+            with pytest.raises(DataFormatError, match=r"line 2: expected a box .*, and numbers as points"):
+                TableFinder(path)
 
     def test_the_table_is_not_changed(self, tmp_path: Path) -> None:
         finder = TableFinder(table(tmp_path, "b,100,100,200,300", columns="name,x0,y0,x1,y1"))

@@ -9,6 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from facelightning.boxes import POINTS
+from facelightning.data.alignment import UPRIGHT
 from facelightning.facts import DataFacts
 from facelightning.labels import HELEN7
 from facelightning.models import TableFinder
@@ -36,10 +38,10 @@ def brightness(images: Tensor) -> dict[str, list[Tensor]]:
     return {"parsing": [logits]}
 
 
-def assert_within_a_pixel(mask: Mask, truth: Mask) -> None:
-    cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
-    assert (mask <= cv2.dilate(truth, cross)).all()
-    assert (mask >= cv2.erode(truth, cross)).all()
+def assert_within_a_pixel(mask: Mask, truth: Mask, shape: int = cv2.MORPH_CROSS) -> None:
+    neighbours = cv2.getStructuringElement(shape, (3, 3))
+    assert (mask <= cv2.dilate(truth, neighbours)).all()
+    assert (mask >= cv2.erode(truth, neighbours)).all()
 
 
 @pytest.mark.parametrize(
@@ -75,6 +77,38 @@ def test_an_ellipse_returns_to_its_place(
     assert_within_a_pixel(found.parsing // 2, truth)
 
 
+@pytest.mark.parametrize(
+    ("eyes", "centre", "size", "degrees"),
+    [(95, (480, 420), HALF, 30), (95, (480, 420), (128, 128), -100), (60, (150, 100), HALF, 60)],
+    ids=["at a ninth", "padded", "leaves it"],
+)
+def test_an_ellipse_in_a_turned_face_returns_to_its_place(
+    eyes: float, centre: tuple[float, float], size: tuple[int, int], degrees: float, tmp_path: Path
+) -> None:
+    """The face is seen upright; what the network says of it is turned back, to within a pixel."""
+    turn = np.deg2rad(degrees)
+    ahead, down = np.array([np.cos(turn), np.sin(turn)]), np.array([-np.sin(turn), np.cos(turn)])
+    points = [np.array(centre) + eyes * (x * ahead + y * down) for x, y in [(-1, 0), (1, 0), (0, 1), (-1, 2), (1, 2)]]
+    y, x = np.mgrid[:800, :1000] + 0.5
+    off = np.stack([x, y], axis=2) - np.array(centre) - eyes * 0.6 * down
+    truth = (((off @ ahead) / (1.4 * eyes)) ** 2 + ((off @ down) / (1.9 * eyes)) ** 2 <= 1).astype(np.uint8)
+    table = tmp_path / "boxes.csv"
+    cells = [0, 0, 1000, 800, *np.concatenate(points)]
+    table.write_text(f"name,x0,y0,x1,y1,{','.join(POINTS)}\n0," + ",".join(map(str, cells)))
+    view = View(size, TableFinder(str(table)), aligns=True)
+    photograph = 255 * np.repeat(truth[..., None], 3, axis=2)
+    found = Predictor(brightness, DataFacts(size, HELEN7), None, view)(photograph)
+    assert found.parsing is not None and found.faces[0].points == pytest.approx(np.array(points))
+    assert_within_a_pixel(found.parsing // 2, truth, cv2.MORPH_RECT)  # a turned grid's pixels lie across
+    (image,) = view(photograph, "0").images
+    left, right = np.nonzero(image[0].max(axis=0) > 127)[0][[0, -1]]
+    top, bottom = np.nonzero(image[0].max(axis=1) > 127)[0][[0, -1]]
+    if centre[0] > 400:
+        shift = np.argwhere(found.parsing).mean(axis=0) - np.argwhere(truth).mean(axis=0)
+        assert np.abs(shift).max() < 0.15  # half a pixel would be a mistake
+        assert (bottom - top) / (right - left) == pytest.approx(1.9 / 1.4, rel=0.05)  # upright
+
+
 def cubic(values: npt.NDArray[np.float32], at: float) -> npt.NDArray[np.float64]:
     """Keys' cubic convolution with OpenCV's slope, between the last axis' values, which go on beyond both ends."""
     first = int(np.floor(at)) - 1
@@ -91,7 +125,7 @@ def test_classes_are_taken_at_the_photographs_size() -> None:
     maps = np.zeros((3, 1, 3), np.float32)
     maps[0, 0], maps[1, 0], maps[2, 0] = (0.6, 0.3, 0.3), (0.3, 0.4, 0.3), (0.1, 0.3, 0.4)
     whole, frame = np.array([[0.0, 0, 300, 10]]), np.array([[0.0, 0, 3, 1]])
-    mask = photograph_mask([maps], whole, frame, (10, 300))
+    mask = photograph_mask([maps], UPRIGHT[None], whole, frame, (10, 300))
     assert (mask == [cubic(maps[:, 0], (x + 0.5) / 100 - 0.5).argmax() for x in range(300)]).all()
     assert list(dict.fromkeys(mask[0])) == [0, 1, 2]
 
@@ -101,7 +135,7 @@ def test_padding_shows_nothing() -> None:
     maps[1] = 1  # the padding, too
     maps[:, 1:3] = [[[0.9]], [[0.1]]]
     frame = np.array([[0.0, 1, 4, 3]])
-    assert not photograph_mask([maps], np.array([[0.0, 0, 40, 20]]), frame, (20, 40)).any()
+    assert not photograph_mask([maps], UPRIGHT[None], np.array([[0.0, 0, 40, 20]]), frame, (20, 40)).any()
 
 
 def test_cuts_meet_and_leave_the_photograph() -> None:
@@ -109,9 +143,9 @@ def test_cuts_meet_and_leave_the_photograph() -> None:
     maps = np.zeros((3, 3, 2, 2), np.float32)
     maps[0, 1] = maps[1, 2] = maps[2, 0] = 1
     cuts = np.array([[-2.0, -2, 4, 4], [2, 2, 8, 8], [0, 0, 8, 8]])
-    mask = photograph_mask(list(maps), cuts, np.tile([0.0, 0, 2, 2], (3, 1)), (6, 9))
+    mask = photograph_mask(list(maps), np.stack([UPRIGHT] * 3), cuts, np.tile([0.0, 0, 2, 2], (3, 1)), (6, 9))
     expected = np.zeros((6, 9), np.uint8)
     expected[2:6, 2:8] = 2
     expected[:4, :4] = 1
     assert (mask == expected).all()
-    assert not photograph_mask([], np.empty((0, 4)), np.empty((0, 4)), (6, 9)).any()
+    assert not photograph_mask([], np.empty((0, 2, 3)), np.empty((0, 4)), np.empty((0, 4)), (6, 9)).any()

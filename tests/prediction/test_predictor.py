@@ -158,6 +158,7 @@ def test_the_margin_of_the_training_is_kept(joint: Path, tmp_path: Path) -> None
     finder = TableFinder(str(table))
     views = [fl.load_model(path).predictor(finder).view for path in (joint, tmp_path / "cropped.ckpt")]
     assert [(view.margin, view.shift) for view in views] == [finder.aligned, (1.3, 0.0)]
+    assert [view.aligns for view in views] == [True, False]  # as the network's images were, if the points are known
     assert fl.load_model(joint).predictor(finder, 2.5).view.margin == 2.5
 
 

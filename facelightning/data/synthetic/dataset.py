@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from facelightning.data.celeba import BOX, IMAGE_FOLDERS, LANDMARK_FILES, POINTS, Crop
+from facelightning.boxes import POINTS
+from facelightning.data.celeba import BOX, IMAGE_FOLDERS, LANDMARK_FILES, Crop
 from facelightning.data.files import Record, stem
 from facelightning.data.helen import GROUPS, LISTS, mask_name, merge_masks
 from facelightning.data.synthetic.attributes import sample_attributes
