@@ -74,7 +74,7 @@ class Fast(Callback):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Look at the machine before this training keeps it busy."""
         self._began = False
-        if stage == "fit" and trainer.world_size == 1 and "OMP_NUM_THREADS" not in os.environ:
+        if stage == "fit" and self.speed is None and trainer.world_size == 1 and "OMP_NUM_THREADS" not in os.environ:
             self._idle = idle_cores()
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, _: int) -> None:
