@@ -2,6 +2,7 @@
 
 import difflib
 import errno
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ COMMANDS = {
 }
 OWN = {
     "reproduce": ("reproduce", "train the rows of the papers' tables and print them beside the published numbers"),
+    "bench": ("commands.bench", "measure how fast a configuration trains here, and what its speed hangs on"),
     "calibrate": (
         "commands.calibrate",
         "fit probabilities and decision thresholds of a checkpoint, on held-out images",
@@ -43,6 +45,9 @@ options:
 
 example: facelightning fit --config quickstart.yaml"""
 
+
+PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME": "0"}
+"""Threads that wait for one another sleep: by default they keep their cores busy, which other processes may need."""
 
 REMEDIES = {
     **dict.fromkeys((errno.ENOSPC, errno.EFBIG, errno.EDQUOT), "free some space, or write elsewhere"),
@@ -77,6 +82,14 @@ def sentence(error: BaseException | None) -> str | None:
     return found and (found if len(found) <= 300 else f"{found[:299]}…")
 
 
+def prepare(command: str) -> None:
+    """What must be done before PyTorch is imported, which takes seconds: threads wait passively, and a user is told."""
+    if not PASSIVE.keys() & os.environ.keys():
+        os.environ.update(PASSIVE)
+    if sys.stderr.isatty() and "LOCAL_RANK" not in os.environ:  # only the first process
+        print(f"{command}: loading PyTorch …", file=sys.stderr, flush=True)
+
+
 def main(args: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status; a user's mistake is one sentence on stderr, not a traceback.
 
@@ -103,6 +116,7 @@ def main(args: Sequence[str] | None = None) -> int:
         hint = f"did you mean {close[0]}?" if close else f"commands are {', '.join([*COMMANDS, *OWN])}"
         print(f"facelightning: unknown command {command!r}; {hint}", file=sys.stderr)
         return 2
+    prepare(command)
     try:
         if command in OWN:
             import_module(f"facelightning.{OWN[command][0]}").main(arguments[1:])

@@ -34,6 +34,8 @@ class RunFolder:
         """What has trained the checkpoints."""
         self.results = self.path / "test_results.json"
         """The scores on the test data."""
+        self.bench = self.path / "bench.json"
+        """How fast it would train."""
         self.attribution = self.path / "attribution.json"
         """The attribution scores."""
         self.figures = self.path / "figures"

@@ -1,8 +1,6 @@
-"""The benchmarks run, and are fair: both ways compute one network; no edge gives a photographed face away."""
+"""The benchmarks run, and are fair: no edge gives a photographed face away."""
 
 import json
-import logging
-import re
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -39,28 +37,6 @@ def script(name: str) -> ModuleType:
     return module
 
 
-def test_plain_loop(
-    faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    options = ["--width=2", "--size", "40", "32", "--steps=2", "--rounds=1", "--threads=1"]
-    monkeypatch.setattr(sys, "argv", ["plain_loop.py", f"--celeba={faces / 'celeba'}", *options])
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    script("plain_loop").main()
-    logger.setLevel(level)  # which the script has changed
-    head, measured, median, ratio = capsys.readouterr().out.splitlines()
-    assert head.split()[0] == "round"
-    assert measured.split()[1:] == median.split()[1:]  # of one round
-    plain, library = map(float, median.split()[1:])
-    found = re.fullmatch(r"facelightning / plain: (\d+\.\d{3})", ratio)
-    assert found is not None
-    # both times are rounded to milliseconds
-    low, high = (library - 0.0005) / (plain + 0.0005), (library + 0.0005) / max(plain - 0.0005, 1e-9)
-    assert low - 0.001 < float(found.group(1)) < high + 0.001
-    assert not list(tmp_path.iterdir())
-
-
 def test_loading(
     faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -80,21 +56,6 @@ def test_loading(
     for way in ("files", "cache"):
         low, high = row[way]["ratio_spread"]
         assert 0 < low <= row[way]["ratio"] <= high
-
-
-def test_both_are_one_network() -> None:
-    torch.manual_seed(0)
-    task = AttributeNet(width=3).build(DataFacts(SIZE, attributes=ATTRIBUTES)).train()
-    images = torch.randint(256, (4, 3, *SIZE), dtype=torch.uint8)
-    task.network(images)  # moves the statistics of BatchNorm
-    plain = script("plain_loop").plain_network(3)
-    # the layers come in one order; the normalisation of images is no layer of the plain loop's
-    weights = [value for name, value in task.network.state_dict().items() if not name.startswith("encoder.input.")]
-    plain.load_state_dict(dict(zip(plain.state_dict(), weights, strict=True)))
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
-    with torch.no_grad():
-        found = plain.eval()((images / 255 - mean) / std)
-        torch.testing.assert_close(found, task.eval().network(images)["attributes"], rtol=1e-4, atol=1e-5)
 
 
 def test_relations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

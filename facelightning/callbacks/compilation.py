@@ -24,14 +24,11 @@ class Compile(Callback):
         """Prepare compiling, which itself happens in the first step."""
         if not isinstance(pl_module, FaceTask):
             return
-        try:
-            torch.compile(torch.neg)(torch.zeros(2, device=pl_module.device))
-        except Exception as error:  # a missing compiler may raise anything
-            reason = " ".join(str(error).split("\n")[:2]).strip()  # the cause is in the first two lines
+        if (reason := trial(pl_module.device)) is not None:
             raise ConfigurationError(
                 f"torch.compile does not work on this machine ({reason}): it needs a C++ compiler, and Triton for a "
-                "GPU; install them, or train without the callback Compile"
-            ) from None
+                "GPU; install them, or train with --speed=plain and without the callback Compile"
+            )
         network, eager = pl_module.network, pl_module.network.forward
         # static shapes: else a smaller last batch would change the code of all later batches, but not those of a
         # resumed run, and the two would round differently
@@ -42,3 +39,12 @@ class Compile(Callback):
         """Restore the network's own ``forward``."""
         if isinstance(pl_module, FaceTask):
             vars(pl_module.network).pop("forward", None)
+
+
+def trial(device: torch.device) -> str | None:
+    """Compile next to nothing: ``None`` if that works, else why not."""
+    try:
+        torch.compile(torch.neg)(torch.zeros(2, device=device))
+    except Exception as error:  # a missing compiler may raise anything
+        return " ".join(str(error).split("\n")[:2]).strip()  # the cause is in the first two lines
+    return None

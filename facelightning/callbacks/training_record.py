@@ -16,6 +16,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from facelightning.callbacks.energy import Energy
+from facelightning.callbacks.fast import speed_of
 from facelightning.checkpoint import Checkpoint, weights_digest
 from facelightning.errors import CheckpointError
 from facelightning.runs import RunFolder
@@ -32,8 +33,9 @@ class TrainingRecord(Callback):
 
     - ``trainings``: first those of the checkpoints that it starts from, then those before it was resumed, then its own.
       Each has its ``command``; the ``version`` of facelightning; the ``commit`` of the folder in which it was typed,
-      ``null`` if that is no git checkout; the ``machine``; when it ``began``; the ``seconds`` that it took, with all
-      validations; and its ``joules``, see :class:`~facelightning.callbacks.energy.Energy`.
+      ``null`` if that is no git checkout; the ``machine``; when it ``began``; its ``speed``: precision, compilation and
+      threads; the ``seconds`` that it took, with all validations; and its ``joules``, see
+      :class:`~facelightning.callbacks.energy.Energy`.
     - ``weights``: digests of the weights of all checkpoints that it has written, which tell them from others of the
       same name.
 
@@ -110,6 +112,7 @@ class TrainingRecord(Callback):
             "machine": f"{trainer.num_nodes} machines of {machine}" if several_nodes else machine,
             "began": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         }
+        self._trainer = trainer  # which decides how it computes once the training has begun
         self._began, self._weights = time.monotonic(), []
         self._energy = None if several_nodes else Energy(gpus)  # it counts this machine alone
         self._look_next = self._began + PAUSE
@@ -122,8 +125,12 @@ class TrainingRecord(Callback):
     def _trainings(self) -> list[Training]:
         if not self._own:
             return self.earlier
-        joules = {} if self._energy is None else self._energy.joules()
-        return [*self.earlier, self._own | {"seconds": round(time.monotonic() - self._began, 1), "joules": joules}]
+        spent = {
+            "speed": speed_of(self._trainer),
+            "seconds": round(time.monotonic() - self._began, 1),
+            "joules": {} if self._energy is None else self._energy.joules(),
+        }
+        return [*self.earlier, self._own | spent]
 
     def _write(self) -> None:
         if self._folder is not None:

@@ -22,6 +22,9 @@ CALLBACKS = tuple(
     f"lightning.pytorch.callbacks.{name}"
     for name in ("EMAWeightAveraging", "EarlyStopping", "LearningRateMonitor", "ModelCheckpoint")
 )
+TRAINED_WITH = ("model", "data", "trainer", "figures", "seed_everything", "test_after_fit", "speed")
+"""What a resumed training takes of the configuration of the one before."""
+
 TRUSTED = ("facelightning.", LOGGERS, *CALLBACKS, "albumentations.")
 """Prefixes of the classes that a checkpoint may name."""
 
@@ -87,7 +90,9 @@ def beside_checkpoint(
         raise CheckpointError(f"{path} holds {task}, which this version does not know")
     if training and TASKS[task].made_of is not None:
         raise ConfigurationError(f"{task} has nothing to learn: score {path} with `facelightning test`")
-    used = ("model", "data", "trainer", "figures", "seed_everything", "test_after_fit") if training else ("data",)
+    used = (
+        ("model", "data", "trainer", "figures", "seed_everything", "test_after_fit", "speed") if training else ("data",)
+    )
     base = {} if training and configs.get("model") else {key: known[key] for key in used if known.get(key) is not None}
     named: list[Any] = [name for *_, name in options(words, "--data")]
     named = named or [(configs.get("data") or {}).get("class_path")]

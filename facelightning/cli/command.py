@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from traceback import walk_tb
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 from jsonargparse import Namespace
@@ -14,7 +14,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import cuda
 from torch.backends import mps
 
-from facelightning.callbacks import Figures, PredictionWriter, Report, TrainingRecord
+from facelightning.callbacks import Fast, Figures, PredictionWriter, Report, TrainingRecord
 from facelightning.checkpoint import Checkpoint, built_from
 from facelightning.cli.arguments import beside_checkpoint, merge, options, set_sizes, sizes, texts, with_recipe
 from facelightning.cli.dashboards import name_runs
@@ -155,6 +155,12 @@ class FaceCLI(LightningCLI):
         parser.add_argument(
             "--test_after_fit", type=bool, default=False, help="Score the best checkpoint on the test data."
         )
+        parser.add_argument(
+            "--speed",
+            type=Literal["auto", "plain"],
+            default="plain",
+            help="auto trains as fast as this machine can; plain as the trainer says, in float32 if it says nothing.",
+        )
 
     @property
     def settings(self) -> Namespace:
@@ -165,7 +171,7 @@ class FaceCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse the command line, completed from the checkpoint."""
         words, command = with_recipe(args), self.command
-        configs, training = merge(words), command == "fit"
+        configs, training = merge(words), command in ("fit", "bench")
         path = [configs.get("ckpt_path"), *(path for *_, path in options(words, "--ckpt_path"))][-1]
         helps = ("--model", "--data.help", "-h", "--help", "--print_config")
         if path in ("best", "last", "hpc"):  # Lightning would look for one, and train from the start without
@@ -249,6 +255,8 @@ class FaceCLI(LightningCLI):
 
     def before_fit(self) -> None:
         """Open the data and build the model before anything is written: a mistake leaves no run folder behind."""
+        if self.settings["speed"] == "auto":
+            self.trainer.callbacks.insert(0, Fast())  # type: ignore[attr-defined]  # Lightning declares it nowhere
         self._open("fit")
 
     def before_validate(self) -> None:

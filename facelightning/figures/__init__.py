@@ -10,6 +10,7 @@ from facelightning.figures.localization import recall_figure, responses_figure
 from facelightning.figures.neurons import mean_faces_figure
 from facelightning.figures.parsing import color_mask, parsing_panels
 from facelightning.figures.predictions import legend_figure, prediction_figure
+from facelightning.figures.rates import rates_figure
 from facelightning.figures.regions import attribute_regions_figure
 from facelightning.figures.reliability import reliability_figure
 from facelightning.figures.subgroups import subgroups_figure
@@ -31,6 +32,7 @@ __all__ = [
     "mean_faces_figure",
     "parsing_panels",
     "prediction_figure",
+    "rates_figure",
     "recall_figure",
     "region_weights_figure",
     "relations_figure",

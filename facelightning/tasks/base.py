@@ -159,8 +159,9 @@ class FaceTask(PredictingTask):
                 check_finite(objective, objective.sample_loss(output, truth), truth, self._moment)
                 raise DivergenceError(f"the {key} loss is not finite {self._moment}: lower the learning rate")
         total = torch.stack([known[key].weight * loss for key, loss in losses.items()]).sum()
-        self.log("train/loss", total, prog_bar=True)
-        self.log_dict({f"train/loss_{key}": loss for key, loss in losses.items()})
+        if self._is_logged:
+            self.log("train/loss", total, prog_bar=True)
+            self.log_dict({f"train/loss_{key}": loss for key, loss in losses.items()})
         return total
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Output:
@@ -224,6 +225,12 @@ class FaceTask(PredictingTask):
             values = " and ".join(f"{key} {their} (here {our})" for key, (their, our) in pairs.items())
             raise CheckpointError(f"the checkpoint was trained with {values}: use its settings")
         self.check(DataFacts.of(found.facts), "the checkpoint")
+
+    @property
+    def _is_logged(self) -> bool:
+        """Whether loggers write this training step, or it is the first: to log the others would only take time."""
+        step, every = self.global_step, self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # Lightning sets it
+        return step == 0 or self.trainer.is_last_batch or (every > 0 and (step + 1) % every == 0)
 
     @property
     def _moment(self) -> str:

@@ -53,6 +53,7 @@ def test_every_line_of_a_training(printed: tuple[Path, list[str], list[str]]) ->
     assert err == [
         "SegNet: 13,836 parameters",
         "run folder: runs/segnet/version_0",
+        "speed: 32-true, not compiled, 1 thread",
         "`Trainer.fit` stopped: `max_steps=2` reached.",
         "run folder: runs/segnet/version_0",
     ]
@@ -80,6 +81,7 @@ def test_every_line_of_a_resumed_training(printed: tuple[Path, list[str], list[s
         "run folder: runs/segnet/more",
         "the one-cycle schedule of 2 steps had ended: it restarts warm at step 2 of a plan of 4 steps",
         f"Restored all states from the checkpoint at {last}",
+        "speed: 32-true, not compiled, 1 thread",
         "`Trainer.fit` stopped: `max_steps=4` reached.",
         "run folder: runs/segnet/more",
     ]

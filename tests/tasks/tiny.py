@@ -108,6 +108,7 @@ def make_trainer(steps: int = 1, *callbacks: L.Callback) -> L.Trainer:
         max_epochs=-1,
         accelerator="cpu",
         logger=False,
+        log_every_n_steps=1,
         callbacks=list(callbacks),
         enable_checkpointing=False,
         enable_progress_bar=False,

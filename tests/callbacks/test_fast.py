@@ -1,0 +1,121 @@
+"""A training is computed as fast as the machine can where that pays; else as ever; and goes on as it began."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from facelightning.callbacks import Compile, Fast, fast
+from facelightning.callbacks.fast import LONG, Speed, choose, has_bfloat16, idle_cores, operations
+from facelightning.errors import CheckpointError
+from facelightning.facts import DataFacts
+from facelightning.labels import ATTRIBUTES
+from facelightning.models.blocks import ConvBlock
+from facelightning.tasks import AttributeNet
+from tests.tasks.tiny import QUIET, Watch, loader, make_task, make_trainer, samples, training_loader
+
+pytestmark = QUIET
+
+
+@pytest.fixture
+def able(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any machine can do all, and tiny trainings are long."""
+    monkeypatch.setattr(fast, "has_bfloat16", lambda device: True)
+    monkeypatch.setattr(fast, "SHORT", 0)
+    monkeypatch.setattr(fast, "DENSE", 0)
+
+
+def test_operations_are_those_of_a_step() -> None:
+    """By hand: of each layer forward, of its weights' gradients, and of its input's, unless that is the image."""
+    task = AttributeNet(width=3).build(DataFacts((20, 16), attributes=ATTRIBUTES)).train()
+    batch = {"image": torch.zeros(2, 3, 20, 16)}
+    sizes, hooks = list[tuple[int, int]](), []
+
+    def count(layer: torch.nn.Module, inputs: Any, output: torch.Tensor) -> None:
+        weights = next(layer.parameters()).numel()
+        sizes.append((2 * weights * output[:, 0].numel(), len(sizes)))
+
+    for module in task.modules():
+        if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
+            hooks.append(module.register_forward_hook(count))
+    with torch.no_grad():
+        task.network(batch["image"])
+    for hook in hooks:
+        hook.remove()
+    state = {name: value.clone() for name, value in task.state_dict().items()}
+    assert operations(task, batch) == sum(size * (2 if first == 0 else 3) for size, first in sizes)
+    assert task.training and all(torch.equal(state[name], value) for name, value in task.state_dict().items())
+    assert all(parameter.grad is None for parameter in task.parameters())
+
+
+def test_what_pays_is_chosen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(fast, "has_bfloat16", lambda device: True)
+    monkeypatch.setattr(fast, "trial", lambda device: None)
+    wide, narrow = (AttributeNet(width=width).build(DataFacts((20, 16), attributes=ATTRIBUTES)) for width in (16, 4))
+    batch = {"image": torch.zeros(2, 3, 20, 16)}
+    long = LONG["cpu"] / operations(wide, batch)
+    assert choose(wide, batch, 1.1 * long, 3) == Speed(bfloat16=True, compiled=True, threads=3)
+    assert choose(wide, batch, 0.9 * long, None) == Speed(bfloat16=True)
+    assert choose(narrow, batch, 1.1 * long, None) == Speed()
+    assert choose(narrow, batch, float("inf"), None) == Speed(compiled=True)
+    assert choose(wide, batch, 99, 1) == Speed(threads=1)
+    monkeypatch.setattr(fast, "has_bfloat16", lambda device: False)
+    monkeypatch.setattr(fast, "trial", lambda device: "no compiler")
+    assert choose(wide, batch, 1.1 * long, 3) == Speed(threads=3)
+
+
+def test_instructions_are_the_processors_own() -> None:
+    flags = Path("/proc/cpuinfo")
+    if flags.exists() and hasattr(torch.cpu, "get_capabilities"):
+        assert has_bfloat16("cpu") == any(flag in flags.read_text() for flag in ("avx512_bf16", "amx_bf16"))
+
+
+@pytest.mark.usefixtures("able")
+def test_training_rounds_and_evaluation_does_not(tmp_path: Path) -> None:
+    task, watch, kinds = make_task("attributenet-avg", tmp_path), Watch(), list[torch.dtype]()
+    block = next(module for module in task.modules() if isinstance(module, ConvBlock))
+    convolution = next(each for each in block.modules() if isinstance(each, torch.nn.Conv2d))
+    convolution.register_forward_hook(lambda *found: kinds.append(found[2].dtype))
+    trainer = make_trainer(2, watch, chosen := Fast())
+    trainer.fit(task, training_loader(task), loader(samples("attributes")))
+    assert chosen.speed == Speed(bfloat16=True)
+    assert kinds.count(torch.bfloat16) == 2 and kinds[-1] == torch.float32
+    assert trainer.precision == "bf16-mixed" and fast.speed_of(trainer) == "bf16-mixed, not compiled, 1 thread"
+    assert all(parameter.dtype == torch.float32 for parameter in task.parameters())
+    inside = trainer.test(task, loader(samples("attributes")), verbose=False)
+    assert inside == make_trainer().test(task, loader(samples("attributes")), verbose=False)
+
+    again, resumed = make_task("attributenet-avg", tmp_path), Fast()
+    resumed.load_state_dict({"bfloat16": False, "compiled": False, "threads": None})
+    trainer = make_trainer(1, resumed)
+    trainer.fit(again, training_loader(again))
+    assert trainer.precision == "32-true" and resumed.state_dict() == {**chosen.state_dict(), "bfloat16": False}
+
+
+@pytest.mark.usefixtures("able")
+def test_what_is_said_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A precision of one's own, the callback Compile, and the number of threads."""
+    begun = list[Compile]()
+    monkeypatch.setattr(Compile, "on_fit_start", lambda self, *_: begun.append(self))
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: pytest.fail("OMP_NUM_THREADS is set"))
+    for own, times in (([], 1), ([Compile()], 1)):
+        task, chosen = make_task("attributenet-avg", tmp_path), Fast()
+        chosen.load_state_dict({"bfloat16": True, "compiled": True, "threads": 7})
+        trainer = make_trainer(1, chosen, *own)
+        trainer.fit(task, training_loader(task))
+        assert len(begun) == times and ", compiled" in fast.speed_of(trainer)
+        begun.clear()
+
+
+def test_damaged_state_is_one_sentence() -> None:
+    whole = {"bfloat16": True, "compiled": False, "threads": 2}
+    for change in ({"bfloat16": 1}, {"threads": -1}, {"threads": 10**9}, {"more": 0}):
+        with pytest.raises(CheckpointError, match="does not say how fast"):
+            Fast().load_state_dict(whole | change)
+
+
+def test_idle_cores_are_counted() -> None:
+    found = idle_cores(0.05)
+    assert found is None or 1 <= found <= (os.cpu_count() or 1)
