@@ -137,11 +137,6 @@ class CachedFaces(Dataset[Any]):
         return fitted
 
 
-def as_it_is(batch: Sample) -> Sample:
-    """A loader's ``collate_fn`` for a data set that gives whole batches."""
-    return batch
-
-
 def single_threaded(worker: int) -> None:
     """For the start of a loader's worker."""
     cv2.setNumThreads(0)  # the workers already run in parallel; OpenCV's own threads would compete for the cores

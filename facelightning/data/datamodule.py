@@ -12,13 +12,20 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from facelightning.data.cache import CachedFaces, as_it_is, cached, single_threaded
+from facelightning.data.cache import CachedFaces, cached, single_threaded
 from facelightning.data.cropping import CroppedRecords, FaceCrop
 from facelightning.data.files import IdentityRecords, Records, Split
 from facelightning.data.prediction import PredictionLoader, Readable, apart
 from facelightning.data.sampling import EvaluationSampler, IdentitySampler, ResumableLoader, TrainSampler
 from facelightning.data.tables import AttributeDataset
-from facelightning.data.transforms import Augmentation, FaceDataset, FaceTransform, Sample, horizontal_flip
+from facelightning.data.transforms import (
+    Augmentation,
+    FaceDataset,
+    FaceTransform,
+    Sample,
+    as_it_is,
+    horizontal_flip,
+)
 from facelightning.errors import ConfigurationError, DataFormatError
 from facelightning.facts import DataFacts
 from facelightning.labels import ATTRIBUTES
@@ -154,12 +161,13 @@ class FaceDataModule(Loading, L.LightningDataModule):
     def _process(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
-    def _loading(self, dataset: Dataset[Any], collate: Callable[[Any], Any] | None = None) -> dict[str, Any]:
-        from_cache = isinstance(dataset, CachedFaces)
-        workers = self.num_workers if self.num_workers is not None else 0 if from_cache else 2
+    def _loading(self, dataset: Dataset[Any], collate: Callable[[Any], Any] = as_it_is) -> dict[str, Any]:
+        workers = self.num_workers
+        if workers is None:
+            workers = 0 if isinstance(dataset, CachedFaces) else 2
         return {
             "batch_size": self.batch_size,
-            "collate_fn": as_it_is if from_cache else collate,
+            "collate_fn": collate,
             "num_workers": workers,
             "persistent_workers": workers > 0,
             "pin_memory": torch.cuda.is_available(),

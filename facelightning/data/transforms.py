@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
 from facelightning.data.files import Record, Records
 from facelightning.data.sampling import Key
@@ -207,7 +207,10 @@ def tensors(fitted: Fitted) -> Sample:
 
 
 class FaceDataset(Dataset[Sample]):
-    """Records and a transform, indexed by the (sample, augmentation seed) that a sampler yields."""
+    """Records and a transform, indexed by the (sample, augmentation seed) that a sampler yields.
+
+    A loader gets whole batches from it, so its ``collate_fn`` is :func:`as_it_is`.
+    """
 
     def __init__(self, records: Records, transform: FaceTransform) -> None:
         self.records, self.transform = records, transform
@@ -223,6 +226,21 @@ class FaceDataset(Dataset[Sample]):
     def __getitem__(self, key: Key) -> Sample:
         index, seed = checked(key)
         return self.transform(self.records[index], seed)
+
+    def __getitems__(self, keys: Sequence[Key]) -> Sample:
+        """The batch of these samples; where they are only mirrored, all at once, in half the time."""
+        index, seeds = zip(*map(checked, keys), strict=True)
+        mirrored = self.transform.mirrors(seeds)
+        if mirrored is None:
+            return cast(Sample, default_collate([self[key] for key in keys]))
+        batch = default_collate([tensors(self.transform.fitted(self.records[each])) for each in index])
+        self.transform.mirror(batch, mirrored)
+        return cast(Sample, batch)
+
+
+def as_it_is(batch: Sample) -> Sample:
+    """A loader's ``collate_fn`` for a data set that gives whole batches."""
+    return batch
 
 
 def checked(key: Key) -> Key:
