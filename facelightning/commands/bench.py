@@ -96,7 +96,7 @@ class Bench:
 
     def load(self) -> float:
         """Images a second of the loader alone."""
-        return loading_rate(self.loader(), self.steps, 2 * max(part.num_workers for part in self.parts))
+        return loading_rate(self.loader(), self.steps, 2 * max(part.workers for part in self.parts))
 
     def resize(self, batch_size: int, workers: int) -> None:
         """Other batches from now on; where there are two in a step, both in proportion."""
@@ -139,9 +139,7 @@ def sweep(bench: Bench, rounds: int, batch_sizes: Sequence[int], workers: Sequen
     """Images a second of each batch size with each number of workers, in turns."""
     own = bench.parts[-1]
     pairs = [
-        (size, count)
-        for size in sorted(batch_sizes) or [own.batch_size]
-        for count in sorted(workers) or [own.num_workers]
+        (size, count) for size in sorted(batch_sizes) or [own.batch_size] for count in sorted(workers) or [own.workers]
     ]
     names = {pair: "{} images, {} workers".format(*pair) for pair in pairs}
     rates: Rates = {name: [] for name in names.values()}

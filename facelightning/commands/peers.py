@@ -173,7 +173,7 @@ def peers(task: FaceTask, data: Any, device: torch.device, steps: int) -> Mappin
             images,
             data.batch_size,
             shuffle=True,
-            num_workers=data.num_workers,
+            num_workers=data.workers,
             worker_init_fn=_single_threaded,
             pin_memory=device.type == "cuda",
             drop_last=len(images) > data.batch_size,

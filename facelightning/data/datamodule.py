@@ -10,7 +10,7 @@ from typing import Any, Literal
 import lightning as L
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from facelightning.data.cache import CachedFaces, cached, single_threaded
 from facelightning.data.cropping import CroppedRecords, FaceCrop
@@ -62,6 +62,11 @@ class Loading:
                 f"{type(self).__name__}: image_size {self.image_size} and batch_size {self.batch_size} must be "
                 f"positive, num_workers {self.num_workers} and seed {self.seed} not negative"
             )
+
+    @property
+    def workers(self) -> int:
+        """``num_workers``, or what is fast if it is not given."""
+        return self.num_workers if self.num_workers is not None else 0 if self.cache else 2
 
 
 class FaceDataModule(Loading, L.LightningDataModule):
@@ -124,7 +129,7 @@ class FaceDataModule(Loading, L.LightningDataModule):
     def train_dataloader(self) -> ResumableLoader:
         """Shuffled, augmented, resumable."""
         dataset = self.loaded("train")
-        return ResumableLoader(dataset, sampler=self.train_sampler(self.own_seed), **self._loading(dataset))
+        return ResumableLoader(dataset, sampler=self.train_sampler(self.own_seed), **self._loading())
 
     def train_sampler(self, seed: int) -> TrainSampler:
         """The order of this process's training samples."""
@@ -142,11 +147,11 @@ class FaceDataModule(Loading, L.LightningDataModule):
         """Likewise what is predicted; it goes on where an image cannot be read."""
         dataset = self.dataset(self.predicted)
         readable = Readable(dataset, dataset.names)
-        return PredictionLoader(readable, sampler=self._sampler(self.predicted), **self._loading(readable, apart))
+        return PredictionLoader(readable, sampler=self._sampler(self.predicted), **self._loading(apart))
 
     def _evaluation_loader(self, split: Split) -> DataLoader[Sample]:
         dataset = self.loaded(split)
-        return DataLoader(dataset, sampler=self._sampler(split), **self._loading(dataset))
+        return DataLoader(dataset, sampler=self._sampler(split), **self._loading())
 
     def _sampler(self, split: Split) -> Any:
         dataset = self.dataset(split)
@@ -161,15 +166,12 @@ class FaceDataModule(Loading, L.LightningDataModule):
     def _process(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
-    def _loading(self, dataset: Dataset[Any], collate: Callable[[Any], Any] = as_it_is) -> dict[str, Any]:
-        workers = self.num_workers
-        if workers is None:
-            workers = 0 if isinstance(dataset, CachedFaces) else 2
+    def _loading(self, collate: Callable[[Any], Any] = as_it_is) -> dict[str, Any]:
         return {
             "batch_size": self.batch_size,
             "collate_fn": collate,
-            "num_workers": workers,
-            "persistent_workers": workers > 0,
+            "num_workers": self.workers,
+            "persistent_workers": self.workers > 0,
             "pin_memory": torch.cuda.is_available(),
             "worker_init_fn": single_threaded,
         }
