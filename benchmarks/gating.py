@@ -81,7 +81,7 @@ class Case:
         parts, stored = WAYS[way]
         if parts:
             store = str(self.folder / "masks.sqlite") if stored else None
-            parts = parts | {"regions": partial(ParserRegions, str(self.parser), store)}
+            parts = parts | {"regions": partial(ParserRegions, str(self.parser), store=store)}
         return AttributeNetwork(len(ATTRIBUTES), self.width, **parts).train()
 
     def step(self, network: AttributeNetwork, precision: torch.dtype) -> None:

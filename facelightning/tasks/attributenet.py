@@ -57,6 +57,7 @@ class AttributeNet(LearningTask):
         64
     """
 
+    shown = (*LearningTask.shown, "mask")
     width: int = 64
     encoder: Callable[[Input], Encoder] | None = None
     image_input: Callable[[int], Input] | None = None

@@ -38,6 +38,8 @@ class FaceTask(PredictingTask):
     """Name of the argument that lists trained checkpoints, if the task only combines them and learns nothing."""
     any_size = False
     """Whether images may differ in size from the training images."""
+    shown: tuple[str, ...] = ("image", "name", "landmarks")
+    """What of a batch a prediction may see."""
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         super().__init__()
@@ -200,8 +202,7 @@ class FaceTask(PredictingTask):
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
         """The prediction of each objective by its key, and the images' ``name``."""
-        shown = ("image", "name", "landmarks", "mask")
-        output, _ = self.predict_batch({key: value for key, value in batch.items() if key in shown})
+        output, _ = self.predict_batch({key: value for key, value in batch.items() if key in self.shown})
         return {"name": batch["name"], **{key: each.predict(output) for key, each in self.objectives.items()}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -219,7 +220,7 @@ class FaceTask(PredictingTask):
         free = set(TRAINING)
         if self._trainer is not None and self.trainer.training:  # the optimiser's state fits only the same settings
             free -= {"optimizer", "learning_rate", "weight_decay", "schedule", "decayed"}
-        keys = [key for key in ours if key not in free and theirs.get(key) != ours[key]]
+        keys = [key for key in ours if key not in free and _given(theirs.get(key)) != _given(ours[key])]
         if keys:
             pairs = {key: shown_apart(theirs.get(key), ours[key]) for key in keys}
             values = " and ".join(f"{key} {their} (here {our})" for key, (their, our) in pairs.items())
@@ -292,3 +293,10 @@ def trained(source: str, kinds: Sequence[type[FaceTask]], purpose: str, config: 
     if checkpoint is not None:
         checkpoint.load_into(task)
     return json.dumps(description), task
+
+
+def _given(setting: Any) -> Any:
+    """A setting without what a part leaves open: a checkpoint may be older than that."""
+    if not isinstance(setting, dict) or "init_args" not in setting:
+        return setting
+    return setting | {"init_args": {key: value for key, value in setting["init_args"].items() if value is not None}}

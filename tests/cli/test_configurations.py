@@ -80,7 +80,7 @@ def test_a_file_may_extend_one_that_extends(printed: Printed) -> None:
     assert settings["width"] == 2
     classes = {key: settings[key]["class_path"].rpartition(".")[2] for key in ("pooling", "head", "regions")}
     assert classes == {"pooling": "SemanticPooling", "head": "LinearHead", "regions": "ParserRegions"}
-    assert settings["regions"]["init_args"] == {"checkpoint": "x.ckpt"}
+    assert settings["regions"]["init_args"] == {"checkpoint": "x.ckpt", "temperature": 1.0, "store": None}
     assert found["trainer"]["logger"]["init_args"]["name"] == "ssp"
 
 

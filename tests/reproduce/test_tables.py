@@ -272,10 +272,10 @@ def test_rows_of_lfwa_learn_from_lfwa(
     ("row", "part", "settings"),
     [
         ("avg_summed", "objective", {"weight": 1}),
-        ("ssp_hard", "regions", {"temperature": 0, "checkpoint": "segnet"}),
-        ("bbox_parser", "regions", {"temperature": 1, "checkpoint": "segnet"}),
+        ("ssp_hard", "regions", {"temperature": 0, "checkpoint": "segnet", "store": None}),
+        ("bbox_parser", "regions", {"temperature": 1, "checkpoint": "segnet", "store": None}),
         ("ssg_plain", "gate", {"begin_plain": True, "norm_restored": False}),
-        ("wild_ssg", "regions", {"temperature": 1, "checkpoint": "segnet"}),
+        ("wild_ssg", "regions", {"temperature": 1, "checkpoint": "segnet", "store": None}),
     ],
 )
 def test_rows_that_examine_claims(

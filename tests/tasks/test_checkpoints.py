@@ -96,7 +96,7 @@ class TestCheckpoint:
             "head": {"class_path": "facelightning.models.heads.LocalizationHead", "init_args": {}},
             "regions": {
                 "class_path": "facelightning.models.parser.ParserRegions",
-                "init_args": {"checkpoint": json.dumps(Checkpoint.read(parser).description)},
+                "init_args": {"checkpoint": json.dumps(Checkpoint.read(parser).description), "store": None},
             },
             "objective": {"class_path": "facelightning.objectives.attributes.Attributes", "init_args": {}},
         }
