@@ -103,14 +103,14 @@ class RelatedAttributes(Attributes):
         """α times the relation loss of each image, ``(B,)``."""
         relations = self.relations()
         attract, repel = relations >= self.attract, relations <= self.repel  # NaN is neither
-        losses = relation_losses(logits.to(torch.promote_types(logits.dtype, torch.float32)).sigmoid(), attract, repel)
+        losses = relation_losses(logits.sigmoid(), attract, repel)
         if self.divide_by == "selected":
             off = ~torch.eye(len(self.names), dtype=torch.bool, device=logits.device)
             losses = losses * len(self.names) ** 2 / ((attract | repel) & off).sum().clamp(min=1)
         return self.relation_weight * losses
 
     def loss(self, output: Output, batch: Batch) -> Tensor:
-        logits, targets = output["attributes"], batch["attributes"]
+        logits, targets = _exact(output["attributes"]), batch["attributes"]
         with torch.no_grad():
             self._learn(targets)
             known = (~targets.isnan()).sum()
@@ -123,7 +123,7 @@ class RelatedAttributes(Attributes):
         return loss
 
     def sample_loss(self, output: Output, batch: Batch) -> Tensor:
-        logits = output["attributes"]
+        logits = _exact(output["attributes"])
         cross_entropy = len(self.names) * attribute_sample_losses(logits, batch["attributes"])
         return cross_entropy + self._relation_losses(logits)
 
@@ -213,6 +213,11 @@ def correlations(sums: Tensor) -> Tensor:
     scale = (variance * variance.T).sqrt()
     covariance = number * products - first * first.T
     return torch.where(scale > 0, covariance / scale, torch.nan).clamp(-1, 1)
+
+
+def _exact(logits: Tensor) -> Tensor:
+    """Logits in float32 at least, for both losses: in bfloat16, the sum of their gradients would lose the smaller."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def _all_processes(values: Tensor) -> Tensor:

@@ -138,6 +138,22 @@ def test_twenty_batches_are_those_of_the_equations(relation: Any, divide_by: Any
     assert ((pairs >= 0.6).sum() > len(NAMES)) and (pairs <= 0.4).any()  # both kinds were there
 
 
+def test_bfloat16_logits_lose_no_gradient() -> None:
+    """Cross-entropy's is rounded only with the relations', thousands of times smaller, added."""
+    generator = torch.Generator().manual_seed(0)
+    targets, exact = labels(generator, 64, 6), torch.randn(64, 6, generator=generator).bfloat16().float()
+    gradients = []
+    for logits, weight in ((exact.bfloat16(), 0.01), (exact, 0.01), (exact.bfloat16(), 0.0)):
+        logits.requires_grad_().grad = None
+        related = RelatedAttributes(NAMES, **WIDE | {"relation_weight": weight})
+        related.loss({"attributes": logits}, {"attributes": targets}).backward()
+        assert logits.grad is not None
+        gradients.append(logits.grad)
+    found, in_float32, without = gradients
+    assert torch.equal(found, in_float32.bfloat16())
+    assert not torch.equal(found, without)
+
+
 def test_a_constant_attribute_has_no_relation() -> None:
     objective = RelatedAttributes(("a", "b", "c"), relation="correlation")
     targets = torch.tensor([[1.0, 1, torch.nan], [0, 1, torch.nan], [1, 1, 0]])
