@@ -4,6 +4,7 @@ Boxes are ``(N, 4)``: x0, y0, x1, y1 in pixels; x1 and y1 are exclusive.
 """
 
 import csv
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -136,6 +137,9 @@ def read_boxes_table(path: Path) -> dict[str, Floats]:
             if not {key, *columns} <= header:
                 raise DataFormatError(f"{path}: expected the columns name, {', '.join(columns)}")
             points = POINTS if header.issuperset(POINTS) else ()
+            if not points and header.intersection(POINTS):
+                lacking = ", ".join(name for name in POINTS if name not in header)
+                warnings.warn(f"{path}: the points are left out, because there is no {lacking}", stacklevel=2)
             for row in rows:
                 cells = [row[column] for column in (*columns, *points)]
                 if None in cells:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from facelightning.callbacks.compilation import Compile, trial
 from facelightning.errors import CheckpointError
+from facelightning.models.stored_maps import MapStore
 from facelightning.objectives import Batch
 from facelightning.tasks import FaceTask
 
@@ -185,9 +186,13 @@ def operations(task: FaceTask, batch: Batch) -> int:
     from torch.utils.flop_counter import FlopCounterMode  # which imports Triton
 
     modes = {module: module.training for module in task.modules()}
+    # what is stored already must not decide
+    stores = {module: module.store for module in modes if isinstance(getattr(module, "store", None), MapStore)}
     parameters = [each for each in task.network.parameters() if each.requires_grad]
     task.eval()  # statistics stay as they are
     try:
+        for module in stores:
+            vars(module)["store"] = None
         with torch.enable_grad(), FlopCounterMode(display=False) as counter:
             output, _ = task.predict_batch(batch)
             total = sum(each.float().sum() for each in _tensors(output) if each.requires_grad)
@@ -196,6 +201,8 @@ def operations(task: FaceTask, batch: Batch) -> int:
     finally:
         for module, mode in modes.items():
             module.training = mode
+        for module, store in stores.items():
+            vars(module)["store"] = store
     return int(counter.get_total_flops())
 
 

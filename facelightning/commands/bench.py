@@ -36,6 +36,8 @@ LOADER, STEP, BOTH = "loader alone", "step alone", "both together"
 ENOUGH = 0.95
 """The share of the best rate for which a smaller batch and fewer workers are recommended."""
 
+CLIPPING = ("gradient_clip_val", "gradient_clip_algorithm")
+
 Rates = dict[str, list[float]]
 """Images a second in each round, by name."""
 
@@ -192,7 +194,7 @@ def prepared(cli: FaceCLI) -> Bench:
     trainer, device = cli.settings.trainer, cli.trainer.strategy.root_device
     cli.before_fit()
     cli.model.to(device)
-    computing = {key: trainer[key] for key in ("accelerator", "precision") if trainer[key] is not None}
+    computing = {key: trainer[key] for key in ("accelerator", "precision", *CLIPPING) if trainer[key] is not None}
     own = next((each for each in cli.trainer.callbacks if isinstance(each, Compile)), None)  # type: ignore[attr-defined]
     bench = Bench(cli.model, cli.datamodule, device, computing, cli.config["steps"], compiled=own)
     if cli.settings["speed"] == "auto":
@@ -216,7 +218,14 @@ def main(args: Sequence[str]) -> None:
         raise ConfigurationError("bench: steps, rounds and batch_sizes must be positive, workers not negative")
     if not cli.trainer.logger:
         raise ConfigurationError("bench writes into the run folder: leave out --trainer.logger=false")
+    if cli.trainer.world_size > 1 or cli.trainer.accumulate_grad_batches != 1:
+        raise ConfigurationError("bench measures one process and whole steps: leave out devices and accumulation")
     bench = prepared(cli)
+    images = len(bench.parts[-1].dataset("train"))
+    if sizes and max(sizes) > images:
+        raise ConfigurationError(
+            f"bench: no batch can have {max(sizes)} images, because the training data has {images}"
+        )
     others = peers(bench.task, bench.data, bench.device, bench.steps) if config["compare"] else {}
     rates, found = measure(bench, config["rounds"], dict(others))
     tried = sweep(bench, config["rounds"], sizes, workers) if sizes or workers else {}

@@ -21,6 +21,7 @@ from facelightning.commands.measuring import WARM, silent
 from facelightning.data import FaceDataModule
 from facelightning.data.tables import AttributeDataset
 from facelightning.errors import ConfigurationError
+from facelightning.objectives import Attributes
 from facelightning.tasks import AttributeNet, FaceTask
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -160,6 +161,11 @@ def peers(task: FaceTask, data: Any, device: torch.device, steps: int) -> Mappin
             "take avg.yaml, or leave it out"
         )
     assert isinstance(task, AttributeNet)
+    if data.augmentations is not None or type(task.objectives["attributes"]) is not Attributes:
+        raise ConfigurationError(
+            "--compare=true trains with cross-entropy and on mirrored images beside the library: leave out other "
+            "objectives and augmentations"
+        )
     width, count, size = task.width, len(names or ()), data.image_size
     kind = {"adagrad": Adagrad, "adamw": AdamW}[task.optimizer]
     rate, decay = task.learning_rate, task.weight_decay

@@ -25,8 +25,8 @@ class KnownMasks(RegionSource):
         """The regions of images; raises :class:`ConfigurationError` without masks."""
         if masks is None:
             raise ConfigurationError(
-                "KnownMasks needs the images' masks, but the data has none: set the data's `masks` to their folder; a "
-                "parser finds regions without them: ParserRegions"
+                "KnownMasks needs the images' masks, but these have none: for CelebA, set the data's `masks` to their "
+                "folder; a parser finds regions without them: ParserRegions"
             )
         classes = torch.arange(len(self.names), device=masks.device).view(1, -1, 1, 1)
         return KnownRegions((masks.unsqueeze(1) == classes).float())

@@ -157,7 +157,7 @@ class BoxRegions:
     def __init__(self, boxes: Tensor, image_size: tuple[int, int]) -> None:
         height, width = self.image_size = image_size
         inside = boxes.clamp(min=0).minimum(boxes.new_tensor([width, height, width, height]))
-        whole = boxes.new_tensor([0, 0, width, height]).expand(len(boxes), 1, 4)
+        whole = boxes.new_tensor([0, 0, width, height]).expand(boxes.shape[0], 1, 4)
         self._boxes = torch.cat([inside, whole], dim=1)
 
     def boxes(self) -> Tensor:

@@ -6,7 +6,7 @@ from typing import Self
 
 from facelightning.checkpoint import describe
 from facelightning.errors import CheckpointError, ConfigurationError
-from facelightning.facts import DataFacts, shown
+from facelightning.facts import DataFacts, shown_apart
 from facelightning.models.attributes import AttributeNetwork
 from facelightning.models.encoders import Encoder, Input
 from facelightning.models.gating import Gate
@@ -94,7 +94,8 @@ class AttributeNet(LearningTask):
             for key in ("width", "encoder", "image_input", "gate", "pooling", "head"):
                 theirs, ours = description["settings"][key], self.settings[key]
                 if theirs != ours:
-                    what = f"{key} {shown(theirs)}, not {shown(ours)}"
+                    their, our = shown_apart(theirs, ours)
+                    what = f"{key} {their}, not {our}"
                     raise CheckpointError(f"AttributeNet's weights: {self.weights} was trained with {what}")
             trained.load_into(self.network, "network.")
         return self

@@ -1,6 +1,7 @@
 """A training is computed as fast as the machine can where that pays; else as ever; and goes on as it began."""
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,11 @@ from facelightning.errors import CheckpointError
 from facelightning.facts import DataFacts
 from facelightning.labels import ATTRIBUTES
 from facelightning.models.blocks import ConvBlock
+from facelightning.models.gating import SemanticGating
+from facelightning.models.parser import ParserRegions
 from facelightning.tasks import AttributeNet
+from tests.conftest import SIZE
+from tests.models.conftest import make_parser
 from tests.tasks.tiny import QUIET, Watch, loader, make_task, make_trainer, samples, training_loader
 
 pytestmark = QUIET
@@ -48,6 +53,18 @@ def test_operations_are_those_of_a_step() -> None:
     assert operations(task, batch) == sum(size * (2 if first == 0 else 3) for size, first in sizes)
     assert task.training and all(torch.equal(state[name], value) for name, value in task.state_dict().items())
     assert all(parameter.grad is None for parameter in task.parameters())
+
+
+def test_what_is_stored_does_not_decide(tmp_path: Path) -> None:
+    """The parser's operations count as well once its masks are stored, so that equal trainings stay equal."""
+    batch = {"image": torch.zeros(2, 3, *SIZE, dtype=torch.uint8)}
+    regions = partial(ParserRegions, make_parser().settings["checkpoint"], store=str(tmp_path / "masks.sqlite"))
+    task = AttributeNet(width=2, gate=SemanticGating, regions=regions).build(DataFacts(SIZE, attributes=ATTRIBUTES))
+    before = operations(task, batch)
+    task.eval().network(batch["image"])
+    assert (tmp_path / "masks.sqlite").is_file()
+    assert operations(task, batch) == before
+    assert task.network.regions.store is not None
 
 
 def test_what_pays_is_chosen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from facelightning.commands.bench import planned
 from facelightning.commands.measuring import WARM, Clock, loading_rate, matrix_peak
 from facelightning.commands.peers import CarefulImages, PILImages, plain_network
 from facelightning.data import CelebADataModule
+from facelightning.errors import ConfigurationError
 from facelightning.facts import DataFacts
 from facelightning.labels import ATTRIBUTES
 from facelightning.tasks import AttributeNet
@@ -44,6 +45,21 @@ def test_all_of_it(
     printed = capsys.readouterr().out
     assert printed.count("facelightning is ") == 3
     assert "recommended: " in printed
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--batch_sizes=[2,4000]"], "no batch can have 4000 images, because the training data has 2"),
+        (["--compare=true", "--model.objective=FocalAttributes"], "leave out other objectives and augmentations"),
+        (["--compare=true", "--data.augmentations=[]"], "leave out other objectives and augmentations"),
+        (["--trainer.accumulate_grad_batches=2"], "bench measures one process and whole steps"),
+    ],
+)
+def test_what_it_cannot_measure_is_refused(words: list[str], message: str, faces: Path, tmp_path: Path) -> None:
+    small = small_overlay("avg.yaml", faces, tmp_path)
+    with pytest.raises(ConfigurationError, match=message):
+        bench.main(["avg.yaml", f"--config={small}", f"--trainer.logger.save_dir={tmp_path}", *words])
 
 
 def test_both_are_one_network() -> None:

@@ -34,7 +34,7 @@ class TestKnownMasks:
         torch.testing.assert_close(KnownMasks()(torch.zeros(2, 3, 32, 48), masks).at(stride), expected)
 
     def test_need_masks(self) -> None:
-        with pytest.raises(ConfigurationError, match="KnownMasks needs the images' masks, but the data has none"):
+        with pytest.raises(ConfigurationError, match="KnownMasks needs the images' masks, but these have none"):
             KnownMasks()(torch.zeros(1, 3, 8, 8), None)
 
     def test_boxes(self) -> None:

@@ -41,6 +41,15 @@ class TestBoxRegions:
             # an edge may miss the middle of a fine pixel by half of one
             torch.testing.assert_close(masks[number], expected, rtol=0, atol=0.02 * 16 / stride)
 
+    def test_an_export_takes_any_number_of_images(self) -> None:
+        class Masks(torch.nn.Module):
+            def forward(self, boxes: torch.Tensor) -> torch.Tensor:
+                return BoxRegions(boxes, (64, 48)).at(16)
+
+        boxes = torch.tensor([[[8.0, -5, 24, 16]]]).expand(5, 1, 4).clone()
+        program = torch.export.export(Masks(), (boxes[:2],), dynamic_shapes=({0: torch.export.Dim("images")},))
+        assert torch.equal(program.module()(boxes), BoxRegions(boxes, (64, 48)).at(16))
+
     def test_areas_agree_and_the_last_is_the_image(self) -> None:
         masks = draw(torch.full((2, 5, 2), 100.0), (218, 178)).at(16)
         torch.testing.assert_close(masks[:, :-1].sum(dim=(2, 3)) * 16**2, torch.full((2, 15), 1600.0))
