@@ -197,6 +197,16 @@ class TestMismatch:
         with pytest.raises(ConfigurationError, match=f"JointNet is built for {values}"):
             getattr(make_trainer(), stage)(task, datamodule=Data(facts, "mask", "attributes"))
 
+    def test_an_older_checkpoint_knows_fewer_options(self, parser: Path, tmp_path: Path) -> None:
+        """Options that have come since, such as a parser's store and what decays, are at their defaults."""
+        content = torch.load(save(make_task("attributenet-ssp", parser), tmp_path / "task.ckpt"), weights_only=True)
+        settings = content["facelightning"]["settings"]
+        del settings["regions"]["init_args"]["store"], settings["decayed"]
+        make_task("attributenet-ssp", parser).on_load_checkpoint(content)
+        settings["regions"]["init_args"]["temperature"] = 0.5
+        with pytest.raises(CheckpointError, match="regions"):
+            make_task("attributenet-ssp", parser).on_load_checkpoint(content)
+
     def test_any_size_lets_another_size_through(self, tmp_path: Path) -> None:
         """And nothing else."""
         trained_for = DataFacts((50, 40), HELEN7, ATTRIBUTES)
