@@ -57,7 +57,7 @@ class TorchvisionCelebA(Dataset[tuple[Tensor, Tensor]]):
 def images_per_second(loader: DataLoader[Any]) -> float:
     """One pass, from the first batch on."""
     ends = [time.perf_counter() for _ in loader]
-    return (len(loader.dataset) - BATCH_SIZE) / (ends[-1] - ends[0])  # type: ignore[arg-type]
+    return (len(loader.dataset) - BATCH_SIZE) / (ends[-1] - ends[0])  # type: ignore[arg-type]  # a sized data set
 
 
 def compare(root: Path, size: tuple[int, int], folder: Path, workers: list[int], rounds: int) -> list[dict[str, Any]]:

@@ -111,7 +111,7 @@ def measure(bench: Bench, rounds: int, others: dict[str, Peer]) -> tuple[Rates, 
     """The rates of loader, step, both and peers, in turns; and what the first round says of the rest."""
     batch = next(endless(bench.loader()))
     # Lightning takes a list of batches for many loaders
-    repeated: DataLoader[Any] = DataLoader([batch] * (WARM + bench.steps), batch_size=None)  # type: ignore[arg-type]
+    repeated: DataLoader[Any] = DataLoader([batch] * (WARM + bench.steps), batch_size=None)  # type: ignore[arg-type]  # a list is a data set
     rates: Rates = {name: [] for name in (LOADER, STEP, BOTH, *others)}
     first, waiting = 0.0, list[float]()
     found: dict[str, Any] = {}
@@ -195,7 +195,7 @@ def prepared(cli: FaceCLI) -> Bench:
     cli.before_fit()
     cli.model.to(device)
     computing = {key: trainer[key] for key in ("accelerator", "precision", *CLIPPING) if trainer[key] is not None}
-    own = next((each for each in cli.trainer.callbacks if isinstance(each, Compile)), None)  # type: ignore[attr-defined]
+    own = next((each for each in cli.trainer.callbacks if isinstance(each, Compile)), None)  # type: ignore[attr-defined]  # Lightning declares it nowhere
     bench = Bench(cli.model, cli.datamodule, device, computing, cli.config["steps"], compiled=own)
     if cli.settings["speed"] == "auto":
         loader = bench.loader()

@@ -1,13 +1,11 @@
 """Photographs with masks, cut and scaled as CelebA's aligned images are."""
 
-from pathlib import Path
-
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from facelightning.data.alignment import HEIGHT, WIDTH, similarity
-from facelightning.data.files import Columns, Record, Records, with_sources
+from facelightning.data.files import DerivedRecords, Record, Records
 from facelightning.errors import DataFormatError, quoted
 from facelightning.labels import IGNORE_INDEX, LabelSpace
 
@@ -24,7 +22,7 @@ Eyes and mouth are 42 pixels apart. On 234 photographs, the middle of a nose's m
 """
 
 
-class AlignedRecords:
+class AlignedRecords(DerivedRecords):
     """Records of images with masks, moved into CelebA's frame by the centroids of eyes, nose and mouth.
 
     At least two of the three must be there; in a profile, one eye is enough. Beyond the image its edge goes on, as in
@@ -39,33 +37,11 @@ class AlignedRecords:
     """
 
     def __init__(self, records: Records, label_space: LabelSpace) -> None:
-        self.records = records
+        super().__init__(records, "aligned")
         self.places = [
             ([label_space.index(name) for name in names if name in label_space.classes], place)
             for names, place in TEMPLATE.items()
         ]
-
-    @property
-    def names(self) -> npt.NDArray[np.str_]:
-        """The name of each image."""
-        return np.asarray(self.records.names)
-
-    @property
-    def reading(self) -> str:
-        """How the records are read, and moved."""
-        return f"{with_sources(self.records).reading} aligned"
-
-    @property
-    def columns(self) -> Columns:
-        """What is known without opening an image."""
-        return with_sources(self.records).columns
-
-    def sources(self, index: int) -> list[Path]:
-        """The files of an image and its mask."""
-        return with_sources(self.records).sources(index)
-
-    def __len__(self) -> int:
-        return len(self.records)
 
     def __getitem__(self, index: int) -> Record:
         record = self.records[index]

@@ -81,13 +81,13 @@ class CacheFile:
             if (rows["checksum"] != self._checksums(rows)).any():
                 raise DataFormatError(f"{ending(self.path)} is damaged: delete it, and it will be made anew")
             self._right[unknown] = True
-        return {name: self._rows[name][index] for name in self.dtype.names[:-1]}  # type: ignore[index]
+        return {name: self._rows[name][index] for name in self.dtype.names[:-1]}  # type: ignore[index]  # it has names
 
     def write(self, place: int, records: Sequence[Fitted]) -> None:
         """Fill in the rows from ``place`` on."""
         rows = np.zeros(len(records), self.dtype)
         for row, fitted in zip(rows, records, strict=True):
-            for name in self.dtype.names[:-1]:  # type: ignore[index]
+            for name in self.dtype.names[:-1]:  # type: ignore[index]  # likewise
                 value = cast(dict[str, Any], fitted)[name]
                 row[name] = np.moveaxis(value, -1, 0) if name == "image" else value
         rows["checksum"] = self._checksums(rows)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from facelightning.boxes import Floats, around, clipped, containing, read_boxes_table
-from facelightning.data.files import Columns, Record, Records, warn, with_sources
+from facelightning.data.files import DerivedRecords, Record, Records, warn
 from facelightning.errors import ConfigurationError, DataFormatError, quoted
 
 
@@ -53,7 +53,7 @@ def cut_out(image: npt.NDArray[np.uint8], box: Floats) -> tuple[npt.NDArray[np.u
     return cut, (x0, y0, x1, y1)
 
 
-class CroppedRecords:
+class CroppedRecords(DerivedRecords):
     """Records cut around their faces, in the shape of ``image_size``; landmarks and box move along.
 
     Raises:
@@ -62,7 +62,8 @@ class CroppedRecords:
     """
 
     def __init__(self, records: Records, crop: FaceCrop, image_size: tuple[int, int]) -> None:
-        self.records, self.crop, self.image_size = records, crop, image_size
+        super().__init__(records, str(crop))
+        self.crop, self.image_size = crop, image_size
         self.found = None if crop.boxes is None else read_boxes_table(Path(crop.boxes))
         if self.found is not None:
             missing = [name for name in self.names if name not in self.found]
@@ -71,28 +72,10 @@ class CroppedRecords:
             if missing:
                 warn(f"{crop.boxes} has no box for {len(missing)} of {len(records)} images: they are seen whole")
 
-    @property
-    def names(self) -> npt.NDArray[np.str_]:
-        """The name of each image."""
-        return np.asarray(self.records.names)
-
-    @property
-    def reading(self) -> str:
-        """How the records are read, and cut."""
-        return f"{with_sources(self.records).reading} {self.crop}"
-
-    @property
-    def columns(self) -> Columns:
-        """What is known without opening an image; landmarks and boxes are those of the whole images."""
-        return with_sources(self.records).columns
-
     def sources(self, index: int) -> list[Path]:
         """The files of an image, and the table of boxes."""
         boxes = [] if self.crop.boxes is None else [Path(self.crop.boxes)]
-        return [*with_sources(self.records).sources(index), *boxes]
-
-    def __len__(self) -> int:
-        return len(self.records)
+        return [*super().sources(index), *boxes]
 
     @property
     def source(self) -> str:

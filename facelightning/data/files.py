@@ -97,6 +97,40 @@ def with_sources(records: Records) -> FileRecords:
     )
 
 
+class DerivedRecords:
+    """Base of the records that are made of others, one of each; they can be cached if those can.
+
+    Args:
+        records: The others.
+        change: What is made of them, as text; another text for whatever makes another record.
+    """
+
+    def __init__(self, records: Records, change: str) -> None:
+        self.records, self.change = records, change
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    @property
+    def names(self) -> npt.NDArray[np.str_]:
+        """The name of each image."""
+        return np.asarray(self.records.names)
+
+    @property
+    def reading(self) -> str:
+        """How the others are read, and what is made of them."""
+        return f"{with_sources(self.records).reading} {self.change}"
+
+    @property
+    def columns(self) -> Columns:
+        """What the others know without opening an image."""
+        return with_sources(self.records).columns
+
+    def sources(self, index: int) -> list[Path]:
+        """The files that a record is read from."""
+        return with_sources(self.records).sources(index)
+
+
 def warn(message: str) -> None:
     """Warn once, even if several processes read the same files."""
     if not (distributed.is_available() and distributed.is_initialized() and distributed.get_rank() > 0):

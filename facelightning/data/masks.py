@@ -3,15 +3,13 @@
 from pathlib import Path
 
 import cv2
-import numpy as np
-import numpy.typing as npt
 
-from facelightning.data.files import Columns, Record, Records, existing_root, read_image, stem, with_sources
+from facelightning.data.files import DerivedRecords, Record, Records, existing_root, read_image, stem
 from facelightning.errors import DataFormatError
 from facelightning.labels import IGNORE_INDEX, LabelSpace
 
 
-class MaskedRecords:
+class MaskedRecords(DerivedRecords):
     """Records with the masks of a folder: grey PNG files, named as the images, whose values are classes.
 
     Args:
@@ -25,30 +23,13 @@ class MaskedRecords:
     """
 
     def __init__(self, records: Records, folder: str, label_space: LabelSpace) -> None:
-        self.records, self.label_space = records, label_space
+        super().__init__(records, f"masks {label_space}")
+        self.label_space = label_space
         self.folder = existing_root(folder, "masks", "a PNG file for each image")
-
-    @property
-    def names(self) -> npt.NDArray[np.str_]:
-        """The name of each image."""
-        return np.asarray(self.records.names)
-
-    @property
-    def reading(self) -> str:
-        """How the records are read, and their masks."""
-        return f"{with_sources(self.records).reading} {self.label_space}"
-
-    @property
-    def columns(self) -> Columns:
-        """What is known without opening an image."""
-        return with_sources(self.records).columns
 
     def sources(self, index: int) -> list[Path]:
         """The files of an image and its mask."""
-        return [*with_sources(self.records).sources(index), self._mask(str(self.names[index]))]
-
-    def __len__(self) -> int:
-        return len(self.records)
+        return [*super().sources(index), self._mask(str(self.names[index]))]
 
     def __getitem__(self, index: int) -> Record:
         record = self.records[index]

@@ -96,7 +96,7 @@ class TestAlignedRecords:
 class TestHelenDataModule:
     def test_aligns_and_learns_all(self, faces: Path) -> None:
         options = {"batch_size": 4, "num_workers": 0, "image_size": (109, 89)}
-        data = HelenDataModule(str(faces / "helen"), aligned=True, trained="all", **options)  # type: ignore[arg-type]
+        data = HelenDataModule(str(faces / "helen"), aligned=True, trained="all", **options)  # type: ignore[arg-type]  # of several types
         data.setup("fit")
         assert (len(data.dataset("train")), len(data.dataset("val"))) == (9 + 5 + 7, 5)
         masks = next(iter(data.val_dataloader()))["mask"]

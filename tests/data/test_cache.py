@@ -236,7 +236,7 @@ def _killed_amid(data: CelebADataModule) -> None:
     def die(*_: Any) -> None:
         os._exit(9)
 
-    cache.CacheFile.write = die  # type: ignore[method-assign]
+    cache.CacheFile.write = die  # type: ignore[method-assign]  # in a process that ends
     data.setup("validate")
 
 
@@ -248,7 +248,7 @@ def _noting(data: CelebADataModule, note: Path) -> None:
             file.write("made\n")
         make_file(*args)
 
-    cache._make = made  # type: ignore[assignment]
+    cache._make = made  # type: ignore[assignment]  # likewise
     data.setup("validate")
 
 
