@@ -10,6 +10,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import albumentations as A
+import cv2
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import default_collate
@@ -39,6 +41,11 @@ def roots(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("celeba", "helen"):
         (root / name).symlink_to(faces / name)
     write_scenes(root / "scenes", (9, 5, 5), (0, 0, 0), (1, 1), (64, 80), 0)
+    (root / "masks").mkdir()
+    for path in (faces / "celeba/Img").rglob("*.*"):
+        height, width = cv2.imread(str(path)).shape[:2]
+        mask = np.arange(height * width, dtype=np.uint8).reshape(height, width) % 7
+        cv2.imwrite(str(root / "masks" / f"{path.stem}.png"), mask)
     return root
 
 
@@ -82,6 +89,9 @@ MAKERS: dict[str, Callable[..., FaceDataModule]] = {
     "landmarks": lambda root, **options: CelebADataModule(str(root / "celeba"), **SMALL | options),
     "masks": lambda root, **options: HelenDataModule(str(root / "helen"), "helen11", **SMALL | options),
     "aligned masks": lambda root, **options: HelenDataModule(str(root / "helen"), aligned=True, **SMALL | options),
+    "known masks": lambda root, **options: CelebADataModule(
+        str(root / "celeba"), masks=str(root / "masks"), **SMALL | options
+    ),
     "boxes": lambda root, **options: CelebADataModule(str(root / "scenes"), "wild", **SMALL | options),
     "cuts": lambda root, **options: CelebADataModule(str(root / "scenes"), "wild", crop=CROP, **SMALL | options),
 }
@@ -215,6 +225,16 @@ def test_what_has_changed_is_made_anew(make: Callable[..., CelebADataModule], tm
     assert_same(batches(make()), batches(make(cache=False, num_workers=0)))
     data = make(leave_out=["Bald"])
     assert [batch["attributes"].shape[1] for batch in batches(data)] == [39] * 13
+
+
+def test_a_mask_that_has_changed_is_read_anew(
+    make: Callable[..., CelebADataModule], roots: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(roots / "masks", tmp_path / "masks")
+    masks = {"masks": str(tmp_path / "masks")}
+    make(**masks).setup("validate")
+    cv2.imwrite(str(tmp_path / "masks/000022.png"), 6 - cv2.imread(str(tmp_path / "masks/000022.png"), 0))
+    assert_same(batches(make(**masks)), one_by_one(make(cache=False, **masks)))
 
 
 def test_nothing_is_left_of_what_cannot_be_made(
