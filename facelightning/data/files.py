@@ -102,7 +102,7 @@ class DerivedRecords:
 
     Args:
         records: The others.
-        change: What is made of them, as text; another text for whatever makes another record.
+        change: What is made of them, as text. Two changes with different results need different texts.
     """
 
     def __init__(self, records: Records, change: str) -> None:
