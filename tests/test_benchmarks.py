@@ -265,4 +265,5 @@ def test_gating(tmp_path: Path) -> None:
     networks[1].load_state_dict(networks[0].state_dict())
     first, second = (network(case.images)["attributes"] for network in networks)
     torch.testing.assert_close(first, second)
-    assert benchmark.growth_of_memory("SSG, masks stored", torch.float32, tmp_path, 2, SIZE, 2) >= 0
+    growth = benchmark.growth_of_memory("SSG, masks stored", torch.float32, tmp_path, 2, SIZE, 2)
+    assert -1 < growth < 1000  # megabytes; the kernel's two counts lag by some pages: a peak may be below them
