@@ -51,10 +51,12 @@ def alignment(points: Floats) -> Floats | None:
         >>> alignment(points).round(2).tolist()
         [[0.0, -2.0, 223.0], [2.0, 0.0, -140.49]]
     """
+    if np.isnan(points).any():
+        return None
     found = np.vstack([points[:2], points[3:].mean(axis=0)])
     back = similarity(EYES_AND_MOUTH, found)
     fit = np.hypot(*back[:, 0]) * _spread(EYES_AND_MOUTH)
-    return back if fit > LEAST * _spread(found) else None  # not so for NaN either
+    return back if fit > LEAST * _spread(found) else None
 
 
 def similarity(points: Floats, targets: Floats) -> Floats:

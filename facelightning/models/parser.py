@@ -175,8 +175,8 @@ class ParserRegions(Frozen, RegionSource):
 
     Args:
         checkpoint: The SegNet's checkpoint, or a description from one, for a parser whose weights are loaded later.
-        temperature: Of the softmax that makes masks of its logits, in [0, 1000]: 0 gives each cell to its likeliest
-            class alone, a large one blurs the classes; see :func:`class_masks`.
+        temperature: Of the softmax that makes masks of its logits, 0, which gives each cell to its likeliest class
+            alone, or in [0.001, 1000]: a large one blurs the classes; see :func:`class_masks`.
         store: A file in which the masks are kept, so that each image is parsed once: see
             :class:`~facelightning.models.stored_maps.MapStore` and :class:`StoredRegions`. A checkpoint does not know
             it.
@@ -188,8 +188,8 @@ class ParserRegions(Frozen, RegionSource):
 
     def __init__(self, checkpoint: str, temperature: float = 1.0, store: str | None = None) -> None:
         super().__init__()
-        if not 0 <= temperature <= 1000:
-            raise ConfigurationError(f"ParserRegions: temperature must lie in [0, 1000], not {temperature}")
+        if temperature != 0 and not 0.001 <= temperature <= 1000:
+            raise ConfigurationError(f"ParserRegions: temperature must be 0 or lie in [0.001, 1000], not {temperature}")
         self.temperature = temperature
         description, trained = describe(checkpoint, "SegNet", "ParserRegions", "segnet")
         self.description = json.dumps(description)

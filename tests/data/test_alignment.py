@@ -91,12 +91,13 @@ def test_beyond_the_photograph_its_edge_goes_on() -> None:
     "points",
     [
         np.full((5, 2), np.nan),
+        np.array([[70.0, 111], [108, 111], [np.nan, np.nan], [72, 152], [105, 152]]),
         np.full((5, 2), 40.0),
         np.array([[108.0, 111], [70, 111], [88, 136], [105, 152], [72, 152]]),  # left and right exchanged
         np.array([[7e4, 11e4], [11e4, 11e4], [9e4, 13e4], [7e4, 15e4], [10e4, 15e4]]),
         np.array([[7000.0, 11000], [7038, 11000], [9000, 13000], [7001, 11040], [7037, 11040]]),
     ],
-    ids=["unknown", "one place", "mirrored", "larger than any photograph", "elsewhere"],
+    ids=["unknown", "no nose", "one place", "mirrored", "larger than any photograph", "elsewhere"],
 )
 def test_what_cannot_be_aligned(points: Points) -> None:
     assert aligned_cut(np.zeros((200, 200, 3), np.uint8), points) is None

@@ -385,8 +385,8 @@ class TestCheckpoint:
         self.write(path, network, width=3)
         with pytest.raises(CheckpointError, match=r"parser\.ckpt do not fit"):
             ParserRegions(str(path))
-        for temperature in (-1.0, float("nan")):
-            with pytest.raises(ConfigurationError, match="temperature must lie in"):
+        for temperature in (-1.0, 1e-45, float("nan")):
+            with pytest.raises(ConfigurationError, match="temperature must be 0 or lie in"):
                 ParserRegions(str(path), temperature)
 
 

@@ -81,6 +81,17 @@ def test_decisions_are_scikit_learns() -> None:
     assert len(values) > 2  # not one for all
 
 
+def test_more_features_than_images() -> None:
+    """Fitted in a space of as many dimensions as there are images; scikit-learn stops when it is near, not there."""
+    features, targets = data(attributes=3)
+    mixed = torch.sin(features / features.std(dim=0) @ torch.randn(12, 300, generator=torch.manual_seed(0)).double())
+    seen, new = mixed[:90], mixed[90:]
+    found = fit_svms(seen, targets[:90])(new)
+    for number, x, y in columns(seen, targets[:90]):
+        expected = reference(chosen(x, y)).fit(x, y).decision_function(new.numpy())
+        np.testing.assert_allclose(found[:, number], expected, rtol=0, atol=1e-3)
+
+
 def test_probabilities_are_scikit_learns() -> None:
     """Platt's sigmoid of the decisions on folds held out."""
     features, targets = data()
