@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
+from facelightning.__main__ import main
 from facelightning.commands.export import export
 from facelightning.data import CelebA
 from facelightning.data.files import SPLITS
@@ -71,6 +72,22 @@ def test_relations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
         low, middle, high = first["ratio_quartiles"]
         assert 0 < low <= middle <= high
         assert all(first[f"{name}_ms"] > 0 for name in second)
+
+
+def test_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """On a CPU, and in this process: the parser, its row, and the hours that the paper's 40,000 batches would take."""
+    output = tmp_path / "gpu.json"
+    size = ["--faces=5", "--width=2", "--size", "40", "32", "--batch-size=4", "--steps=1", "--rounds=1"]
+    monkeypatch.setattr(sys, "argv", ["gpu.py", "--rows", "ssp", *size, "--accelerator=cpu", f"--output={output}"])
+    benchmark = script("gpu")
+    monkeypatch.setattr(benchmark, "facelightning", lambda *words: main(words))
+    benchmark.main()
+    found = json.loads(output.read_text())
+    assert list(found) == ["ssp, plain", "ssp, auto"]
+    row = found["ssp, plain"]
+    assert row["spread"] == 2 * [row["images_a_second"]] and row["peak_memory_gigabytes"] > 0
+    assert row["minutes_of_the_papers_training"] == pytest.approx(40_000 * 4 / row["images_a_second"] / 60)
+    assert [benchmark.steps_of(row) for row in ("avg", "ssg", "segnet", "jointnet")] == [40_000, 40_000, 75_000, 75_000]
 
 
 @pytest.fixture(scope="module")
