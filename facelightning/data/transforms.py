@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import Dataset
 
 from facelightning.data.files import Record, Records
 from facelightning.data.sampling import Key
@@ -134,7 +134,17 @@ class FaceTransform:
                 moved["landmarks"] = moved["landmarks"][list(LANDMARKS_MIRRORED)]
         return moved
 
-    def mirrors(self, seeds: Sequence[int]) -> npt.NDArray[np.bool_] | None:
+    def batch(self, fitted: Fitted, seeds: Sequence[int]) -> Sample:
+        """Augment many images, :func:`stacked`; where they are only mirrored, all at once."""
+        mirrored = self._mirrors(seeds)
+        if mirrored is None:
+            each = zip(unstacked(fitted), seeds, strict=True)
+            return tensors(stacked([self.augmented(one, seed) for one, seed in each]))
+        batch = tensors(fitted)
+        self._mirror(batch, mirrored)
+        return batch
+
+    def _mirrors(self, seeds: Sequence[int]) -> npt.NDArray[np.bool_] | None:
         """Which images :meth:`augmented` mirrors, if it does nothing else to any; ``None`` if it may."""
         transforms = [] if self.augment is None else self.augment.transforms
         if [type(each) for each in transforms] not in ([], [A.HorizontalFlip]):
@@ -146,7 +156,7 @@ class FaceTransform:
             which[place] = draw.random() < chance
         return which
 
-    def mirror(self, batch: Sample, which: npt.NDArray[np.bool_]) -> None:
+    def _mirror(self, batch: Sample, which: npt.NDArray[np.bool_]) -> None:
         """Mirror some images of a batch in place, to the bits of :meth:`augmented`."""
         last = self.image_size[1] - 1
         image = batch["image"].numpy()
@@ -206,6 +216,35 @@ def tensors(fitted: Fitted) -> Sample:
     return cast(Sample, sample)
 
 
+def stacked(many: Sequence[Fitted]) -> Fitted:
+    """Many images as one: every array has one more dimension in front, and names are a list.
+
+    Raises:
+        ConfigurationError: If the images differ in size or type, as some augmentations make them.
+    """
+    columns: dict[str, Any] = {key: [cast(dict[str, Any], one)[key] for one in many] for key in many[0]}
+    images = columns.pop("image")
+    kinds = {(image.shape, str(image.dtype)) for image in images}
+    if len(kinds) > 1 or images[0].ndim < 3:
+        found = ", ".join(f"{shape} {kind}" for shape, kind in sorted(kinds)[:3])
+        raise ConfigurationError(f"a batch needs colour images of one shape, but augmentations make {found}")
+    height, width, channels = images[0].shape
+    planes = np.empty((len(many), channels, height, width), images[0].dtype)  # as in a tensor: copied once
+    for place, image in zip(planes, images, strict=True):
+        cv2.split(image, list(place))
+    for key, values in columns.items():
+        if key != "name":
+            columns[key] = np.array(values, np.float32 if type(values[0]) is float else None)
+    return cast(Fitted, {**columns, "image": np.moveaxis(planes, 1, -1)})
+
+
+def unstacked(fitted: Fitted) -> list[Fitted]:
+    """The images of :func:`stacked`, each by itself."""
+    planes = np.moveaxis(fitted["image"], -1, 1)
+    columns = cast(dict[str, Any], fitted) | {"image": [cv2.merge(list(image)) for image in planes]}
+    return [cast(Fitted, {key: column[place] for key, column in columns.items()}) for place in range(len(planes))]
+
+
 class FaceDataset(Dataset[Sample]):
     """Records and a transform, indexed by the (sample, augmentation seed) that a sampler yields.
 
@@ -228,14 +267,9 @@ class FaceDataset(Dataset[Sample]):
         return self.transform(self.records[index], seed)
 
     def __getitems__(self, keys: Sequence[Key]) -> Sample:
-        """The batch of these samples; where they are only mirrored, all at once, in half the time."""
+        """The batch of these samples."""
         index, seeds = zip(*map(checked, keys), strict=True)
-        mirrored = self.transform.mirrors(seeds)
-        if mirrored is None:
-            return cast(Sample, default_collate([self[key] for key in keys]))
-        batch = default_collate([tensors(self.transform.fitted(self.records[each])) for each in index])
-        self.transform.mirror(batch, mirrored)
-        return cast(Sample, batch)
+        return self.transform.batch(stacked([self.transform.fitted(self.records[each]) for each in index]), seeds)
 
 
 def as_it_is(batch: Sample) -> Sample:
