@@ -124,7 +124,10 @@ class FaceTransform:
         """The same, augmented; the same seed gives the same augmentation."""
         if self.augment is None:
             return fitted
-        self.augment.set_random_seed(seed % 2**32)
+        # one state for all: set_random_seed would let each transform draw the same numbers, and none be independent
+        numbers, more_numbers = np.random.default_rng(seed % 2**32), Random(seed % 2**32)
+        for each in self.augment.transforms:
+            each.set_random_state(numbers, more_numbers)
         # for augmentations, 0 is the first pixel's centre, not its edge, which a box is measured from
         moved, points = _moved(fitted, self.augment, edge=-0.5)
         if np.linalg.det(points[1:] - points[0]) < 0:  # mirrored

@@ -280,3 +280,10 @@ def test_images_of_different_shapes_are_no_batch(change: Any) -> None:
     dataset = FaceDataset([record()] * 8, transform(change))
     with pytest.raises(ConfigurationError, match=r"colour images of one shape, but augmentations make \(\d+, \d+"):
         dataset.__getitems__([(place, place) for place in range(8)])
+
+
+def test_transforms_of_a_list_are_independent() -> None:
+    """Of two that are done every other time, both are done, or either, or none."""
+    twice = transform(A.HorizontalFlip(p=0.5), A.VerticalFlip(p=0.5))
+    first = [tuple(twice(record(), seed)["landmarks"][2].tolist()) for seed in range(40)]
+    assert {first.count(each) > 3 for each in set(first)} == {True} and len(set(first)) == 4
