@@ -71,7 +71,7 @@ class Page:
         Raises:
             DataFormatError: If they are no image, or too large a one.
         """
-        image, damage = decode_image(content, "the file", cv2.IMREAD_COLOR_RGB)
+        image, damage = decode_image(content, Path("the file"), cv2.IMREAD_COLOR_RGB)
         seen = self.predictor.view(image, "photograph")
         (prediction,) = self.predictor.predict([seen])
         parts = [refusal(f"The file is damaged, and many pixels may be wrong: {quoted(damage)}")] if damage else []

@@ -15,12 +15,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from filelock import FileLock
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from facelightning.data.files import FileRecords, with_sources
 from facelightning.data.sampling import Key
-from facelightning.data.transforms import FaceDataset, FaceTransform, Fitted, Sample, checked, tensors
+from facelightning.data.transforms import FaceDataset, FaceTransform, Fitted, Sample, checked, tensors, unstacked
 from facelightning.errors import ConfigurationError, DataFormatError, ending, reading
 
 FORMAT = 1
@@ -114,27 +114,21 @@ class CachedFaces(Dataset[Any]):
 
     def __getitem__(self, key: Key) -> Sample:
         index, seed = checked(key)
-        fitted = cast(Fitted, {key: column[0] for key, column in self._fitted([index]).items()})
-        fitted["image"] = np.ascontiguousarray(fitted["image"])  # as it comes from a decoder
+        (fitted,) = unstacked(self._fitted([index]))
         return tensors(self.transform.augmented(fitted, seed))
 
     def __getitems__(self, keys: Sequence[Key]) -> Sample:
         """The batch of these samples."""
         index, seeds = zip(*map(checked, keys), strict=True)
-        mirrored = self.transform.mirrors(seeds)
-        if mirrored is None:
-            return cast(Sample, default_collate([self[key] for key in keys]))
-        batch = tensors(cast(Fitted, self._fitted(index)))
-        self.transform.mirror(batch, mirrored)
-        return batch
+        return self.transform.batch(self._fitted(index), seeds)
 
-    def _fitted(self, index: Sequence[int]) -> dict[str, Any]:
+    def _fitted(self, index: Sequence[int]) -> Fitted:
         """What :meth:`FaceTransform.fitted` gives for each of the images, one behind another."""
         where = np.array(index)
         fitted: dict[str, Any] = {"name": self.names[where].tolist()}
         fitted |= {key: column[where] for key, column in self.columns.items()} | self.file.read(where)
         fitted["image"] = np.moveaxis(fitted["image"], 1, -1)
-        return fitted
+        return cast(Fitted, fitted)
 
 
 def single_threaded(worker: int) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from facelightning.data.batch_augmentation import BatchAugmentation
 from facelightning.data.cache import CachedFaces, cached, single_threaded
 from facelightning.data.cropping import CroppedRecords, FaceCrop
 from facelightning.data.files import IdentityRecords, Records, Split
@@ -41,7 +42,8 @@ class Loading:
         image_size: Height and width of the network's input, in pixels (Kalayeh et al.: 218×178).
         batch_size: Images per step and process.
         num_workers: Processes that read and augment; 0 reads in the main process. If not given, 2, or 0 with a cache.
-        augmentations: Albumentations transforms for training; the paper's horizontal flip if not given.
+        augmentations: For training: Albumentations transforms, or what is done to whole batches; the paper's horizontal
+            flip if not given.
         seed: Seed of order and augmentation; the run's ``seed_everything`` if not given.
         cache: Decode and resize the images once, into a file that later trainings and tests read instead. Batches are
             the same to the bit. The file is made anew when an image, the size or the crop changes.
@@ -51,7 +53,7 @@ class Loading:
     image_size: tuple[int, int] = (218, 178)
     batch_size: int = 32
     num_workers: int | None = None
-    augmentations: list[Augmentation] | None = None
+    augmentations: list[Augmentation] | BatchAugmentation | None = None
     seed: int | None = None
     cache: bool = False
     cache_folder: str = "~/.cache/facelightning"

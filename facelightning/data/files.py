@@ -164,40 +164,40 @@ def read_image(path: Path, flags: int = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE
         size = path.stat().st_size
         content = path.read_bytes() if size <= MAX_BYTES else b""
     if size > MAX_BYTES:
-        raise DataFormatError(_too_large(ending(path), f"{size} bytes"))
-    image, damage = decode_image(content, ending(path), flags)
+        raise DataFormatError(_too_large(path, f"{size} bytes"))
+    image, damage = decode_image(content, path, flags)
     if damage:
         warnings.warn(f"{ending(path)} is damaged, and many of its pixels may be wrong: {quoted(damage)}", stacklevel=3)
     return image
 
 
-def decode_image(content: bytes, name: str, flags: int) -> tuple[npt.NDArray[np.uint8], str]:
+def decode_image(content: bytes, path: Path, flags: int) -> tuple[npt.NDArray[np.uint8], str]:
     """The image in the bytes of a file, as :func:`read_image` reads it, and the damage that its decoder found.
 
     Raises:
-        DataFormatError: If it cannot be decoded, or has more than ``MAX_PIXELS``; the message names it by ``name``.
+        DataFormatError: If it cannot be decoded, or has more than ``MAX_PIXELS``; the message names ``path``.
 
     Example:
-        >>> decode_image(b"<html>", "a.jpg", cv2.IMREAD_COLOR_RGB)  # doctest: +ELLIPSIS
+        >>> decode_image(b"<html>", Path("a.jpg"), cv2.IMREAD_COLOR_RGB)  # doctest: +ELLIPSIS
         Traceback (most recent call last):
         facelightning.errors.DataFormatError: cannot decode a.jpg: it is a web page, ...
     """
     width, height = promised_size(content)
     if width * height > MAX_PIXELS:
-        raise DataFormatError(_too_large(name, f"{width}×{height} pixels"))
+        raise DataFormatError(_too_large(path, f"{width}×{height} pixels"))
     try:
         image, damage = decode(content, flags) if content else (None, "")
     except cv2.error:
-        raise DataFormatError(f"cannot decode {name}: OpenCV refuses it; save it as PNG or JPEG") from None
+        raise DataFormatError(f"cannot decode {ending(path)}: OpenCV refuses it; save it as PNG or JPEG") from None
     if image is None:
         what = HTML_HINT if content[:1000].lstrip()[:1] == b"<" else fault(content)
-        raise DataFormatError(f"cannot decode {name}: {what}")
+        raise DataFormatError(f"cannot decode {ending(path)}: {what}")
     return image.astype(np.uint8, copy=False), damage
 
 
-def _too_large(name: str, much: str) -> str:
+def _too_large(path: Path, much: str) -> str:
     limit = f"the limit of {MAX_PIXELS // 10**6} megapixels"
-    return f"cannot decode {name}: {much} are above {limit}; scale it down"
+    return f"cannot decode {ending(path)}: {much} are above {limit}; scale it down"
 
 
 def existing_root(root: str | Path | None, what: str, example: str) -> Path:

@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import Dataset
 
+from facelightning.data.batch_augmentation import BatchAugmentation, moved
 from facelightning.data.files import Record, Records
 from facelightning.data.sampling import Key
 from facelightning.errors import ConfigurationError
@@ -78,7 +79,7 @@ class FaceTransform:
     Args:
         image_size: Height and width in pixels.
         label_space: Label space of the masks, if there are any.
-        augmentations: Albumentations transforms, applied in this order after resizing.
+        augmentations: Albumentations transforms, applied in this order after resizing, or one augmentation of batches.
 
     Raises:
         ConfigurationError: When called, if an augmentation drops a landmark or a corner of the box.
@@ -94,14 +95,16 @@ class FaceTransform:
         self,
         image_size: tuple[int, int],
         label_space: LabelSpace | None = None,
-        augmentations: Sequence[Augmentation | A.BaseCompose] = (),
+        augmentations: Sequence[Augmentation | A.BaseCompose] | BatchAugmentation = (),
     ) -> None:
         self.image_size = image_size
         keypoints = A.KeypointParams(format="xy", remove_invisible=False)
         scale = A.LongestMaxSize(max_size_hw=image_size, area_for_downscale="image")
         pad = A.PadIfNeeded(*image_size, border_mode=cv2.BORDER_CONSTANT, fill_mask=IGNORE_INDEX)
         self.fit = A.Compose([scale, pad], keypoint_params=keypoints)
-        self.augment = A.Compose(list(augmentations), keypoint_params=keypoints) if augmentations else None
+        self.together = augmentations if isinstance(augmentations, BatchAugmentation) else None
+        singly = [] if isinstance(augmentations, BatchAugmentation) else list(augmentations)
+        self.augment = A.Compose(singly, keypoint_params=keypoints) if singly else None
         self._mirrored = np.arange(256, dtype=np.uint8)  # a look-up table over all values of a mask
         if label_space is not None:
             self._mirrored[: len(label_space)] = label_space.mirrored
@@ -122,19 +125,52 @@ class FaceTransform:
 
     def augmented(self, fitted: Fitted, seed: int) -> Fitted:
         """The same, augmented; the same seed gives the same augmentation."""
+        if self.together is not None:
+            return unstacked(self._augmented_together(self.together, stacked([fitted]), [seed]))[0]
         if self.augment is None:
             return fitted
-        self.augment.set_random_seed(seed % 2**32)
+        # one state for all: set_random_seed would let each transform draw the same numbers, and none be independent
+        numbers, more_numbers = np.random.default_rng(seed % 2**32), Random(seed % 2**32)
+        for each in self.augment.transforms:
+            each.set_random_state(numbers, more_numbers)
         # for augmentations, 0 is the first pixel's centre, not its edge, which a box is measured from
-        moved, points = _moved(fitted, self.augment, edge=-0.5)
+        augmented, points = _moved(fitted, self.augment, edge=-0.5)
         if np.linalg.det(points[1:] - points[0]) < 0:  # mirrored
-            if "mask" in moved:
-                moved["mask"] = self._mirrored[moved["mask"]]
-            if "landmarks" in moved:
-                moved["landmarks"] = moved["landmarks"][list(LANDMARKS_MIRRORED)]
-        return moved
+            if "mask" in augmented:
+                augmented["mask"] = self._mirrored[augmented["mask"]]
+            if "landmarks" in augmented:
+                augmented["landmarks"] = augmented["landmarks"][list(LANDMARKS_MIRRORED)]
+        return augmented
 
-    def mirrors(self, seeds: Sequence[int]) -> npt.NDArray[np.bool_] | None:
+    def batch(self, fitted: Fitted, seeds: Sequence[int]) -> Sample:
+        """Augment many images, :func:`stacked`; the same seeds give the same augmentation as each by itself."""
+        if self.together is not None:
+            return tensors(self._augmented_together(self.together, fitted, seeds))
+        mirrored = self._mirrors(seeds)
+        if mirrored is None:
+            each = zip(unstacked(fitted), seeds, strict=True)
+            return tensors(stacked([self.augmented(one, seed) for one, seed in each]))
+        batch = tensors(fitted)
+        self._mirror(batch, mirrored)
+        return batch
+
+    def _augmented_together(self, augment: BatchAugmentation, fitted: Fitted, seeds: Sequence[int]) -> Fitted:
+        images, masks, moves = augment(fitted["image"], fitted.get("mask"), seeds)
+        augmented = cast(Fitted, {**fitted, "image": images})
+        mirrored = np.linalg.det(moves[..., :2]) < 0
+        if masks is not None:
+            masks[mirrored] = self._mirrored[masks[mirrored]]
+            augmented["mask"] = masks
+        if "landmarks" in fitted:
+            landmarks = moved(fitted["landmarks"], moves)
+            landmarks[mirrored] = landmarks[mirrored][:, LANDMARKS_MIRRORED]
+            augmented["landmarks"] = landmarks.astype(np.float32)
+        if "box" in fitted:  # an unknown one stays NaN
+            corners = moved(fitted["box"][:, _CORNERS_OF_BOX] - np.float32(0.5), moves) + 0.5
+            augmented["box"] = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1, dtype=np.float32)
+        return augmented
+
+    def _mirrors(self, seeds: Sequence[int]) -> npt.NDArray[np.bool_] | None:
         """Which images :meth:`augmented` mirrors, if it does nothing else to any; ``None`` if it may."""
         transforms = [] if self.augment is None else self.augment.transforms
         if [type(each) for each in transforms] not in ([], [A.HorizontalFlip]):
@@ -146,7 +182,7 @@ class FaceTransform:
             which[place] = draw.random() < chance
         return which
 
-    def mirror(self, batch: Sample, which: npt.NDArray[np.bool_]) -> None:
+    def _mirror(self, batch: Sample, which: npt.NDArray[np.bool_]) -> None:
         """Mirror some images of a batch in place, to the bits of :meth:`augmented`."""
         last = self.image_size[1] - 1
         image = batch["image"].numpy()
@@ -206,6 +242,35 @@ def tensors(fitted: Fitted) -> Sample:
     return cast(Sample, sample)
 
 
+def stacked(many: Sequence[Fitted]) -> Fitted:
+    """Many images as one: every array has one more dimension in front, and names are a list.
+
+    Raises:
+        ConfigurationError: If the images differ in size or type, as some augmentations make them.
+    """
+    columns: dict[str, Any] = {key: [cast(dict[str, Any], one)[key] for one in many] for key in many[0]}
+    images = columns.pop("image")
+    kinds = {(image.shape, str(image.dtype)) for image in images}
+    if len(kinds) > 1 or images[0].ndim < 3:
+        found = ", ".join(f"{shape} {kind}" for shape, kind in sorted(kinds)[:3])
+        raise ConfigurationError(f"a batch needs colour images of one shape, but augmentations make {found}")
+    height, width, channels = images[0].shape
+    planes = np.empty((len(many), channels, height, width), images[0].dtype)  # as in a tensor: copied once
+    for place, image in zip(planes, images, strict=True):
+        cv2.split(image, list(place))
+    for key, values in columns.items():
+        if key != "name":
+            columns[key] = np.array(values, np.float32 if type(values[0]) is float else None)
+    return cast(Fitted, {**columns, "image": np.moveaxis(planes, 1, -1)})
+
+
+def unstacked(fitted: Fitted) -> list[Fitted]:
+    """The images of :func:`stacked`, each by itself."""
+    planes = np.moveaxis(fitted["image"], -1, 1)
+    columns = cast(dict[str, Any], fitted) | {"image": [cv2.merge(list(image)) for image in planes]}
+    return [cast(Fitted, {key: column[place] for key, column in columns.items()}) for place in range(len(planes))]
+
+
 class FaceDataset(Dataset[Sample]):
     """Records and a transform, indexed by the (sample, augmentation seed) that a sampler yields.
 
@@ -228,14 +293,9 @@ class FaceDataset(Dataset[Sample]):
         return self.transform(self.records[index], seed)
 
     def __getitems__(self, keys: Sequence[Key]) -> Sample:
-        """The batch of these samples; where they are only mirrored, all at once, in half the time."""
+        """The batch of these samples."""
         index, seeds = zip(*map(checked, keys), strict=True)
-        mirrored = self.transform.mirrors(seeds)
-        if mirrored is None:
-            return cast(Sample, default_collate([self[key] for key in keys]))
-        batch = default_collate([tensors(self.transform.fitted(self.records[each])) for each in index])
-        self.transform.mirror(batch, mirrored)
-        return cast(Sample, batch)
+        return self.transform.batch(stacked([self.transform.fitted(self.records[each]) for each in index]), seeds)
 
 
 def as_it_is(batch: Sample) -> Sample:

@@ -17,6 +17,7 @@ import torch
 from torch.utils.data import default_collate
 
 from facelightning.data import CelebADataModule, FolderDataModule, HelenDataModule, SyntheticDataModule, cache
+from facelightning.data.batch_augmentation import Affine, BatchAugmentation, Color, Erasing
 from facelightning.data.cropping import FaceCrop
 from facelightning.data.datamodule import FaceDataModule
 from facelightning.data.synthetic import write_scenes
@@ -31,6 +32,7 @@ AUGMENTATIONS: list[Any] = [
     [A.HorizontalFlip(p=1)],
     [A.VerticalFlip(p=0.5)],
     [A.Affine(rotate=(-20, 20), p=0.5), *FLIP, A.RandomBrightnessContrast(p=1)],
+    BatchAugmentation(affine=Affine(0.5, rotate=(-20, 20)), color=Color(0.5, (0.5, 1)), erasing=Erasing(0.5, (1, 2))),
 ]
 
 

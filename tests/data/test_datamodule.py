@@ -23,6 +23,7 @@ from facelightning.data import (
     SyntheticDataModule,
     SyntheticScenesDataModule,
 )
+from facelightning.data.batch_augmentation import Affine
 from facelightning.data.files import Split
 from facelightning.errors import ConfigurationError
 from facelightning.facts import DataFacts
@@ -141,6 +142,9 @@ def parser() -> ArgumentParser:
     return made
 
 
+TOGETHER = "{class_path: BatchAugmentation, init_args: {affine: {rotate: [-9, 9]}, outside: 0}}"
+
+
 @pytest.mark.parametrize("module", MODULES)
 def test_shared_options_are_options_of_every_data_module(module: type[FaceDataModule], parser: ArgumentParser) -> None:
     flip = "[{class_path: albumentations.VerticalFlip, init_args: {p: 1.0}}]"
@@ -153,7 +157,10 @@ def test_shared_options_are_options_of_every_data_module(module: type[FaceDataMo
     assert isinstance(data, module)
     assert (data.image_size, data.batch_size, data.seed) == (SIZE, 4, 3)
     assert [type(transform).__name__ for transform in data.augmentations or []] == ["VerticalFlip"]
-    for wrong in ("batchsize=4", "batch_size=four"):
+    together = parser.parse_args([f"--data={module.__name__}", f"--data.augmentations={TOGETHER}"])
+    data = parser.instantiate_classes(together).data
+    assert (data.augmentations.affine, data.augmentations.outside) == (Affine(rotate=(-9, 9)), 0)
+    for wrong in ("batchsize=4", "batch_size=four", f"augmentations={TOGETHER.replace('affine', 'afine')}"):
         with pytest.raises(Exception, match=wrong.split("=")[0]):
             parser.parse_args([f"--data={module.__name__}", f"--data.{wrong}"])
     with pytest.raises(TypeError, match="batchsize"):

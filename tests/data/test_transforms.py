@@ -13,7 +13,7 @@ import torch
 
 import facelightning
 from facelightning.data.files import Record
-from facelightning.data.transforms import LANDMARKS_MIRRORED, FaceTransform
+from facelightning.data.transforms import LANDMARKS_MIRRORED, FaceDataset, FaceTransform
 from facelightning.errors import ConfigurationError
 from facelightning.labels import HELEN7, HELEN11, IGNORE_INDEX, LabelSpace
 
@@ -273,3 +273,17 @@ def test_an_augmentation_that_drops_points_is_refused() -> None:
     given = record() | {"box": np.array([-30, -30, 90, 90], np.float32)}
     with pytest.raises(ConfigurationError, match="drops points near or beyond the image's edge"):
         transform(A.ElasticTransform(p=1))(given, 0)
+
+
+@pytest.mark.parametrize("change", [A.RandomScale((0.5, 1), p=1), A.ToGray(num_output_channels=1, p=1)])
+def test_images_of_different_shapes_are_no_batch(change: Any) -> None:
+    dataset = FaceDataset([record()] * 8, transform(change))
+    with pytest.raises(ConfigurationError, match=r"colour images of one shape, but augmentations make \(\d+, \d+"):
+        dataset.__getitems__([(place, place) for place in range(8)])
+
+
+def test_transforms_of_a_list_are_independent() -> None:
+    """Of two that are done every other time, both are done, or either, or none."""
+    twice = transform(A.HorizontalFlip(p=0.5), A.VerticalFlip(p=0.5))
+    first = [tuple(twice(record(), seed)["landmarks"][2].tolist()) for seed in range(40)]
+    assert {first.count(each) > 3 for each in set(first)} == {True} and len(set(first)) == 4
