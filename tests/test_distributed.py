@@ -1,6 +1,9 @@
 """Training on several processes: as one would, resumed exactly, and ended together."""
 
+import os
 import shutil
+import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,7 @@ import yaml
 
 from facelightning.data.sampling import TrainSampler
 from tests.processes import Command, check_sigterm_ends, run
-from tests.test_processes import run_on, training
+from tests.test_processes import group, run_on, training
 from tests.test_resume import assert_same
 
 OWN = """
@@ -149,3 +152,15 @@ def test_sigterm_ends_all_processes(faces: Path, tmp_path: Path) -> None:
     words = [*training("avg", faces), *EPOCHS[1:], "--trainer.strategy=ddp", "--trainer.devices=2"]
     with Command([*words, "--trainer.max_epochs=10000"], folder=tmp_path) as training_on_two:
         check_sigterm_ends(training_on_two, lambda: any(tmp_path.rglob("last.ckpt")))
+def test_sigterm_ends_the_processes_of_slurm(faces: Path, tmp_path: Path) -> None:
+    """Wherever it finds them; a queue sends it to all. No signal writes a checkpoint that none has asked for."""
+    words = [*training("avg", faces), *EPOCHS[1:], "--trainer.max_epochs=10000"]
+    with group(2, "slurm", [words], [tmp_path, tmp_path]) as processes:
+        while not any(tmp_path.rglob("last.ckpt")):
+            assert [process.poll() for process in processes] == [None, None]
+            time.sleep(0.01)
+        for process in processes:
+            os.kill(process.pid, signal.SIGTERM)
+        assert [process.wait(60) for process in processes] == [143, 143]
+    assert "auto-requeueing" not in processes[0].err
+    assert not any("Traceback" in process.err for process in processes)

@@ -15,7 +15,7 @@ from facelightning.facts import DataFacts, shown_apart
 from facelightning.models.encoders import Encoder
 from facelightning.models.regions import RegionSource
 from facelightning.objectives import Batch, Objective, Output
-from facelightning.tasks.lightning_details import end_at_sigterm
+from facelightning.tasks.lightning_details import end_at_sigterm, requeue_nothing
 from facelightning.tasks.predicting import PredictingTask
 from facelightning.tasks.saving import AtomicCheckpoints
 from facelightning.tasks.scoring import Scoring, check_finite
@@ -121,6 +121,7 @@ class FaceTask(PredictingTask):
         if type(self.trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # a plugin of the user's stays
             self.trainer.strategy.checkpoint_io = AtomicCheckpoints()
         facts = self._facts_of_data()
+        requeue_nothing(self.trainer)
         if self.facts is None and facts is None:
             raise ConfigurationError(
                 f"{type(self).__name__} does not know its data: use a data module of facelightning, or call "
