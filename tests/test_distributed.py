@@ -80,13 +80,15 @@ def test_two_processes_train_resume_and_predict_as_one(
     whole = [*joint, *halves, overlay(tmp_path / "keep.yaml"), "--trainer.val_check_interval=3"]
     resumed = {
         name: f"runs/quickstart/whole/checkpoints/{name}.ckpt" for name in ("step_2", "validation_1", "validation_4")
+    half = ["--model.rate_scaling=linear", "--model.learning_rate=0.0005"]
     }
+    whole += ["--model.rate_scaling=square_root"]
     # one image a batch, because batches of other sizes round differently
     predict = ["predict", f"--ckpt_path={resumed['step_2']}", "--data.batch_size=1", "--data.mask_batch_size=1"]
     run_on(
         2,
         [
-            [*fixed, *halves, "--trainer.logger.version=fixed_on_2"],
+            [*fixed, *halves, *half, "--trainer.logger.version=fixed_on_2"],
             [*whole, "--trainer.logger.version=whole"],
             *(["fit", f"--ckpt_path={path}", f"--trainer.logger.version={name}"] for name, path in resumed.items()),
             [*predict, "--trainer.logger.version=predicted_on_2"],
@@ -102,6 +104,8 @@ def test_two_processes_train_resume_and_predict_as_one(
     assert "facelightning_gradients" not in checkpoint("quickstart/whole", "step_2")
     for name in ("validation_1", "validation_4"):
         pending = checkpoint("quickstart/whole", name)["facelightning_gradients"]
+    whole_rate = checkpoint("quickstart/whole", "step_2")["optimizer_states"][0]["param_groups"][0]["max_lr"]
+    assert whole_rate == 2 * 0.02  # for four batches, of two processes and two accumulated
         assert any((first != second).any() for first, second in pending.values())  # of each process its own
     end = checkpoint("quickstart/whole", "step_6")
     for name in resumed:

@@ -21,8 +21,8 @@ from facelightning.tasks.saving import AtomicCheckpoints
 from facelightning.tasks.scoring import Scoring, check_finite
 
 TRAINING = (
-    "optimizer", "learning_rate", "weight_decay", "schedule", "decayed", "parsing_weight", "attribute_weight",
-    "similarity_weight", "weights",
+    "optimizer", "learning_rate", "weight_decay", "schedule", "decayed", "rate_scaling", "parsing_weight",
+    "attribute_weight", "similarity_weight", "weights",
 )  # fmt: skip
 """Settings that decide how a network is trained, not what it is."""
 
@@ -217,10 +217,11 @@ class FaceTask(PredictingTask):
         found = Checkpoint.of(checkpoint)
         if found.task != type(self).__name__:
             raise CheckpointError(f"the checkpoint holds {found.task}, not {type(self).__name__}")
-        theirs, ours = {"decayed": "all"} | found.settings, self.settings  # older files do not say
+        older = {"decayed": "all", "rate_scaling": "none"}  # files that do not say
+        theirs, ours = older | found.settings, self.settings
         free = set(TRAINING)
         if self._trainer is not None and self.trainer.training:  # the optimiser's state fits only the same settings
-            free -= {"optimizer", "learning_rate", "weight_decay", "schedule", "decayed"}
+            free -= {"optimizer", "learning_rate", "weight_decay", "schedule", "decayed", "rate_scaling"}
         keys = [key for key in ours if key not in free and _given(theirs.get(key)) != _given(ours[key])]
         if keys:
             pairs = {key: shown_apart(theirs.get(key), ours[key]) for key in keys}
