@@ -19,6 +19,7 @@ from facelightning.tasks.lightning_details import end_at_sigterm, requeue_nothin
 from facelightning.tasks.predicting import PredictingTask
 from facelightning.tasks.saving import AtomicCheckpoints
 from facelightning.tasks.scoring import Scoring, check_finite
+from facelightning.tasks.sharding import Sharded, shard
 
 TRAINING = (
     "optimizer", "learning_rate", "weight_decay", "schedule", "decayed", "rate_scaling", "parsing_weight",
@@ -120,8 +121,8 @@ class FaceTask(PredictingTask):
         """Build the network for the data; if it is already built, refuse data that does not match it."""
         if type(self.trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # a plugin of the user's stays
             self.trainer.strategy.checkpoint_io = AtomicCheckpoints()
-        facts = self._facts_of_data()
         requeue_nothing(self.trainer)
+        facts = self._facts_of_data()
         if self.facts is None and facts is None:
             raise ConfigurationError(
                 f"{type(self).__name__} does not know its data: use a data module of facelightning, or call "
@@ -131,6 +132,11 @@ class FaceTask(PredictingTask):
             self.build(cast(DataFacts, facts))
         elif facts is not None:
             self.check(facts, "the data")
+
+    def configure_model(self) -> None:
+        """Shard the network, if that is the trainer's strategy."""
+        if isinstance(self.trainer.strategy, Sharded):
+            shard(self.network)
 
     def on_fit_start(self) -> None:
         """Leave the evaluation mode of :func:`facelightning.load_model`; prepare objectives for the training data."""
