@@ -38,6 +38,18 @@ def script(name: str) -> ModuleType:
     return module
 
 
+def test_scale(faces: Path) -> None:
+    scale = script("scale")
+    average, semantic = (scale.sent(scale.NETWORKS[name]) for name in ("avg", "ssp"))
+    assert semantic["parameters"] - average["parameters"] == 1024 * 40  # one more weight a channel and attribute
+    assert average["gradient_bytes"] == 4 * average["parameters"]
+    assert average["batch_norms"] == 12  # the basic network's layers
+    read = scale.reading(faces / "celeba", SIZE, images=16, rounds=1)
+    assert read["images"] == 16
+    assert 3 * SIZE[0] * SIZE[1] < read["cached_bytes"] < 4 * SIZE[0] * SIZE[1]
+    assert read["files_images_per_processor_second"] > 0 < read["cache_images_per_processor_second"]
+
+
 def test_loading(
     faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,6 +1,9 @@
 """Training on several processes: as one would, resumed exactly, and ended together."""
 
+import os
 import shutil
+import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,8 +13,11 @@ import torch
 import yaml
 
 from facelightning.data.sampling import TrainSampler
+from facelightning.errors import ConfigurationError
+from facelightning.tasks.sharding import Sharded
 from tests.processes import Command, check_sigterm_ends, run
-from tests.test_processes import run_on, training
+from tests.tasks.tiny import make_trainer
+from tests.test_processes import group, run_on, training
 from tests.test_resume import assert_same
 
 OWN = """
@@ -74,7 +80,9 @@ def test_two_processes_train_resume_and_predict_as_one(
     halves = ["--data.batch_size=2", "--data.mask_batch_size=1"]
     command(*fixed, "--data.batch_size=4", "--data.mask_batch_size=2", "--trainer.logger.version=fixed")
 
+    half = ["--model.rate_scaling=linear", "--model.learning_rate=0.0005"]
     whole = [*joint, *halves, overlay(tmp_path / "keep.yaml"), "--trainer.val_check_interval=3"]
+    whole += ["--model.rate_scaling=square_root"]
     resumed = {
         name: f"runs/quickstart/whole/checkpoints/{name}.ckpt" for name in ("step_2", "validation_1", "validation_4")
     }
@@ -83,7 +91,7 @@ def test_two_processes_train_resume_and_predict_as_one(
     run_on(
         2,
         [
-            [*fixed, *halves, "--trainer.logger.version=fixed_on_2"],
+            [*fixed, *halves, *half, "--trainer.logger.version=fixed_on_2"],
             [*whole, "--trainer.logger.version=whole"],
             *(["fit", f"--ckpt_path={path}", f"--trainer.logger.version={name}"] for name, path in resumed.items()),
             [*predict, "--trainer.logger.version=predicted_on_2"],
@@ -96,6 +104,8 @@ def test_two_processes_train_resume_and_predict_as_one(
     for key, weight in theirs["state_dict"].items():
         torch.testing.assert_close(ours["state_dict"][key], weight, rtol=0, atol=1e-6)
 
+    whole_rate = checkpoint("quickstart/whole", "step_2")["optimizer_states"][0]["param_groups"][0]["max_lr"]
+    assert whole_rate == 2 * 0.02  # for four batches, of two processes and two accumulated
     assert "facelightning_gradients" not in checkpoint("quickstart/whole", "step_2")
     for name in ("validation_1", "validation_4"):
         pending = checkpoint("quickstart/whole", name)["facelightning_gradients"]
@@ -111,6 +121,35 @@ def test_two_processes_train_resume_and_predict_as_one(
     assert tables[0] == tables[1]
     masks = [{path.name: path.read_bytes() for path in (folder / "parsing").iterdir()} for folder in (one, two)]
     assert masks[0] == masks[1]
+
+
+def test_a_sharded_training_is_that_of_ddp(command: Callable[..., None], faces: Path) -> None:
+    """Also resumed and tested, on numbers of images that two processes do not share evenly."""
+    fit = [*training("avg", faces), *EPOCHS, "--data.batch_size=3", "--model.optimizer=adagrad", "--model.width=4"]
+    commands = []
+    for name in ("ddp", "fsdp2"):
+        words = [f"--trainer.strategy={name}", "--test_after_fit=true"]
+        commands += [[*fit, *words, f"--trainer.logger.version={name}"]]
+        last = f"--ckpt_path=runs/avg/{name}/checkpoints/last.ckpt"
+        commands += [["fit", last, *words, "--trainer.max_epochs=3", f"--trainer.logger.version={name}_resumed"]]
+    run_on(2, commands)
+    for part in ("", "_resumed"):
+        ours, theirs = (checkpoint(f"avg/{name}{part}", "last") for name in ("fsdp2", "ddp"))
+        for key in ("state_dict", "optimizer_states", "global_step"):
+            assert_same(ours[key], theirs[key])
+        for file in ("metrics.csv", "test_results.json"):  # the former also has scores by each process's own statistics
+            one, two = (Path(f"runs/avg/{name}{part}/{file}").read_bytes() for name in ("fsdp2", "ddp"))
+            assert one == two
+    command(
+        "test", "--ckpt_path=runs/avg/fsdp2/checkpoints/last.ckpt", "--trainer.devices=1", "--trainer.strategy=auto"
+    )
+
+
+def test_a_sharded_training_accumulates_nothing() -> None:
+    trainer = make_trainer()
+    trainer.accumulate_grad_batches = 2
+    with pytest.raises(ConfigurationError, match=r"leave out trainer\.accumulate_grad_batches"):
+        Sharded().setup(trainer)
 
 
 def ended(folder: Path, celeba: Path, *words: str) -> Command:
@@ -143,6 +182,20 @@ def test_an_image_that_one_process_cannot_read_ends_all(faces: Path, tmp_path: P
     image.write_bytes(b"no image")
     done = ended(tmp_path, tmp_path / "celeba")
     assert done.err.count("facelightning: ") == done.err.count(image.name) == 1, done.err
+
+
+def test_sigterm_ends_the_processes_of_slurm(faces: Path, tmp_path: Path) -> None:
+    """Wherever it finds them; a queue sends it to all. No signal writes a checkpoint that none has asked for."""
+    words = [*training("avg", faces), *EPOCHS[1:], "--trainer.max_epochs=10000"]
+    with group(2, "slurm", [words], [tmp_path, tmp_path]) as processes:
+        while not any(tmp_path.rglob("last.ckpt")):
+            assert [process.poll() for process in processes] == [None, None]
+            time.sleep(0.01)
+        for process in processes:
+            os.kill(process.pid, signal.SIGTERM)
+        assert [process.wait(60) for process in processes] == [143, 143]
+    assert "auto-requeueing" not in processes[0].err
+    assert not any("Traceback" in process.err for process in processes)
 
 
 def test_sigterm_ends_all_processes(faces: Path, tmp_path: Path) -> None:

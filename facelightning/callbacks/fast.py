@@ -85,7 +85,8 @@ class Fast(Callback):
         self._began = True
         if self.speed is None:
             batches = trainer.estimated_stepping_batches * trainer.accumulate_grad_batches
-            self.speed = choose(pl_module, batch, batches, self._idle)
+            # one choice for all: their machines may differ
+            self.speed = trainer.strategy.broadcast(choose(pl_module, batch, batches, self._idle))
         self.apply(trainer, pl_module, self.speed)
         rank_zero_info(f"speed: {speed_of(trainer)}")
 

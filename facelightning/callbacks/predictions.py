@@ -5,6 +5,7 @@ import errno
 import re
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO, cast
 
@@ -91,7 +92,17 @@ class PredictionWriter(BasePredictionWriter):
         trainer.strategy.barrier()  # no process creates the folder before all have checked it
         if exists:
             raise ConfigurationError(f"{self._folder} holds predictions already; delete it, or write to another run")
-        self._folder.mkdir(parents=True, exist_ok=True)
+        if trainer.is_global_zero:
+            self._folder.mkdir(parents=True)
+        trainer.strategy.barrier()
+        if not trainer.is_global_zero:
+            with suppress(FileExistsError):  # one that is made here is another than the first process's
+                self._folder.mkdir(parents=True)
+                self._folder.rmdir()
+                raise ConfigurationError(
+                    f"{self._folder} is another folder on this machine than on the first: predict into one that all "
+                    "machines share"
+                )
 
     def write_on_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, prediction: Any, _: Any, batch: Any, *__: int

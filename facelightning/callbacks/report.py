@@ -117,9 +117,10 @@ class Report(Callback):
         self._print("test scores", "test", pl_module)
         if isinstance(pl_module, FaceTask):
             show_tables(trainer, "test", pl_module.results["test"], trainer.global_step)
+        weights = trainer.strategy.lightning_module_state_dict()  # a collective call
         if folder is not None and trainer.is_global_zero and isinstance(pl_module, FaceTask):
             folder.path.mkdir(parents=True, exist_ok=True)
-            content = {**pl_module.results["test"], "weights": weights_digest(pl_module.state_dict())}
+            content = {**pl_module.results["test"], "weights": weights_digest(weights)}
             results = json.dumps(_without_nan(content), indent=2, allow_nan=False)
             part = folder.results.with_suffix(".part")  # whole or not there
             part.write_text(results + "\n", encoding="utf-8")

@@ -41,6 +41,8 @@ RESTORED = (
 class SaveConfig(SaveConfigCallback):
     """Writes the complete configuration into the run folder, to every logger, and into checkpoints."""
 
+    folder: RunFolder | None = None  # until the processes have found one another
+
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Runs on every process: ``log_dir`` is a collective call."""
         self.folder = RunFolder.of(trainer)

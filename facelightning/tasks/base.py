@@ -15,14 +15,15 @@ from facelightning.facts import DataFacts, shown_apart
 from facelightning.models.encoders import Encoder
 from facelightning.models.regions import RegionSource
 from facelightning.objectives import Batch, Objective, Output
-from facelightning.tasks.lightning_details import end_at_sigterm
+from facelightning.tasks.lightning_details import end_at_sigterm, requeue_nothing
 from facelightning.tasks.predicting import PredictingTask
 from facelightning.tasks.saving import AtomicCheckpoints
 from facelightning.tasks.scoring import Scoring, check_finite
+from facelightning.tasks.sharding import Sharded, shard
 
 TRAINING = (
-    "optimizer", "learning_rate", "weight_decay", "schedule", "decayed", "parsing_weight", "attribute_weight",
-    "similarity_weight", "weights",
+    "optimizer", "learning_rate", "weight_decay", "schedule", "decayed", "rate_scaling", "parsing_weight",
+    "attribute_weight", "similarity_weight", "weights",
 )  # fmt: skip
 """Settings that decide how a network is trained, not what it is."""
 
@@ -120,6 +121,7 @@ class FaceTask(PredictingTask):
         """Build the network for the data; if it is already built, refuse data that does not match it."""
         if type(self.trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # a plugin of the user's stays
             self.trainer.strategy.checkpoint_io = AtomicCheckpoints()
+        requeue_nothing(self.trainer)
         facts = self._facts_of_data()
         if self.facts is None and facts is None:
             raise ConfigurationError(
@@ -130,6 +132,11 @@ class FaceTask(PredictingTask):
             self.build(cast(DataFacts, facts))
         elif facts is not None:
             self.check(facts, "the data")
+
+    def configure_model(self) -> None:
+        """Shard the network, if that is the trainer's strategy."""
+        if isinstance(self.trainer.strategy, Sharded):
+            shard(self.network)
 
     def on_fit_start(self) -> None:
         """Leave the evaluation mode of :func:`facelightning.load_model`; prepare objectives for the training data."""
@@ -216,10 +223,11 @@ class FaceTask(PredictingTask):
         found = Checkpoint.of(checkpoint)
         if found.task != type(self).__name__:
             raise CheckpointError(f"the checkpoint holds {found.task}, not {type(self).__name__}")
-        theirs, ours = {"decayed": "all"} | found.settings, self.settings  # older files do not say
+        older = {"decayed": "all", "rate_scaling": "none"}  # files that do not say
+        theirs, ours = older | found.settings, self.settings
         free = set(TRAINING)
         if self._trainer is not None and self.trainer.training:  # the optimiser's state fits only the same settings
-            free -= {"optimizer", "learning_rate", "weight_decay", "schedule", "decayed"}
+            free -= {"optimizer", "learning_rate", "weight_decay", "schedule", "decayed", "rate_scaling"}
         keys = [key for key in ours if key not in free and _given(theirs.get(key)) != _given(ours[key])]
         if keys:
             pairs = {key: shown_apart(theirs.get(key), ours[key]) for key in keys}

@@ -28,7 +28,10 @@ from facelightning.tasks.lightning_details import (
 
 NO_PART = "{} must be a class, or a partial of one, which a checkpoint can name; not {!r}"
 
-CHOICES = {"optimizer": ("adagrad", "adamw"), "schedule": ("constant", "one_cycle"), "decayed": ("all", "kernels")}
+CHOICES = {
+    "optimizer": ("adagrad", "adamw"), "schedule": ("constant", "one_cycle"), "decayed": ("all", "kernels"),
+    "rate_scaling": ("none", "square_root", "linear"),
+}  # fmt: skip
 
 
 @dataclass(kw_only=True, eq=False, repr=False)  # tasks compare by identity, not by options
@@ -45,6 +48,12 @@ class Training:
         decayed: Whether ``"all"`` parameters decay, as in the paper for all it says, or only ``"kernels"``, of two or
             more dimensions: neither biases, nor those of BatchNorm and PReLU. AdaGrad divides a gradient by what it has
             been so far, so where the penalty is most of it, a parameter shrinks as fast as others learn.
+        rate_scaling: What multiplies the rate where a step learns from N batches, of several processes or accumulated:
+            nothing; √N, which Malladi et al. (2022) [1]_ derive for Adam; or N, which Goyal et al. (2017) [2]_ found to
+            suit SGD. Neither speaks of AdaGrad. A resumed training keeps the rate that it began with.
+
+    .. [1] "On the SDEs and Scaling Rules for Adaptive Gradient Algorithms", NeurIPS 2022.
+    .. [2] "Accurate, Large Minibatch SGD: Training ImageNet in 1 Hour", 2017; they begin with a smaller one.
     """
 
     optimizer: Literal["adagrad", "adamw"] = "adagrad"
@@ -52,6 +61,7 @@ class Training:
     weight_decay: float = 0.0005
     schedule: Literal["constant", "one_cycle"] = "constant"
     decayed: Literal["all", "kernels"] = "all"
+    rate_scaling: Literal["none", "square_root", "linear"] = "none"
 
     def __post_init__(self) -> None:
         # the command line checks choices itself, a notebook does not
@@ -102,6 +112,14 @@ class LearningTask(Training, FaceTask):
         if isinstance(value, nn.Module) and "_modules" not in vars(self):
             raise ConfigurationError(NO_PART.format(name, value))
         super().__setattr__(name, value)
+
+    @property
+    def _rate(self) -> float:
+        """The learning rate for as many images as a step learns from."""
+        if self.rate_scaling == "none":
+            return self.learning_rate
+        batches = self.trainer.world_size * self.trainer.accumulate_grad_batches
+        return self.learning_rate * (batches if self.rate_scaling == "linear" else math.sqrt(batches))
 
     @property
     def _accumulating(self) -> bool:
@@ -202,7 +220,7 @@ class LearningTask(Training, FaceTask):
             groups = [{"params": [p for p in parameters if p.ndim > 1]}]
             groups += [{"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0}]
         make = {"adagrad": Adagrad, "adamw": AdamW}[self.optimizer]
-        optimizer: Optimizer = make(groups, lr=self.learning_rate, weight_decay=self.weight_decay)
+        optimizer: Optimizer = make(groups, lr=self._rate, weight_decay=self.weight_decay)
         if self.schedule == "constant":
             return optimizer
         steps = self.trainer.estimated_stepping_batches
@@ -212,5 +230,5 @@ class LearningTask(Training, FaceTask):
             raise ConfigurationError("there is nothing to train: the limits of the trainer leave no batch and no step")
         forget_loaders(self.trainer)
         momentum = self.optimizer == "adamw"  # AdaGrad has none to cycle
-        scheduler = OneCycle(optimizer, self.learning_rate, int(steps), cycle_momentum=momentum)
+        scheduler = OneCycle(optimizer, self._rate, int(steps), cycle_momentum=momentum)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

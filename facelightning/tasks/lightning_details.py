@@ -6,7 +6,7 @@ import threading
 from typing import Any
 
 import lightning as L
-from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.trainer.states import TrainerFn
 
 
@@ -53,6 +53,18 @@ def keep_epoch_unfinished(trainer: L.Trainer, checkpoint: dict[str, Any]) -> Non
         checkpoint["epoch"] -= 1
 
 
+def requeue_nothing(trainer: L.Trainer) -> None:
+    """Let SLURM alone decide whether a job starts again; call it in ``setup``.
+
+    Lightning 2.5 and 2.6 answer SLURM's signal within its handler, by a checkpoint that several processes write amid
+    other communication: they wait for one another forever. Where one was written, each later training of that folder
+    would resume from it without being asked.
+    """
+    environment = getattr(trainer.strategy, "cluster_environment", None)
+    if isinstance(environment, SLURMEnvironment):
+        environment.auto_requeue = False
+
+
 def end_at_sigterm(trainer: L.Trainer) -> None:
     """Let SIGTERM end a command that Lightning does not; call it when training, validation, test or prediction start.
 
@@ -60,13 +72,12 @@ def end_at_sigterm(trainer: L.Trainer) -> None:
     broadcast within the signal's handler, amid other communication: they wait for one another forever. The handler
     before theirs returns when the command ends.
     """
-    environment = getattr(trainer.strategy, "cluster_environment", None)
-    several, training = trainer.world_size > 1, trainer.state.fn == TrainerFn.FITTING
-    ours = isinstance(environment, LightningEnvironment) if several else not training
+    ours = trainer.world_size > 1 or trainer.state.fn != TrainerFn.FITTING
     if ours and threading.current_thread() is threading.main_thread():
 
         def end(*_: object) -> None:
-            for process in getattr(trainer.strategy.launcher, "procs", []):  # of the first process
+            # of the first process; torchrun and SLURM end those that they started
+            for process in getattr(trainer.strategy.launcher, "procs", []):
                 process.kill()
                 process.wait()
             sys.exit(143)

@@ -201,7 +201,7 @@ class TestMismatch:
         """Options that have come since, such as a parser's store and what decays, are at their defaults."""
         content = torch.load(save(make_task("attributenet-ssp", parser), tmp_path / "task.ckpt"), weights_only=True)
         settings = content["facelightning"]["settings"]
-        del settings["regions"]["init_args"]["store"], settings["decayed"]
+        del settings["regions"]["init_args"]["store"], settings["decayed"], settings["rate_scaling"]
         make_task("attributenet-ssp", parser).on_load_checkpoint(content)
         settings["regions"]["init_args"]["temperature"] = 0.5
         with pytest.raises(CheckpointError, match="regions"):
@@ -279,6 +279,7 @@ class TestMismatch:
             ({"learning_rate": 0.5}, "learning_rate 0.001 .*0.5"),
             ({"weight_decay": 0.1}, "weight_decay 0.0005 .*0.1"),
             ({"decayed": "kernels"}, "decayed all .*kernels"),
+            ({"rate_scaling": "linear"}, "rate_scaling none .*linear"),
         ],
     )
     def test_another_optimizer_scores_but_cannot_go_on(
