@@ -7,7 +7,8 @@ from typing import Any
 
 TERMS = {
     **{
-        name: f"{name}: photographs of real people, for non-commercial research only, which binds the model's use too."
+        name: f"{name}, or other data in its layout. {name} is photographs of real people, for non-commercial research "
+        "only, which binds the model's use too."
         for name in ("CelebA", "LFWA", "Helen")
     },
     "Synthetic": "cartoon faces that facelightning draws, which show no one.",

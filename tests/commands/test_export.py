@@ -113,7 +113,7 @@ def test_a_shared_folder_is_a_checkpoint(command: Callable[..., None], runs: Pat
     command("export", AVG, "--format=safetensors", "--output=shared")
     assert str(faces) not in Path("shared/config.json").read_text()
     card = Path("shared/README.md").read_text()
-    assert "| Wearing_Necktie |" in card and "| not Male | " in card and "CelebA: photographs of real people" in card
+    assert "| Wearing_Necktie |" in card and "| not Male | " in card and "CelebA is photographs of real people" in card
     assert "On the test split of CelebADataModule" in card
     assert "```bash\nfacelightning fit --config=avg.yaml --config=" in card
     ours, theirs = fl.load_model(AVG), fl.load_model("shared")
@@ -205,7 +205,7 @@ def test_a_folder_knows_how_faces_were_cut(tmp_path: Path, runs: Path) -> None:
     assert main(["export", "joint.ckpt", "--format=safetensors", "--output=joint"]) == 0
     assert fl.load_model("joint").crop_margin == fl.load_model("joint.ckpt").crop_margin == 2.5
     card = Path("joint/README.md").read_text()
-    assert "CelebA: photographs" in card and "Helen: photographs" in card
+    assert "CelebA is photographs" in card and "Helen: photographs" in card
 
 
 def test_photographs_are_predicted_by_a_folder(command: Callable[..., None], runs: Path, faces: Path) -> None:
