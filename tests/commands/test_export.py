@@ -205,7 +205,7 @@ def test_a_folder_knows_how_faces_were_cut(tmp_path: Path, runs: Path) -> None:
     assert main(["export", "joint.ckpt", "--format=safetensors", "--output=joint"]) == 0
     assert fl.load_model("joint").crop_margin == fl.load_model("joint.ckpt").crop_margin == 2.5
     card = Path("joint/README.md").read_text()
-    assert "CelebA is photographs" in card and "Helen: photographs" in card
+    assert "CelebA is photographs" in card and "Helen is photographs" in card
 
 
 def test_photographs_are_predicted_by_a_folder(command: Callable[..., None], runs: Path, faces: Path) -> None:
