@@ -8,15 +8,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import pytest
 import torch
 import yaml
+from lightning.pytorch.callbacks import EMAWeightAveraging
 
 from facelightning.data.sampling import TrainSampler
 from facelightning.errors import ConfigurationError
 from facelightning.tasks.sharding import Sharded
 from tests.processes import Command, check_sigterm_ends, run
-from tests.tasks.tiny import make_trainer
+from tests.tasks.tiny import make_task, training_loader
 from tests.test_processes import group, run_on, training
 from tests.test_resume import assert_same
 
@@ -145,11 +147,19 @@ def test_a_sharded_training_is_that_of_ddp(command: Callable[..., None], faces: 
     )
 
 
-def test_a_sharded_training_accumulates_nothing() -> None:
-    trainer = make_trainer()
-    trainer.accumulate_grad_batches = 2
-    with pytest.raises(ConfigurationError, match=r"leave out trainer\.accumulate_grad_batches"):
-        Sharded().setup(trainer)
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"accumulate_grad_batches": 2}, r"leave out trainer\.accumulate_grad_batches"),
+        ({"sync_batchnorm": True}, r"add --trainer\.sync_batchnorm=false"),
+        ({"callbacks": EMAWeightAveraging()}, r"leave out overlays/ema\.yaml"),
+    ],
+)
+def test_what_a_sharded_training_cannot_do(options: dict[str, Any], message: str) -> None:
+    trainer = L.Trainer(accelerator="cpu", strategy=Sharded(), max_steps=1, logger=False, **options)
+    task = make_task("attributenet-avg", Path())
+    with pytest.raises(ConfigurationError, match=message):
+        trainer.fit(task, training_loader(task))
 
 
 def ended(folder: Path, celeba: Path, *words: str) -> Command:

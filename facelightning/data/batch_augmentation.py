@@ -58,11 +58,7 @@ def moved(points: npt.NDArray[np.float32], moves: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class Part:
-    """Base of what is done to an image, with the chance that it is done, and ranges that numbers are drawn from.
-
-    Raises:
-        ConfigurationError: If the chance is none, or a range is none or beyond its limits.
-    """
+    """Base of what is done to an image, with the chance that it is done, and ranges that numbers are drawn from."""
 
     first: ClassVar[int]
     """A part's own numbers begin here, so that they do not depend on what other parts there are."""
@@ -72,7 +68,8 @@ class Part:
 
     chance: float = 1.0
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Raise :class:`ConfigurationError` if the chance is none, or a range is none or beyond its limits."""
         if not 0 <= self.chance <= 1:
             raise ConfigurationError(f"{type(self).__name__}: chance must lie in 0...1, not {self.chance}")
         for name, (least, most) in self.limits.items():
@@ -200,9 +197,6 @@ class BatchAugmentation:
         erasing: What is covered.
         outside: The class of pixels that come from beyond the image or are covered; 255 = ignore.
 
-    Raises:
-        ConfigurationError: If the chance is none, or ``outside`` is no value of a mask.
-
     Example:
         >>> augmentation = BatchAugmentation(mirror=1)
         >>> images, _, moves = augmentation(np.arange(12, dtype=np.uint8).reshape(1, 2, 2, 3), None, seeds=[0])
@@ -218,11 +212,25 @@ class BatchAugmentation:
         erasing: Erasing = Erasing(),
         outside: int = IGNORE_INDEX,
     ) -> None:
-        if not (0 <= mirror <= 1 and 0 <= outside <= 255):
-            raise ConfigurationError(
-                f"BatchAugmentation: mirror must lie in 0...1, not {mirror}, and outside in 0...255, not {outside}"
-            )
         self.mirror, self.affine, self.color, self.erasing, self.outside = mirror, affine, color, erasing, outside
+
+    def check(self, classes: int) -> None:
+        """Look at chances and ranges when the masks are known: of an earlier error, a command line loses the words.
+
+        Args:
+            classes: How many the masks have.
+
+        Raises:
+            ConfigurationError: If a chance or a range is none, or ``outside`` neither a class nor 255.
+        """
+        if not 0 <= self.mirror <= 1:
+            raise ConfigurationError(f"BatchAugmentation: mirror must lie in 0...1, not {self.mirror}")
+        if self.outside != IGNORE_INDEX and not 0 <= self.outside < classes:
+            raise ConfigurationError(
+                f"BatchAugmentation: outside must be one of {classes} classes or {IGNORE_INDEX}, not {self.outside}"
+            )
+        for part in (self.affine, self.color, self.erasing):
+            part.check()
 
     def __call__(
         self, images: Pixels, masks: Pixels | None, seeds: Sequence[int]
@@ -236,7 +244,12 @@ class BatchAugmentation:
 
         Returns:
             New images and masks, and for :func:`moved` where points went, ``(B, 2, 3)``; 0 is a pixel's centre.
+
+        Raises:
+            ConfigurationError: If the images are not uint8.
         """
+        if images.dtype != np.uint8:
+            raise ConfigurationError(f"BatchAugmentation takes images of bytes, not of {images.dtype}")
         height, width = size = images.shape[1:3]
         moves = self.affine.moves(uniform(seeds, 0, 1)[0] < self.mirror, seeds, size)
         matrices, of_mean = self.color.changes(seeds)

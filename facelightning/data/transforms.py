@@ -82,7 +82,7 @@ class FaceTransform:
         augmentations: Albumentations transforms, applied in this order after resizing, or one augmentation of batches.
 
     Raises:
-        ConfigurationError: When called, if an augmentation drops a landmark or a corner of the box.
+        ConfigurationError: If a number of the augmentation is wrong; when called, if it drops a landmark or a corner.
 
     Example:
         >>> transform = FaceTransform((8, 6), augmentations=[A.HorizontalFlip(p=1)])
@@ -104,6 +104,8 @@ class FaceTransform:
         self.fit = A.Compose([scale, pad], keypoint_params=keypoints)
         self.together = augmentations if isinstance(augmentations, BatchAugmentation) else None
         singly = [] if isinstance(augmentations, BatchAugmentation) else list(augmentations)
+        if self.together is not None:
+            self.together.check(256 if label_space is None else len(label_space))
         self.augment = A.Compose(singly, keypoint_params=keypoints) if singly else None
         self._mirrored = np.arange(256, dtype=np.uint8)  # a look-up table over all values of a mask
         if label_space is not None:

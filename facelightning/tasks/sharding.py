@@ -5,6 +5,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.strategies import ModelParallelStrategy, StrategyRegistry
 from torch import Tensor, distributed, nn
 
@@ -19,7 +20,8 @@ class Sharded(ModelParallelStrategy):
     processes may evaluate different numbers of batches.
 
     Raises:
-        ConfigurationError: If gradients are accumulated, which a checkpoint amid an accumulation could not keep.
+        ConfigurationError: If gradients are accumulated, which a checkpoint amid an accumulation could not keep, or if
+            BatchNorm is synchronised or weights are averaged, which Lightning does not do beside it.
 
     Example:
         On the command line: ``--trainer.strategy=fsdp2``.
@@ -28,13 +30,20 @@ class Sharded(ModelParallelStrategy):
     def __init__(self) -> None:
         super().__init__(save_distributed_checkpoint=False)
 
-    def setup(self, trainer: L.Trainer) -> None:
+    def setup_environment(self) -> None:
         """Refuse what it cannot do."""
+        trainer: L.Trainer = self.lightning_module.trainer  # type: ignore[union-attr]  # there is one by now
         if trainer.accumulate_grad_batches > 1:
             raise ConfigurationError(
                 "the strategy fsdp2 accumulates no gradients: leave out trainer.accumulate_grad_batches, or take ddp"
             )
-        super().setup(trainer)
+        if self._layer_sync is not None:
+            raise ConfigurationError(
+                "the strategy fsdp2 does not synchronise BatchNorm: add --trainer.sync_batchnorm=false, or take ddp"
+            )
+        if any(isinstance(each, WeightAveraging) for each in trainer.callbacks):  # type: ignore[attr-defined]  # Lightning declares it nowhere
+            raise ConfigurationError("the strategy fsdp2 averages no weights: leave out overlays/ema.yaml, or take ddp")
+        super().setup_environment()
 
     def training_step(self, *args: Any, **kwargs: Any) -> Any:
         """Give every process the BatchNorm statistics of the first, as DDP does: a checkpoint holds only these."""

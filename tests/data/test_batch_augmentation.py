@@ -14,7 +14,7 @@ from facelightning.data.batch_augmentation import Affine, BatchAugmentation, Col
 from facelightning.data.files import Record
 from facelightning.data.transforms import LANDMARKS_MIRRORED, FaceDataset, FaceTransform
 from facelightning.errors import ConfigurationError
-from facelightning.labels import LabelSpace
+from facelightning.labels import HELEN7, LabelSpace
 
 ALL = BatchAugmentation(
     affine=Affine(0.8, (0.4, 1.1), (-0.15, 0.15), (-15, 15)),
@@ -169,14 +169,14 @@ def test_colours_change_as_albumentations_changes_them(factors: tuple[float, flo
 
 
 def test_a_patch_has_one_colour_and_nothing_else_changes() -> None:
-    augmentation = BatchAugmentation(0, erasing=Erasing(0.7, (1, 1), (0.1, 0.4), (0.2, 0.3)), outside=9)
+    augmentation = BatchAugmentation(0, erasing=Erasing(0.7, (1, 1), (0.1, 0.4), (0.2, 0.3)), outside=255)
     given, seeds = spots(), list(range(40))
     found = batch(augmentation, seeds)
     erased = uniform(seeds, 300, 1)[0] < 0.7
     for image, mask, done in zip(found["image"].numpy(), found["mask"].numpy(), erased, strict=True):
-        (rows, columns) = np.nonzero(mask == 9)
+        (rows, columns) = np.nonzero(mask == 255)
         assert (len(rows) > 0) == done
-        untouched = mask != 9
+        untouched = mask != 255
         assert (given["image"][untouched] == image[:, untouched].T).all()
         assert (mask[untouched] == given["mask"][untouched]).all()
         if done:
@@ -225,24 +225,40 @@ def test_the_record_is_left_alone() -> None:
         np.testing.assert_array_equal(record[key], before[key])  # type: ignore[literal-required]  # keys of both
 
 
+def test_patches_reach_every_edge_and_every_count() -> None:
+    seeds, counts, reached = range(300), set(), set()
+    for patches in Erasing(count=(0, 2), height=(0.2, 0.2), width=(0.2, 0.2)).patches(seeds, (10, 20)):
+        counts.add(len(patches))
+        for rows, columns, _ in patches:
+            reached |= {("top", rows.start), ("bottom", rows.stop), ("left", columns.start), ("right", columns.stop)}
+    assert counts == {0, 1, 2}
+    assert {("top", 0), ("bottom", 10), ("left", 0), ("right", 20)} <= reached
+    assert max(end for _, end in reached) == 20
+
+
 @pytest.mark.parametrize(
-    ("make", "message"),
+    ("augmentation", "message"),
     [
         (
-            lambda: Affine(scale=(1.2, 0.8)),
+            BatchAugmentation(affine=Affine(scale=(1.2, 0.8))),
             r"Affine: scale must be \[lowest, highest\] within 0\.01\.\.\.100, not",
         ),
-        (lambda: Affine(scale=(0, 1)), "scale"),
-        (lambda: Affine(rotate=(float("nan"), 1)), "rotate"),
-        (lambda: Affine(shift=(-2, 0)), "shift"),
-        (lambda: Color(saturation=(-1, 1)), "Color: saturation"),
-        (lambda: Erasing(height=(0.5, 1.5)), "Erasing: height"),
-        (lambda: Erasing(count=(2, 1)), "Erasing: count"),
-        (lambda: Color(chance=1.5), r"Color: chance must lie in 0\.\.\.1, not 1\.5"),
-        (lambda: BatchAugmentation(mirror=-1), "mirror"),
-        (lambda: BatchAugmentation(outside=256), "outside"),
+        (BatchAugmentation(affine=Affine(scale=(0, 1))), "scale"),
+        (BatchAugmentation(affine=Affine(rotate=(float("nan"), 1))), "rotate"),
+        (BatchAugmentation(affine=Affine(shift=(-2, 0))), "shift"),
+        (BatchAugmentation(color=Color(saturation=(-1, 1))), "Color: saturation"),
+        (BatchAugmentation(erasing=Erasing(height=(0.5, 1.5))), "Erasing: height"),
+        (BatchAugmentation(erasing=Erasing(count=(2, 1))), "Erasing: count"),
+        (BatchAugmentation(color=Color(chance=1.5)), r"Color: chance must lie in 0\.\.\.1, not 1\.5"),
+        (BatchAugmentation(mirror=-1), "mirror"),
+        (BatchAugmentation(outside=7), "outside must be one of 7 classes or 255, not 7"),
     ],
 )
-def test_ranges_that_are_none_are_refused(make: Any, message: str) -> None:
+def test_ranges_that_are_none_are_refused(augmentation: BatchAugmentation, message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
-        make()
+        FaceTransform(SIZE, HELEN7, augmentation)
+
+
+def test_images_of_numbers_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="images of bytes, not of float32"):
+        ALL(np.zeros((1, 4, 4, 3), np.float32), None, [0])  # type: ignore[arg-type]  # that is the mistake
