@@ -21,7 +21,7 @@ WARNINGS = (
     r"`ModelCheckpoint\(monitor=.*could not find the monitored key in the returned metrics: \['epoch', 'step'\]",
     # augmentations take lists for tuples
     r"\s*Dump of a value that does not round-trip: a tuple is serialized as list",
-    # ours does nothing unless the strategy shards, which refuses averaged weights
+    # ours shards for one strategy alone, which refuses averaged weights
     r"You're using the WeightAveraging callback with a model that overrides the configure_model",
     # a deprecation inside Lightning, which its users cannot fix
     r".*isinstance\(treespec, LeafSpec\).* is deprecated",

@@ -122,6 +122,9 @@ class FaceTask(PredictingTask):
         if type(self.trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # a plugin of the user's stays
             self.trainer.strategy.checkpoint_io = AtomicCheckpoints()
         requeue_nothing(self.trainer)
+        self._meet_data()
+
+    def _meet_data(self) -> None:
         facts = self._facts_of_data()
         if self.facts is None and facts is None:
             raise ConfigurationError(
@@ -134,7 +137,9 @@ class FaceTask(PredictingTask):
             self.check(facts, "the data")
 
     def configure_model(self) -> None:
-        """Shard the network, if that is the trainer's strategy."""
+        """Build the network, which some callbacks copy before ``setup``; shard it, if that is the strategy."""
+        if self.facts is None:
+            self._meet_data()
         if isinstance(self.trainer.strategy, Sharded):
             shard(self.network)
 

@@ -7,6 +7,7 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
+from lightning.pytorch.callbacks import EMAWeightAveraging
 from torch import nn
 from torch.optim import Adagrad, AdamW
 from torch.utils.data import DataLoader
@@ -158,6 +159,14 @@ class TestFacts:
         output = predictions(task)
         assert output["attributes"].shape == (4, 3)
         assert output["parsing"][-1].shape == (4, 11, *self.SIZE)
+
+    def test_averaged_weights_are_of_all_that_is_built(self, tmp_path: Path) -> None:
+        """A callback that copies the task before ``setup`` finds its network, as in each process after the first."""
+        task, trainer = SegNet(width=2), make_trainer(2, EMAWeightAveraging(decay=0.5))
+        trainer.fit(task, datamodule=Data(FACTS, "mask"))
+        trainer.save_checkpoint(tmp_path / "task.ckpt")
+        saved = torch.load(tmp_path / "task.ckpt", weights_only=True)["state_dict"]
+        assert saved.keys() == task.state_dict().keys()
 
     def test_weights_follow_the_seed(self) -> None:
         """Built by setup as built by hand."""
