@@ -114,7 +114,8 @@ def _table(face: Face, head: str) -> str:
         f'<i style="--share: {100 * likely:.0f}%"></i><span>{100 * likely:.0f} %</span></li>'
         for name, likely in sorted(face.attributes.items(), key=lambda item: -item[1])
     ]
-    return f"<h2>{head}</h2><p>In bold: decided as there.</p><ul>{''.join(lines)}</ul>" if lines else ""
+    bold = "<p>Bold: the network decides that the face has it.</p>"
+    return f"<h2>{head}</h2>{bold}<ul>{''.join(lines)}</ul>" if lines else ""
 
 
 def application(page: Page) -> "Starlette":
