@@ -4,8 +4,8 @@
 
 Draws faces in CelebA's and Helen's layout, trains a parser for one step, and lets ``facelightning bench`` measure each
 configuration twice: in float32, as the paper's, and with ``--speed=auto``. Images come from the cache. Avg. Pooling is
-also trained by hand beside it (``--compare``). Weights, and what the faces show, do not change the speed. Under ten
-minutes on a GPU of 2024; what is measured is printed and written at once, so a time limit loses only the rest.
+also trained by hand beside it (``--compare``). Weights, and what the faces show, do not change the speed. Each
+measurement is printed and written at once, so a time limit loses only the rest; no GPU has run it yet.
 """
 
 import argparse

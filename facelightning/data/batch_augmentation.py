@@ -215,7 +215,7 @@ class BatchAugmentation:
         self.mirror, self.affine, self.color, self.erasing, self.outside = mirror, affine, color, erasing, outside
 
     def check(self, classes: int) -> None:
-        """Look at chances and ranges when the masks are known: of an earlier error, a command line loses the words.
+        """Refuse wrong numbers; the constructor does not, because the command line would hide its message.
 
         Args:
             classes: How many the masks have.

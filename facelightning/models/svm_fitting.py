@@ -82,7 +82,7 @@ def _fit(x: Floats, positive: Bools) -> Floats:
 def rotated(seen: Floats, unseen: Floats) -> tuple[Floats, Floats, Floats]:
     """The same features in no more dimensions than there are images to fit to, where an SVM is fitted faster.
 
-    It decides alike: its weights are a sum of those images' features, and all else is at right angles to them.
+    It decides alike: its weights are a weighted sum of those images' features; other directions do not count.
 
     Args:
         seen: Of the images that an SVM is fitted to, ``(n, D)``.

@@ -122,9 +122,9 @@ class FaceTask(PredictingTask):
         if type(self.trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # a plugin of the user's stays
             self.trainer.strategy.checkpoint_io = AtomicCheckpoints()
         requeue_nothing(self.trainer)
-        self._meet_data()
+        self._build_or_check()
 
-    def _meet_data(self) -> None:
+    def _build_or_check(self) -> None:
         facts = self._facts_of_data()
         if self.facts is None and facts is None:
             raise ConfigurationError(
@@ -139,7 +139,7 @@ class FaceTask(PredictingTask):
     def configure_model(self) -> None:
         """Build the network, which some callbacks copy before ``setup``; shard it, if that is the strategy."""
         if self.facts is None:
-            self._meet_data()
+            self._build_or_check()
         if isinstance(self.trainer.strategy, Sharded):
             shard(self.network)
 
