@@ -16,6 +16,7 @@ import pytest
 import torch
 import yaml
 from hypothesis import settings
+from torch import distributed
 
 from facelightning.__main__ import main
 from facelightning.data.synthetic import write_synthetic
@@ -124,9 +125,11 @@ def bounded() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def own_environment() -> Iterator[None]:
-    """Lightning leaves the rank and the address of a group of processes behind; the next group would wait for it."""
+    """Lightning leaves a group of processes behind, its rank and its address; the next group would wait for it."""
     before = dict(os.environ)
     yield
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
     os.environ.clear()
     os.environ.update(before)
 
