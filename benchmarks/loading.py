@@ -1,8 +1,8 @@
-"""Images a second: from files and from the cache, beside a torchvision data set; what the cache costs to make.
+"""Images a second: from files and both kinds of cache, beside a torchvision data set; what a cache costs to make.
 
     python benchmarks/loading.py --celeba /path/to/celeba --size 109 89 --rounds 5 --output loading.json
 
-The three take turns in one process, with each number of workers, so that whatever else the machine does befalls all.
+They take turns in one process, with each number of workers, so that whatever else the machine does befalls all.
 Each gives batches of 32: image, resized and every other one mirrored, and 40 attributes. The start of workers and
 the first batch are not timed. CelebA in its official layout: ``Anno``, ``Eval``, ``Img/img_align_celeba``.
 
@@ -67,12 +67,14 @@ def compare(root: Path, size: tuple[int, int], folder: Path, workers: list[int],
         options: dict[str, Any] = {"image_size": size, "batch_size": BATCH_SIZE, "num_workers": count, "seed": 0}
         files = CelebADataModule(str(root), **options)
         cache = CelebADataModule(str(root), cache=True, cache_folder=str(folder), **options)
-        for data in (files, cache):
+        jpegs = CelebADataModule(str(root), cache="jpeg", cache_folder=str(folder), **options)
+        for data in (files, cache, jpegs):
             data.setup("fit")
         loaders: dict[str, DataLoader[Any]] = {
             "peer": DataLoader(peer, BATCH_SIZE, shuffle=True, num_workers=count, persistent_workers=count > 0),
             "files": files.train_dataloader(),
             "cache": cache.train_dataloader(),
+            "cache of JPEG": jpegs.train_dataloader(),
         }
         rates: dict[str, list[float]] = {way: [] for way in loaders}
         for number in range(rounds + 1):

@@ -73,9 +73,9 @@ class FaceParser(LightningArgumentParser):
         elif classes:
             message = f"no class is named {classes[-1]}"
         elif key and values:
-            kinds = re.findall(r"Expected an? <class '([\w.]+)'>", message)
-            choices = ", ".join(re.findall(r"Literal\[(.*?)\]", message) or kinds)
-            expected = ", ".join(dict.fromkeys(word for word in choices.split(", ") if word not in ("NoneType", "")))
+            found = re.findall(r"Expected an? (?:<class '|typing\.Literal\[)([\w.', ]+?)(?:'>|\])", message)
+            choices = ", ".join(found).replace("bool", "true, false").split(", ")
+            expected = ", ".join(dict.fromkeys(word for word in choices if word not in ("NoneType", "")))
             message = f"{key[1]} takes {expected or 'something else'}, not {values[-1][:80]}"
         if unknown or classes:
             name = next(group for group in unknown[-1] if group).rsplit(".", 1)[-1] if unknown else classes[-1]

@@ -1,33 +1,29 @@
-"""Images that are decoded and resized once, into a file that is mapped into memory."""
+"""Images that are read and resized once, into a file that is mapped into memory."""
 
 import os
 import shutil
 from collections.abc import Sequence
+from copy import copy
 from hashlib import sha256
 from importlib.metadata import version
-from io import BytesIO
 from pathlib import Path
 from typing import Any, cast
-from zlib import crc32
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import torch
 from filelock import FileLock
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from facelightning.data.cache_file import IN_A_ROW, Bytes, CacheFile
 from facelightning.data.files import FileRecords, with_sources
 from facelightning.data.sampling import Key
 from facelightning.data.transforms import FaceDataset, FaceTransform, Fitted, Sample, checked, tensors, unstacked
-from facelightning.errors import ConfigurationError, DataFormatError, ending, reading
+from facelightning.errors import ConfigurationError, ending, reading
 
 FORMAT = 1
 """Another number for every change of what a file holds."""
-
-IN_A_ROW = ("image", "mask", "landmarks", "box", "size", "frame", "is_cut")
-"""What depends on pixels or their number; all else is taken from the annotations, which may change at no cost."""
 
 BATCH = 16
 """So many images are written at once."""
@@ -35,69 +31,8 @@ BATCH = 16
 IMAGES_FOR_A_PROCESS = 500
 """It does not pay to start one for fewer."""
 
-
-class CacheFile:
-    """A file of NumPy's (``.npy``): a row for each image, with what the network's transform makes of it.
-
-    Args:
-        path: The file.
-        dtype: The fields of a row; the last one is its checksum.
-        rows: How many there are.
-        start: What checksums start from: a file under another's name is a damaged one.
-    """
-
-    def __init__(self, path: Path, dtype: np.dtype[np.void], rows: int, start: int) -> None:
-        self.path, self.dtype, self.count, self.start = path, dtype, rows, start
-        header = BytesIO()
-        content = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (rows,)}
-        np.lib.format.write_array_header_2_0(header, content)
-        self.header = header.getvalue()
-        self.size = len(self.header) + rows * dtype.itemsize
-        self._rows: npt.NDArray[np.void] | None = None
-        self._right = np.zeros(rows, bool)  # rows whose checksum was found right
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_rows": None}  # pickle would copy all rows; a process maps the file itself
-
-    def is_complete(self) -> bool:
-        """Whether the file is there, whole, and begins as it must."""
-        if not self.path.is_file() or self.path.stat().st_size != self.size:
-            return False
-        with self.path.open("rb") as file:
-            return file.read(len(self.header)) == self.header
-
-    def read(self, index: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[Any]]:
-        """Copies of some rows, by field.
-
-        Raises:
-            DataFormatError: If one is damaged.
-        """
-        if self._rows is None:
-            mapped = np.memmap(self.path, self.dtype, "r", len(self.header), (self.count,))
-            self._rows = mapped.view(np.ndarray)  # plain arrays are indexed faster
-        unknown = index[~self._right[index]]
-        if len(unknown):
-            rows = self._rows[unknown]
-            if (rows["checksum"] != self._checksums(rows)).any():
-                raise DataFormatError(f"{ending(self.path)} is damaged: delete it, and it will be made anew")
-            self._right[unknown] = True
-        return {name: self._rows[name][index] for name in self.dtype.names[:-1]}  # type: ignore[index]  # it has names
-
-    def write(self, place: int, records: Sequence[Fitted]) -> None:
-        """Fill in the rows from ``place`` on."""
-        rows = np.zeros(len(records), self.dtype)
-        for row, fitted in zip(rows, records, strict=True):
-            for name in self.dtype.names[:-1]:  # type: ignore[index]  # likewise
-                value = cast(dict[str, Any], fitted)[name]
-                row[name] = np.moveaxis(value, -1, 0) if name == "image" else value
-        rows["checksum"] = self._checksums(rows)
-        with self.path.open("r+b") as file:
-            file.seek(len(self.header) + place * self.dtype.itemsize)
-            file.write(rows.tobytes())
-
-    def _checksums(self, rows: npt.NDArray[np.void]) -> list[int]:
-        content = rows.view(np.uint8).reshape(len(rows), -1)[:, : -self.dtype["checksum"].itemsize]
-        return [crc32(row, self.start) for row in content]
+SOME = 16
+"""From so many images the size of a file is estimated."""
 
 
 class CachedFaces(Dataset[Any]):
@@ -136,7 +71,7 @@ def single_threaded(worker: int) -> None:
     cv2.setNumThreads(0)  # the workers already run in parallel; OpenCV's own threads would compete for the cores
 
 
-def cached(dataset: FaceDataset, folder: Path) -> CachedFaces:
+def cached(dataset: FaceDataset, folder: Path, kind: type[CacheFile] = CacheFile) -> CachedFaces:
     """The same data set, read from a file in ``folder``, which is made if there is none or no whole one.
 
     Its name holds a hash of all that decides its content: the image files' paths, sizes and times of modification,
@@ -150,14 +85,14 @@ def cached(dataset: FaceDataset, folder: Path) -> CachedFaces:
     first = dataset.transform.fitted(records[0])
     hashed = _fingerprint(records, dataset.transform)
     height, width = dataset.transform.image_size
-    name = f"{type(records).__name__}-{len(records)}-{height}x{width}-{hashed[:16]}.npy"
-    file = CacheFile(folder / name, _row_type(first), len(records), int(hashed[-8:], 16))
+    name = f"{type(records).__name__}-{len(records)}-{height}x{width}-{hashed[:16]}"
+    file = kind(folder / name, first, len(records), int(hashed[-8:], 16))
     if not file.is_complete():
         folder.mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(file.path.with_suffix(".lock")):
                 if not file.is_complete():  # another process may have made it meanwhile
-                    _make(dataset, file)
+                    _make(dataset, records, file)
         except NotImplementedError:
             hint = "name a folder on another disk as data.cache_folder"
             raise ConfigurationError(f"cache: no file in {ending(folder)} can be locked: {hint}") from None
@@ -178,53 +113,50 @@ def _fingerprint(records: FileRecords, transform: FaceTransform) -> str:
     return hashed.hexdigest()
 
 
-def _row_type(fitted: Fitted) -> np.dtype[np.void]:
-    values = {key: np.asarray(value) for key, value in fitted.items() if key in IN_A_ROW}
-    values["image"] = np.moveaxis(values["image"], -1, 0)
-    fields = [(key, values[key].dtype, values[key].shape) for key in IN_A_ROW if key in values]
-    return np.dtype([*fields, ("checksum", np.dtype(np.uint32), ())])
+class _Making(Dataset[Bytes]):
+    """A data set whose records are packed when a loader, with its processes, reads them."""
+
+    def __init__(self, dataset: FaceDataset, records: FileRecords, file: CacheFile) -> None:
+        self.dataset, self.records, self.file = dataset, records, file
+
+    def __getitem__(self, batch: range) -> Bytes:
+        fitted = [self.dataset.transform.fitted(self.records[index]) for index in batch]
+        return self.file.packed(fitted, [self.records.sources(index) for index in batch])
 
 
-class _Making(Dataset[int]):
-    """A data set whose records are written when a loader, with its processes, reads them."""
-
-    def __init__(self, dataset: FaceDataset, file: CacheFile) -> None:
-        self.dataset, self.file = dataset, file
-
-    def __getitem__(self, batch: range) -> int:
-        self.file.write(batch[0], [self.dataset.transform.fitted(self.dataset.records[index]) for index in batch])
-        return len(batch)
-
-
-def _make(dataset: FaceDataset, file: CacheFile) -> None:
+def _make(dataset: FaceDataset, records: FileRecords, file: CacheFile) -> None:
     """Write the file beside its place, and move it there once it is complete."""
-    part = CacheFile(file.path.with_suffix(".part"), file.dtype, file.count, file.start)
+    part = copy(file)
+    part.path = file.path.with_suffix(".part")
     part.path.unlink(missing_ok=True)
+    some = range(0, file.count, -(-file.count // SOME))
+    needed = part.needed([dataset.transform.fitted(records[index]) for index in some])
     free = shutil.disk_usage(part.path.parent).free
-    if part.size > free:
+    if needed > free:
         raise ConfigurationError(
-            f"cache: {ending(part.path.parent)} has {_bytes(free)} free, but the images take {_bytes(part.size)}: "
+            f"cache: {ending(part.path.parent)} has {_bytes(free)} free, but the images take {_bytes(needed)}: "
             "free some space, name another data.cache_folder, or leave data.cache out"
         )
     batches = [range(file.count)[place : place + BATCH] for place in range(0, file.count, BATCH)]
     processes = min(os.cpu_count() or 1, file.count // IMAGES_FOR_A_PROCESS)
     own = torch.Generator()  # or else a loader draws from the run's, and a network would begin with other weights
     loader = DataLoader(
-        _Making(dataset, part),
+        _Making(dataset, records, part),
         None,
         sampler=batches,
         num_workers=processes,
         worker_init_fn=single_threaded,
         generator=own,
     )
-    what = f"caching {_bytes(part.size)} in {ending(part.path.parent)}"
+    what = f"caching {_bytes(needed)} in {ending(part.path.parent)}"
     try:
         with part.path.open("wb") as opened:
             opened.write(part.header)
-            opened.truncate(part.size)
+            opened.truncate(part.end)
         with tqdm(total=file.count, desc=what, unit="image") as progress:
-            for count in loader:
-                progress.update(count)
+            for batch, packed in zip(batches, loader, strict=True):
+                part.add(batch[0], len(batch), packed.numpy())
+                progress.update(len(batch))
         part.path.replace(file.path)
     finally:
         part.path.unlink(missing_ok=True)

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from facelightning.data.batch_augmentation import BatchAugmentation
 from facelightning.data.cache import CachedFaces, cached, single_threaded
+from facelightning.data.cache_file import CacheFile, JpegCacheFile
 from facelightning.data.cropping import CroppedRecords, FaceCrop
 from facelightning.data.files import IdentityRecords, Records, Split
 from facelightning.data.prediction import PredictionLoader, Readable, apart
@@ -41,12 +42,15 @@ class Loading:
     Args:
         image_size: Height and width of the network's input, in pixels (Kalayeh et al.: 218×178).
         batch_size: Images per step and process.
-        num_workers: Processes that read and augment; 0 reads in the main process. If not given, 2, or 0 with a cache.
+        num_workers: Processes that read and augment; 0 reads in the main process. If not given, 2, or 0 if ``cache`` is
+            true.
         augmentations: For training: Albumentations transforms, or what is done to whole batches; the paper's horizontal
             flip if not given.
         seed: Seed of order and augmentation; the run's ``seed_everything`` if not given.
         cache: Decode and resize the images once, into a file that later trainings and tests read instead. Batches are
-            the same to the bit. The file is made anew when an image, the size or the crop changes.
+            the same to the bit. The file is made anew when an image, the size or the crop changes. ``jpeg`` resizes
+            once, and decodes each time: a smaller file. JPEG files of the network's size stay as they are; what was
+            resized differs a little, by another encoding at quality 95.
         cache_folder: Where such files are; they may be deleted at any time.
     """
 
@@ -55,7 +59,7 @@ class Loading:
     num_workers: int | None = None
     augmentations: list[Augmentation] | BatchAugmentation | None = None
     seed: int | None = None
-    cache: bool = False
+    cache: bool | Literal["jpeg"] = False
     cache_folder: str = "~/.cache/facelightning"
 
     def __post_init__(self) -> None:
@@ -68,7 +72,7 @@ class Loading:
     @property
     def workers(self) -> int:
         """``num_workers``, or what is fast if it is not given."""
-        return self.num_workers if self.num_workers is not None else 0 if self.cache else 2
+        return self.num_workers if self.num_workers is not None else 0 if self.cache is True else 2
 
 
 class FaceDataModule(Loading, L.LightningDataModule):
@@ -108,7 +112,8 @@ class FaceDataModule(Loading, L.LightningDataModule):
         if not self.cache:
             return self.dataset(split)
         if split not in self._cached:
-            self._cached[split] = cached(self.dataset(split), Path(self.cache_folder).expanduser())
+            kind = JpegCacheFile if self.cache == "jpeg" else CacheFile
+            self._cached[split] = cached(self.dataset(split), Path(self.cache_folder).expanduser(), kind)
         return self._cached[split]
 
     def seen(self, records: Records) -> Records:

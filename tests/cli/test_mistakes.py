@@ -19,6 +19,7 @@ SSP = ("fit", "--config", "ssp.yaml", *DATA)
     ("args", "words"),
     [
         ((*FIT, "--model.optimizer=sgd"), ["optimizer takes 'adagrad', 'adamw', not sgd"]),
+        ((*FIT, "--data.cache=jpg"), ["cache takes true, false, 'jpeg', not jpg"]),
         (FIT, ["data root data/celeba does not exist", "list_attr_celeba.txt"]),
         (("fit", "--config", "segnet.yaml"), ["data root data/helen does not exist", "exemplars.txt"]),
         (SSP, ["runs/segnet/version_0/checkpoints/best.ckpt does not exist", "train one with", "segnet.yaml"]),

@@ -168,27 +168,64 @@ def test_processes_make_the_same_file(make: Callable[..., CelebADataModule], tmp
         (lambda content: content + b"0", True),
         (lambda content: b"", True),
         (lambda content: content[:60] + b"?" + content[61:], True),
+        (lambda content: content[:400] + bytes([content[400] ^ 1]) + content[401:], False),
         (lambda content: content[:-9] + bytes([content[-9] ^ 1]) + content[-8:], False),
         (lambda content: content[:-4000] + bytes(4000), False),
     ],
-    ids=["short", "long", "empty", "head", "bit", "zeros"],
+    ids=["short", "long", "empty", "head", "row", "bit", "zeros"],
 )
+@pytest.mark.parametrize("kind", [True, "jpeg"])
 def test_what_is_damaged_is_made_again_or_refused(
-    damage: Callable[[bytes], bytes], rebuilt: bool, make: Callable[..., CelebADataModule], tmp_path: Path
+    kind: Any, damage: Callable[[bytes], bytes], rebuilt: bool, make: Callable[..., CelebADataModule], tmp_path: Path
 ) -> None:
-    make().setup("validate")
-    (path,) = (tmp_path / "cache").glob("*.npy")
+    make(cache=kind).setup("validate")
+    (path,) = (path for path in (tmp_path / "cache").iterdir() if path.suffix != ".lock")
     whole = path.read_bytes()
     path.write_bytes(damage(whole))
-    data = make()
+    data = make(cache=kind)
     data.setup("validate")
     if rebuilt:
         assert path.read_bytes() == whole
         return
-    with pytest.raises(DataFormatError, match=r"npy is damaged: delete it, and it will be made anew$"):
+    with pytest.raises(DataFormatError, match=r"(npy|jpegs) is damaged: delete it, and it will be made anew$"):
         list(data.val_dataloader())
     path.unlink()
-    assert len(batches(make())) == 13
+    assert len(batches(make(cache=kind))) == 13
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_jpegs_of_other_sizes_differ_a_little(kind: str, roots: Path, tmp_path: Path) -> None:
+    for augmentations in (None, AUGMENTATIONS[-1]):
+        options = {"augmentations": augmentations, "num_workers": 0}
+        expected = batches(MAKERS[kind](roots, **options))
+        found = batches(MAKERS[kind](roots, cache="jpeg", cache_folder=str(tmp_path), **options))
+        for ours, theirs in zip(found, expected, strict=True):
+            images, others = ours.pop("image"), theirs.pop("image")
+            assert (images.shape, images.stride()) == (others.shape, others.stride())
+            assert 0 < (images.float() - others.float()).abs().mean() < 4  # of 255
+            assert_same([ours], [theirs])
+    assert {path.suffix for path in tmp_path.iterdir()} == {".jpegs", ".lock"}
+
+
+def test_jpegs_of_the_same_size_are_kept_to_the_bit(
+    make: Callable[..., CelebADataModule], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = sorted((tmp_path / "celeba/Img").rglob("*.jpg"))
+    size = cv2.imread(str(images[0])).shape[:2]
+    options = {"image_size": size, "cache": "jpeg"}
+    expected = batches(make(image_size=size, cache=False, num_workers=0))
+    assert make(**options).workers == 2
+    assert_same(batches(make(**options, num_workers=0)), expected)
+    assert_same(batches(make(**options, num_workers=1)), expected)
+    caches = {path.name: path.read_bytes() for path in (tmp_path / "cache").glob("*.jpegs")}
+    everything = b"".join(caches.values())
+    assert all(image.read_bytes() in everything for image in images)
+    assert len(everything) < sum(image.stat().st_size for image in images) + 10_000
+    shutil.rmtree(tmp_path / "cache")
+    monkeypatch.setattr(cache, "IMAGES_FOR_A_PROCESS", 10)
+    monkeypatch.setattr(cache, "BATCH", 4)
+    batches(make(**options, num_workers=0))
+    assert {path.name: path.read_bytes() for path in (tmp_path / "cache").glob("*.jpegs")} == caches
 
 
 def test_another_name_is_damage(make: Callable[..., CelebADataModule], tmp_path: Path) -> None:
@@ -258,7 +295,7 @@ def _killed_amid(data: CelebADataModule) -> None:
     def die(*_: Any) -> None:
         os._exit(9)
 
-    cache.CacheFile.write = die  # type: ignore[method-assign]  # in a process that ends
+    cache.CacheFile.add = die  # type: ignore[method-assign]  # in a process that ends
     data.setup("validate")
 
 
