@@ -296,3 +296,18 @@ def test_gating(tmp_path: Path) -> None:
     torch.testing.assert_close(first, second)
     growth = benchmark.growth_of_memory("SSG, masks stored", torch.float32, tmp_path, 2, SIZE, 2)
     assert -1 < growth < 1000  # megabytes; the kernel's two counts lag by some pages: a peak may be below them
+
+
+def test_fast_paths(faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    output = tmp_path / "paths.json"
+    options = [f"--celeba={faces / 'celeba'}", "--configs", "avg", "--width=2", "--size", "40", "32", "--steps=2"]
+    monkeypatch.setattr(sys, "argv", ["fast_paths.py", *options, f"--output={output}"])
+    benchmark = script("fast_paths")
+    chosen = ("float32", "another seed", "cache")
+    monkeypatch.setattr(benchmark, "PATHS", {"avg": {path: benchmark.PATHS["avg"][path] for path in chosen}})
+    monkeypatch.setattr(benchmark, "facelightning", lambda words, threads: main(words))
+    benchmark.main()
+    plain, other, cached = (json.loads(output.read_text())[f"avg, {path}"] for path in chosen)
+    assert all(found["resumed to the bit"] for found in (plain, other, cached))
+    assert set(plain["difference of the loss"].values()) == {0} != set(other["difference of the loss"].values())
+    assert cached == plain
