@@ -1,4 +1,4 @@
-"""Images a second: from files and both kinds of cache, beside a torchvision data set; what a cache costs to make.
+"""Images a second: from files and both kinds of cache, beside a torchvision data set.
 
     python benchmarks/loading.py --celeba /path/to/celeba --size 109 89 --rounds 5 --output loading.json
 
@@ -6,7 +6,7 @@ They take turns in one process, with each number of workers, so that whatever el
 Each gives batches of 32: image, resized and every other one mirrored, and 40 attributes. The start of workers and
 the first batch are not timed. CelebA in its official layout: ``Anno``, ``Eval``, ``Img/img_align_celeba``.
 
-Before that it times how annotation files of CelebA's size are read, and the making of caches of more and more images.
+Before that it times how annotation files of CelebA's size are read. ``curves.py`` times the making of caches.
 """
 
 import argparse
@@ -94,25 +94,6 @@ def compare(root: Path, size: tuple[int, int], folder: Path, workers: list[int],
     return results
 
 
-def making(root: Path, size: tuple[int, int], counts: list[int]) -> list[dict[str, float]]:
-    """Seconds to make the cache of so many training images, and to open it again."""
-    results = []
-    for count in counts:
-        with TemporaryDirectory() as folder:
-            times = []
-            for _ in range(2):
-                data = CelebADataModule(
-                    str(root), image_size=size, train_images=count, cache=True, cache_folder=folder, seed=0
-                )
-                data.dataset("train")
-                began = time.perf_counter()
-                data.loaded("train")
-                times.append(time.perf_counter() - began)
-            written = sum(path.stat().st_size for path in Path(folder).iterdir())
-        results.append({"images": count, "make_s": times[0], "open_s": times[1], "megabytes": written / 1e6})
-    return results
-
-
 def annotations(rows: int) -> dict[str, float]:
     """Processor seconds and memory to read the attributes, partition, landmarks and identities of so many images."""
     names = [f"{number:06d}.jpg" for number in range(1, rows + 1)]
@@ -146,7 +127,6 @@ def main() -> None:
     parser.add_argument("--size", type=int, nargs=2, default=(109, 89), help="height and width in pixels")
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 2])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--making", type=int, nargs="*", default=[500, 1000, 2000, 4000], help="images of each cache")
     parser.add_argument("--rows", type=int, default=202_599, help="rows of the annotation files")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--output", type=Path, help="JSON file to write")
@@ -154,7 +134,7 @@ def main() -> None:
 
     torch.set_num_threads(args.threads)
     size = (args.size[0], args.size[1])
-    found: dict[str, Any] = {"annotations": annotations(args.rows), "making": making(args.celeba, size, args.making)}
+    found: dict[str, Any] = {"annotations": annotations(args.rows)}
     with TemporaryDirectory() as folder:
         found["loading"] = compare(args.celeba, size, Path(folder), args.workers, args.rounds)
     text = json.dumps(found, indent=2)

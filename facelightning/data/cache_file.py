@@ -136,7 +136,7 @@ class CacheFile:
 
 
 class JpegCacheFile(CacheFile):
-    """The same with JPEG in place of pixels: less than a tenth of the bytes, which are decoded each time.
+    """The same with JPEG in place of pixels: fewer bytes, which are decoded each time.
 
     An image file whose pixels are what the network sees, such as one of CelebA's at 218×178, is kept as it is, to the
     bit. All else is encoded anew at quality 95, and its pixels differ a little. Behind the rows, which know places and
