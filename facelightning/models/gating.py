@@ -1,12 +1,12 @@
 """Gating in the middle of an encoder: activations are kept apart by semantic region while they are pooled."""
 
-from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
-from torch.func import functional_call
-from torch.nn.functional import conv2d, prelu
+from torch import Tensor, distributed, nn
+from torch.autograd.function import once_differentiable
+from torch.distributed.nn.functional import all_reduce
+from torch.nn.functional import conv2d, max_pool2d, max_unpool2d, prelu
 from torch.utils.checkpoint import checkpoint
 
 from facelightning.models.blocks import max_pool
@@ -76,8 +76,9 @@ class SemanticGating(Gate):
     after it would cancel one. Its initial weights average a map's N versions, a case of the sparse weights with which
     SSG mimics plain max pooling; where regions differ, their average is not what the plain block gives.
 
-    The N·C maps never exist together: each region's C are made, mixed and forgotten, and made again for the gradient.
-    Only :func:`torch.compile` gets them at once, and keeps few of them by itself.
+    The N·C maps never exist together at full resolution: BatchNorm's statistics are matrix products of masks and maps,
+    and a region's C maps are pooled first, then normalised and activated, which gives the same numbers. Only
+    :func:`torch.compile` gets them at once, and keeps few of them by itself.
 
     Args:
         channels: C.
@@ -124,37 +125,76 @@ class SemanticGating(Gate):
         if torch.compiler.is_compiling():  # which by itself keeps few maps, but takes long for a loop
             gated = (masks.unsqueeze(2) * x.unsqueeze(1)).flatten(1, 2).contiguous(memory_format=torch.channels_last)
             return cast(Tensor, self.restored(self.restore(self.pool(self.activation(self.norm(gated))))))
+        number, channels = masks.shape[1], x.shape[1]
+        with torch.autocast(x.device.type, enabled=False):
+            scale, shift = (each.view(number, channels) for each in self._normalization(x, masks))
+        slopes, weights = self.activation.weight.view(number, channels), self.restore.weight.chunk(number, dim=1)
+        # pooling before or after them makes no difference, unless one of them turns large into small
+        in_order = bool(((scale >= 0) & (slopes >= 0)).all())
         total = torch.zeros((), dtype=x.dtype, device=x.device)
-        statistics = []
-        for number, mask in enumerate(masks.unbind(dim=1)):
-            if self.training:
-                mixed, after = checkpoint(self._region, x, mask, number, use_reentrant=False, preserve_rng_state=False)
-            else:
-                mixed, after = self._region(x, mask, number)
-            total = total + mixed
-            statistics.append(after)
-        if self.norm.training:
-            self._keep(statistics)
+        for at, mask in enumerate(masks.chunk(number, dim=1)):
+            maps = [self._pooled(x, mask)] if in_order else [self._pooled(x, mask), -self._pooled(x, -mask)]
+            own = (scale[at], shift[at], slopes[at], weights[at])
+            total = total + checkpoint(_mixed, own, *maps, use_reentrant=False, preserve_rng_state=False)
         return cast(Tensor, self.restored(total))
 
-    def _region(self, x: Tensor, mask: Tensor, number: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """What a region adds to the mixture, and the statistics of its share of the BatchNorm after this batch."""
-        own = slice(number * x.shape[1], (number + 1) * x.shape[1])
-        weights, statistics = (
-            {name: value[own] if value.ndim else value for name, value in state}
-            for state in (self.norm.named_parameters(), self.norm.named_buffers())
-        )
-        # copies: this runs a second time for the gradient, but the batch counts once
-        statistics = {name: value.clone() for name, value in statistics.items()}
-        maps = functional_call(self.norm, weights | statistics, x * mask.unsqueeze(1))
-        maps = self.pool(prelu(maps, self.activation.weight[own]))
-        return conv2d(maps, self.restore.weight[:, own]), statistics
+    def _pooled(self, x: Tensor, mask: Tensor) -> Tensor:
+        if isinstance(self.pool, nn.Identity):
+            return x * mask
+        return cast(Tensor, LargestOfWindow.apply(x, mask))
 
-    @torch.no_grad()
-    def _keep(self, statistics: Sequence[Mapping[str, Tensor]]) -> None:
-        for name, value in self.norm.named_buffers():
-            new = [each[name] for each in statistics]
-            value.copy_(torch.cat(new) if value.ndim else new[0])
+    def _normalization(self, x: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+        """What the BatchNorm multiplies and adds, ``(N·C,)`` each: its statistics are products of masks and maps."""
+        norm = self.norm
+        assert norm.running_mean is not None and norm.running_var is not None and norm.num_batches_tracked is not None
+        mean, variance = norm.running_mean, norm.running_var
+        if norm.training:
+            masks, x = (values.to(torch.promote_types(values.dtype, torch.float32)) for values in (masks, x))
+            masks, x = masks.flatten(2), x.flatten(2).transpose(1, 2)
+            sums = torch.stack([(masks @ x).sum(dim=0), (masks.square() @ x.square()).sum(dim=0)]).flatten(1)
+            count = torch.tensor(float(masks.shape[0] * masks.shape[2]), device=x.device)
+            if isinstance(norm, nn.SyncBatchNorm) and distributed.is_available() and distributed.is_initialized():
+                sums, count = (all_reduce(each, group=norm.process_group) for each in (sums, count))  # type: ignore[no-untyped-call]
+            mean, squares = sums / count
+            variance = (squares - mean.square()).clamp(min=0)
+            with torch.no_grad():
+                norm.num_batches_tracked += 1
+                share = 1 / norm.num_batches_tracked if norm.momentum is None else norm.momentum
+                norm.running_mean += share * (mean - norm.running_mean)
+                norm.running_var += share * (variance * count / (count - 1) - norm.running_var)
+        scale = norm.weight * (variance + norm.eps).rsqrt()
+        return scale, norm.bias - mean * scale
+
+
+def _mixed(own: tuple[Tensor, Tensor, Tensor, Tensor], *extremes: Tensor) -> Tensor:
+    """What a region adds to the mixture, of the largest, and perhaps the smallest, of its activations in each window.
+
+    Whatever the sign of a slope, what is largest after normalisation and activation was largest or smallest before.
+    """
+    scale, shift, slopes, weights = (each.to(extremes[0].dtype) for each in own)
+    ends = [prelu(torch.addcmul(shift.view(-1, 1, 1), maps, scale.view(-1, 1, 1)), slopes) for maps in extremes]
+    return conv2d(ends[0] if len(ends) == 1 else torch.maximum(*ends), weights)
+
+
+class LargestOfWindow(torch.autograd.Function):
+    """The largest of a region's activations in each window of 2×2; for the gradient it keeps their places alone."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, mask: Tensor) -> Tensor:
+        largest, places = max_pool2d(x * mask, 2, ceil_mode=True, return_indices=True)
+        small = torch.int16 if x.shape[2] * x.shape[3] < 2**15 else torch.int32
+        ctx.save_for_backward(x, mask, places.to(small))
+        return largest
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        x, mask, places = ctx.saved_tensors
+        layout = torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+        gradient, places = (each.contiguous(memory_format=layout) for each in (gradient, places.long()))
+        spread = max_unpool2d(gradient, places, 2, output_size=x.shape[2:])  # type: ignore[arg-type]  # torch types it wrongly
+        of_x, of_mask = ctx.needs_input_grad
+        return spread * mask if of_x else None, (spread * x).sum(dim=1, keepdim=True) if of_mask else None
 
 
 class SymbioticAugmentation(Gate):

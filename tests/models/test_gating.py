@@ -3,14 +3,16 @@
 import copy
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from facelightning.models.blocks import ConvBlock, max_pool
 from facelightning.models.gating import Gate, SemanticGating, SymbioticAugmentation, gate_masks
 from tests.models.conftest import KnownRegions
+from tests.processes import FORKS
 
 Maps = list[list[list[float]]]
 
@@ -105,6 +107,23 @@ def kept_for_backward(run: Callable[[], Tensor]) -> int:
 def normalized(masks: list[Maps]) -> list[Maps]:
     """Each mask sums to 1 over the image, as the paper says."""
     return [[[[v / sum(map(sum, mask)) for v in row] for row in mask] for mask in maps] for maps in masks]
+
+
+def _gate(rank: int, processes: int, folder: Path) -> None:
+    """One process's images of a batch of five, which is cut after the second."""
+    distributed.init_process_group("gloo", f"file://{folder}/{processes}", rank=rank, world_size=processes)
+    torch.manual_seed(0)
+    x, masks = torch.randn(5, 3, 5, 4, dtype=torch.float64), torch.rand(5, 4, 5, 4, dtype=torch.float64)
+    gating = SemanticGating(3, 4).double()
+    shake(gating)
+    gating = nn.SyncBatchNorm.convert_sync_batchnorm(gating)
+    own = slice(None) if processes == 1 else (slice(2), slice(2, None))[rank]
+    seen = x[own].clone().requires_grad_()
+    maps = gating(seen, known(masks[own]))
+    (maps * torch.linspace(-1, 2, 5, dtype=torch.float64)[own].view(-1, 1, 1, 1)).sum().backward()
+    gradients = [each.grad for each in gating.parameters()]
+    torch.save((maps.detach(), seen.grad, gradients, list(gating.buffers())), folder / f"{rank} of {processes}.pt")
+    distributed.destroy_process_group()
 
 
 class TestGateMasks:
@@ -222,22 +241,29 @@ class TestSemanticGating:
         gating = SemanticGating(2, 2).eval()
         masks = torch.zeros(1, 2, 4, 6)
         masks[:, 0, :, :3], masks[:, 1, :, 3:] = 1, 1
-        seen: list[Tensor] = []
-        gating.pool.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
-        gating(torch.rand(1, 2, 4, 6), known(masks))
-        left, right = seen
-        assert left[..., :3].abs().min() > 0
-        assert (left[..., 3:] == 0).all()
-        assert (right[..., :3] == 0).all()
+        other = torch.rand(1, 2, 4, 6)
+        with torch.no_grad():
+            nn.init.dirac_(gating.convolution.weight)  # no pixel sees its neighbours
+            gating.restore.weight[:, 2:] = 0  # the left half's region alone
+            left = gating(other, known(masks))
+            other[..., 3:] = torch.rand(1, 2, 4, 3) + 1
+            assert torch.equal(gating(other, known(masks)), left)
+            assert left[..., 1].abs().min() > 0  # of a window of both halves
+            gating.restore.weight[:, 2:] = 1
+            assert not torch.equal(gating(other, known(masks))[..., 1], left[..., 1])
 
     @POOLS
     @pytest.mark.parametrize("mode", ["training", "frozen norm", "evaluation"])
-    def test_is_that_of_all_maps_at_once(self, mode: str, step: int) -> None:
+    @pytest.mark.parametrize("order", ["kept", "reversed"])
+    def test_is_that_of_all_maps_at_once(self, order: str, mode: str, step: int) -> None:
         """Its result, all gradients and the averages of its BatchNorm, which count a batch once."""
         for dtype, tolerance in ((torch.float64, 1e-10), (torch.float32, 1e-5)):
             x, masks = (values.to(dtype) for values in small_case())
             ours = SemanticGating(3, 4, pool=step == 2).to(dtype)
             shake(ours)
+            if order == "kept":  # by normalisation and activation
+                ours.norm.weight.detach().abs_()
+                ours.activation.weight.detach().abs_()
             ours.train(mode != "evaluation")
             ours.norm.train(mode == "training")
             ours.norm.momentum = None if step == 2 else 0.1  # None: what averages weights recounts the statistics
@@ -259,18 +285,24 @@ class TestSemanticGating:
         x, masks = torch.rand(2, 8, 32, 32), torch.rand(2, 7, 32, 32)
         gating = SemanticGating(8, 7)
         ours = kept_for_backward(lambda: by_region(gating, x, masks))
-        assert ours < 0.15 * kept_for_backward(lambda: all_maps_at_once(gating, x, masks))
+        assert ours < 0.25 * kept_for_backward(lambda: all_maps_at_once(gating, x, masks))
 
-    def test_batches_of_several_processes(self) -> None:
-        """Lightning replaces each BatchNorm by one that sees the batches of all processes: it sees every region."""
-        x, masks = small_case()
-        gating = SemanticGating(3, 4).double()
-        converted = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(gating))
-        seen: list[torch.Size] = []
-        converted.norm.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].shape))
-        assert torch.equal(converted(x, known(masks)), gating(x, known(masks)))
-        assert seen == 4 * [x.shape]
-        assert converted.norm.num_batches_tracked == 1
+    def test_batches_of_several_processes(self, tmp_path: Path) -> None:
+        """Lightning replaces each BatchNorm by one that sees the batches of all processes: so do the statistics."""
+        for count in (1, 2):
+            group = [FORKS.Process(target=_gate, args=(rank, count, tmp_path)) for rank in range(count)]
+            for process in group:
+                process.start()
+            for process in group:
+                process.join(60)
+        maps, of_x, gradients, buffers = torch.load(tmp_path / "0 of 1.pt", weights_only=True)
+        halves = [torch.load(tmp_path / f"{rank} of 2.pt", weights_only=True) for rank in (0, 1)]
+        for each in halves:
+            torch.testing.assert_close(each[3], buffers)
+        torch.testing.assert_close(torch.cat([each[0] for each in halves]), maps)
+        torch.testing.assert_close(torch.cat([each[1] for each in halves]), of_x)
+        together = [first + second for first, second in zip(halves[0][2], halves[1][2], strict=True)]
+        torch.testing.assert_close(together, gradients)
 
     def test_compiled(self) -> None:
         x, masks = small_case()
