@@ -48,6 +48,11 @@ class Killed(AttributeNet):
 """
 """Tasks of a user's own: batch statistics that do not change; one process that diverges; one that is killed."""
 
+ON_THE_DEVICE = (
+    "--data.augmentations={class_path: DeviceAugmentation, init_args: {affine: {scale: [0.7, 1.1], rotate: [-20, 20]}, "
+    "color: {chance: 0.8, contrast: [0.5, 1.5]}, erasing: {chance: 0.5, count: [0, 2]}}}"
+)
+
 EPOCHS = ("--trainer.max_epochs=2", "--trainer.check_val_every_n_epoch=1")
 
 
@@ -74,7 +79,7 @@ def test_two_processes_train_resume_and_predict_as_one(
 ) -> None:
     (tmp_path / "own.py").write_text(OWN)
     monkeypatch.syspath_prepend(tmp_path)
-    joint = [*training("quickstart", faces), *EPOCHS, "--data.faces=[20,11,13]", "--data.masks=[8,5,7]"]
+    joint = [*training("quickstart", faces), *EPOCHS, "--data.faces=[20,11,13]", "--data.masks=[8,5,7]", ON_THE_DEVICE]
     root = tmp_path / "faces"
     joint = [word.replace(f"--data.root={faces}", f"--data.root={root}") for word in joint]
     fixed = [*joint, "--model=own.Fixed", "--model.width=2", "--model.optimizer=adagrad", "--model.learning_rate=0.001"]

@@ -19,8 +19,9 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from facelightning.data.files import FileRecords, with_sources
+from facelightning.data.samples import Fitted, Sample, tensors, unstacked
 from facelightning.data.sampling import Key
-from facelightning.data.transforms import FaceDataset, FaceTransform, Fitted, Sample, checked, tensors, unstacked
+from facelightning.data.transforms import FaceDataset, FaceTransform, checked
 from facelightning.errors import ConfigurationError, DataFormatError, ending, reading
 
 FORMAT = 1

@@ -15,15 +15,16 @@ from torch.utils.data import DataLoader
 from facelightning.data.batch_augmentation import BatchAugmentation
 from facelightning.data.cache import CachedFaces, cached, single_threaded
 from facelightning.data.cropping import CroppedRecords, FaceCrop
+from facelightning.data.device_augmentation import DeviceAugmentation
 from facelightning.data.files import IdentityRecords, Records, Split
 from facelightning.data.prediction import PredictionLoader, Readable, apart
+from facelightning.data.samples import Sample
 from facelightning.data.sampling import EvaluationSampler, IdentitySampler, ResumableLoader, TrainSampler
 from facelightning.data.tables import AttributeDataset
 from facelightning.data.transforms import (
     Augmentation,
     FaceDataset,
     FaceTransform,
-    Sample,
     as_it_is,
     horizontal_flip,
 )
@@ -150,6 +151,16 @@ class FaceDataModule(Loading, L.LightningDataModule):
         dataset = self.dataset(self.predicted)
         readable = Readable(dataset, dataset.names)
         return PredictionLoader(readable, sampler=self._sampler(self.predicted), **self._loading(apart))
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Augment a training batch on its device, if its loader has left that to it."""
+        if "seed" not in batch:
+            return batch
+        assert isinstance(self.augmentations, DeviceAugmentation)
+        seeds = batch["seed"]
+        image, mask = self.augmentations.augmented(batch["image"], batch.get("mask"), seeds)
+        found = {key: value for key, value in batch.items() if key != "seed"}
+        return found | {"image": image} | ({} if mask is None else {"mask": mask})
 
     def _evaluation_loader(self, split: Split) -> DataLoader[Sample]:
         dataset = self.loaded(split)
