@@ -154,12 +154,11 @@ class FaceDataModule(Loading, L.LightningDataModule):
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Augment a training batch on its device, if its loader has left that to it."""
-        if "seed" not in batch:
+        augment = self.augmentations
+        if "seed" not in batch or not isinstance(augment, DeviceAugmentation):
             return batch
-        assert isinstance(self.augmentations, DeviceAugmentation)
-        seeds = batch["seed"]
-        image, mask = self.augmentations.augmented(batch["image"], batch.get("mask"), seeds)
-        found = {key: value for key, value in batch.items() if key != "seed"}
+        found = dict(batch)
+        image, mask = augment.augmented(found["image"], found.get("mask"), found.pop("seed"))
         return found | {"image": image} | ({} if mask is None else {"mask": mask})
 
     def _evaluation_loader(self, split: Split) -> DataLoader[Sample]:

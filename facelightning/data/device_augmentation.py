@@ -16,10 +16,9 @@ from facelightning.errors import ConfigurationError
 class DeviceAugmentation(BatchAugmentation):
     """What :class:`BatchAugmentation` does, with the same numbers for the same seeds, where the network computes.
 
-    A loader moves the points, and gives images and masks as they are, with their seeds. The data module augments these
-    once Lightning has moved the batch to its device, so a trainer needs the data module, not its loader. Pixels
-    are interpolated in float32, where OpenCV's places are multiples of 1/32 pixel. A sample of a data set is augmented
-    at once, on the processor.
+    A loader moves landmarks and boxes, and gives images and masks as they are, with their seeds. The data module
+    augments these once Lightning has moved the batch to its device, so a trainer needs the data module, not its loader.
+    Pixels differ by roundings. A single sample of a data set is augmented at once, on the processor.
 
     Example:
         >>> images = torch.arange(12, dtype=torch.uint8).reshape(1, 3, 2, 2)
@@ -110,10 +109,10 @@ def _colored(images: Tensor, matrices: Floats, of_mean: Floats) -> Tensor:
     means = images.sum(dim=(2, 3), keepdim=True) / images[0, 0].numel()  # integers: exact sums
     colors, means = images.float(), means.float()
     of_pixel, of_image = (_sent(each[..., None, None].astype(np.float32), images) for each in (matrices, of_mean))
-    added = of_image[:, :, 0] * means[:, :1] + of_image[:, :, 1] * means[:, 1:2] + of_image[:, :, 2] * means[:, 2:]
+    found = of_image[:, :, 0] * means[:, :1] + of_image[:, :, 1] * means[:, 1:2] + of_image[:, :, 2] * means[:, 2:]
     for column in range(3):
-        added = added + of_pixel[:, :, column] * colors[:, column, None]
-    return _rounded(added)
+        found = found + of_pixel[:, :, column] * colors[:, column, None]
+    return _rounded(found)
 
 
 def _rounded(values: Tensor) -> Tensor:
