@@ -70,6 +70,18 @@ def test_loading(
         assert 0 < low <= row[way]["ratio"] <= high
 
 
+def test_augmentation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "augmentation.json"
+    options = ["--size", "40", "32", "--batch-size=4", "--rounds=3", f"--output={output}"]
+    monkeypatch.setattr(sys, "argv", ["augmentation.py", *options])
+    script("augmentation").main()
+    found = json.loads(output.read_text())
+    assert json.loads(capsys.readouterr().out) == found
+    assert min(found["milliseconds_an_image"].values()) > 0
+    assert found["ratio_spread"][0] <= found["ratio"] <= found["ratio_spread"][1]
+    assert found["mean_difference"] < 0.5 and found["largest_difference"] < 6  # noise: no two neighbours are alike
+
+
 def test_relations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Also that nine heads are those of the group head, which it checks."""
     output = tmp_path / "relations.json"

@@ -48,6 +48,16 @@ class Killed(AttributeNet):
 """
 """Tasks of a user's own: batch statistics that do not change; one process that diverges; one that is killed."""
 
+ON_THE_DEVICE = (
+    "--data.augmentations={class_path: DeviceAugmentation, init_args: {color: {chance: 0.8, contrast: [0.5, 1.5]}}}"
+)
+
+MOVED = (
+    "--data.augmentations.affine={chance: 0.8, scale: [0.7, 1.1], rotate: [-20, 20]}",
+    "--data.augmentations.erasing={chance: 0.5, count: [0, 2]}",
+)
+"""Then processes ignore other numbers of pixels, so that the mean of their losses is not that of one."""
+
 EPOCHS = ("--trainer.max_epochs=2", "--trainer.check_val_every_n_epoch=1")
 
 
@@ -74,7 +84,7 @@ def test_two_processes_train_resume_and_predict_as_one(
 ) -> None:
     (tmp_path / "own.py").write_text(OWN)
     monkeypatch.syspath_prepend(tmp_path)
-    joint = [*training("quickstart", faces), *EPOCHS, "--data.faces=[20,11,13]", "--data.masks=[8,5,7]"]
+    joint = [*training("quickstart", faces), *EPOCHS, "--data.faces=[20,11,13]", "--data.masks=[8,5,7]", ON_THE_DEVICE]
     root = tmp_path / "faces"
     joint = [word.replace(f"--data.root={faces}", f"--data.root={root}") for word in joint]
     fixed = [*joint, "--model=own.Fixed", "--model.width=2", "--model.optimizer=adagrad", "--model.learning_rate=0.001"]
@@ -83,7 +93,7 @@ def test_two_processes_train_resume_and_predict_as_one(
     command(*fixed, "--data.batch_size=4", "--data.mask_batch_size=2", "--trainer.logger.version=fixed")
 
     half = ["--model.rate_scaling=linear", "--model.learning_rate=0.0005"]
-    whole = [*joint, *halves, overlay(tmp_path / "keep.yaml"), "--trainer.val_check_interval=3"]
+    whole = [*joint, *MOVED, *halves, overlay(tmp_path / "keep.yaml"), "--trainer.val_check_interval=3"]
     whole += ["--model.rate_scaling=square_root"]
     resumed = {
         name: f"runs/quickstart/whole/checkpoints/{name}.ckpt" for name in ("step_2", "validation_1", "validation_4")

@@ -90,6 +90,10 @@ class Bench:
         found = self.data.train_dataloader()
         return CombinedLoader(found, "max_size_cycle") if isinstance(found, dict) else found
 
+    def batch(self) -> Any:
+        """A training batch as the task gets it, but for its device."""
+        return self.data.on_after_batch_transfer(next(endless(self.loader())), 0)
+
     def fit(self, source: Any) -> Clock:
         """Train on batches or on the data."""
         callbacks = [each for each in (self.speed, self.compiled) if each is not None]
@@ -109,7 +113,7 @@ class Bench:
 
 def measure(bench: Bench, rounds: int, others: dict[str, Peer]) -> tuple[Rates, dict[str, Any]]:
     """The rates of loader, step, both and peers, in turns; and what the first round says of the rest."""
-    batch = next(endless(bench.loader()))
+    batch = bench.batch()
     # Lightning takes a list of batches for many loaders
     repeated: DataLoader[Any] = DataLoader([batch] * (WARM + bench.steps), batch_size=None)  # type: ignore[arg-type]  # a list is a data set
     rates: Rates = {name: [] for name in (LOADER, STEP, BOTH, *others)}
@@ -198,8 +202,7 @@ def prepared(cli: FaceCLI) -> Bench:
     own = next((each for each in cli.trainer.callbacks if isinstance(each, Compile)), None)  # type: ignore[attr-defined]  # Lightning declares it nowhere
     bench = Bench(cli.model, cli.datamodule, device, computing, cli.config["steps"], compiled=own)
     if cli.settings["speed"] == "auto":
-        loader = bench.loader()
-        batch = cli.trainer.strategy.batch_to_device(next(endless(loader)), device)
+        batch = cli.trainer.strategy.batch_to_device(bench.batch(), device)
         bench.speed = Fast()
         batches = max(len(part.train_dataloader()) for part in bench.parts)
         bench.speed.speed = choose(bench.task, batch, planned(trainer, batches), idle_cores())

@@ -77,7 +77,7 @@ def localize(
     Args:
         task: A cascade.
         batches: ``image``, ``name`` and, without a table, ``box`` of the largest face; see
-            :class:`~facelightning.data.transforms.Sample`. Images whose box is unknown do not count.
+            :class:`~facelightning.data.samples.Sample`. Images whose box is unknown do not count.
         table: The boxes of every face of each image in pixels of the files, by its name, as
             :func:`~facelightning.boxes.read_boxes_table` reads them. An image that it lacks has no face.
 

@@ -199,8 +199,8 @@ class BatchAugmentation:
 
     Example:
         >>> augmentation = BatchAugmentation(mirror=1)
-        >>> images, _, moves = augmentation(np.arange(12, dtype=np.uint8).reshape(1, 2, 2, 3), None, seeds=[0])
-        >>> images[0, ..., 0].tolist(), moves[0].tolist()
+        >>> images, _ = augmentation(np.arange(12, dtype=np.uint8).reshape(1, 2, 2, 3), None, seeds=[0])
+        >>> images[0, ..., 0].tolist(), augmentation.moves([0], (2, 2))[0].tolist()
         ([[3, 0], [9, 6]], [[-1.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
     """
 
@@ -223,18 +223,21 @@ class BatchAugmentation:
         Raises:
             ConfigurationError: If a chance or a range is none, or ``outside`` neither a class nor 255.
         """
+        name = type(self).__name__
         if not 0 <= self.mirror <= 1:
-            raise ConfigurationError(f"BatchAugmentation: mirror must lie in 0...1, not {self.mirror}")
+            raise ConfigurationError(f"{name}: mirror must lie in 0...1, not {self.mirror}")
         if self.outside != IGNORE_INDEX and not 0 <= self.outside < classes:
             raise ConfigurationError(
-                f"BatchAugmentation: outside must be one of {classes} classes or {IGNORE_INDEX}, not {self.outside}"
+                f"{name}: outside must be one of {classes} classes or {IGNORE_INDEX}, not {self.outside}"
             )
         for part in (self.affine, self.color, self.erasing):
             part.check()
 
-    def __call__(
-        self, images: Pixels, masks: Pixels | None, seeds: Sequence[int]
-    ) -> tuple[Pixels, Pixels | None, Floats]:
+    def moves(self, seeds: Sequence[int], size: tuple[int, int]) -> Floats:
+        """For :func:`moved`, where points of images of a height and width go, ``(B, 2, 3)``; 0 is a pixel's centre."""
+        return self.affine.moves(uniform(seeds, 0, 1)[0] < self.mirror, seeds, size)
+
+    def __call__(self, images: Pixels, masks: Pixels | None, seeds: Sequence[int]) -> tuple[Pixels, Pixels | None]:
         """Augment a batch.
 
         Args:
@@ -243,15 +246,15 @@ class BatchAugmentation:
             seeds: One for each image, in [0, 2⁶⁴).
 
         Returns:
-            New images and masks, and for :func:`moved` where points went, ``(B, 2, 3)``; 0 is a pixel's centre.
+            New images and masks. Left and right classes keep their names: who mirrors a face swaps them.
 
         Raises:
             ConfigurationError: If the images are not uint8.
         """
         if images.dtype != np.uint8:
-            raise ConfigurationError(f"BatchAugmentation takes images of bytes, not of {images.dtype}")
+            raise ConfigurationError(f"{type(self).__name__} takes images of bytes, not of {images.dtype}")
         height, width = size = images.shape[1:3]
-        moves = self.affine.moves(uniform(seeds, 0, 1)[0] < self.mirror, seeds, size)
+        moves = self.moves(seeds, size)
         matrices, of_mean = self.color.changes(seeds)
         patches = self.erasing.patches(seeds, size)
         is_moved = (moves != np.eye(2, 3)).any(axis=(1, 2))
@@ -267,7 +270,7 @@ class BatchAugmentation:
             cv2.split(seen, list(planes[at]))
             for rows, columns, color in patches[at]:
                 planes[at, :, rows, columns] = color[:, None, None]
-        return np.moveaxis(planes, 1, -1), None if masks is None else self._masks(masks, moves, patches), moves
+        return np.moveaxis(planes, 1, -1), None if masks is None else self._masks(masks, moves, patches)
 
     def _masks(self, masks: Pixels, moves: Floats, patches: list[list[tuple[slice, slice, Pixels]]]) -> Pixels:
         found = np.empty_like(masks)

@@ -18,8 +18,9 @@ from tqdm import tqdm
 
 from facelightning.data.cache_file import IN_A_ROW, Bytes, CacheFile
 from facelightning.data.files import FileRecords, with_sources
+from facelightning.data.samples import Fitted, Sample, tensors, unstacked
 from facelightning.data.sampling import Key
-from facelightning.data.transforms import FaceDataset, FaceTransform, Fitted, Sample, checked, tensors, unstacked
+from facelightning.data.transforms import FaceDataset, FaceTransform, checked
 from facelightning.errors import ConfigurationError, ending, reading
 
 FORMAT = 1

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from facelightning.data.decoding import promised_size
-from facelightning.data.transforms import Fitted
+from facelightning.data.samples import Fitted
 from facelightning.errors import DataFormatError, ending, reading
 
 IN_A_ROW = ("image", "mask", "landmarks", "box", "size", "frame", "is_cut")

@@ -16,15 +16,16 @@ from facelightning.data.batch_augmentation import BatchAugmentation
 from facelightning.data.cache import CachedFaces, cached, single_threaded
 from facelightning.data.cache_file import CacheFile, JpegCacheFile
 from facelightning.data.cropping import CroppedRecords, FaceCrop
+from facelightning.data.device_augmentation import DeviceAugmentation
 from facelightning.data.files import IdentityRecords, Records, Split
 from facelightning.data.prediction import PredictionLoader, Readable, apart
+from facelightning.data.samples import Sample
 from facelightning.data.sampling import EvaluationSampler, IdentitySampler, ResumableLoader, TrainSampler
 from facelightning.data.tables import AttributeDataset
 from facelightning.data.transforms import (
     Augmentation,
     FaceDataset,
     FaceTransform,
-    Sample,
     as_it_is,
     horizontal_flip,
 )
@@ -155,6 +156,15 @@ class FaceDataModule(Loading, L.LightningDataModule):
         dataset = self.dataset(self.predicted)
         readable = Readable(dataset, dataset.names)
         return PredictionLoader(readable, sampler=self._sampler(self.predicted), **self._loading(apart))
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Augment a training batch on its device, if its loader has left that to it."""
+        augment = self.augmentations
+        if "seed" not in batch or not isinstance(augment, DeviceAugmentation):
+            return batch
+        found = dict(batch)
+        image, mask = augment.augmented(found["image"], found.get("mask"), found.pop("seed"))
+        return found | {"image": image} | ({} if mask is None else {"mask": mask})
 
     def _evaluation_loader(self, split: Split) -> DataLoader[Sample]:
         dataset = self.loaded(split)

@@ -72,6 +72,12 @@ class JointDataModule(L.LightningDataModule):
         """Both test sets, one after the other."""
         return {name: part.predict_dataloader() for name, part in self.parts.items()}
 
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Of a training batch each part, as its own data module does; others are of one part, and complete."""
+        if not self.parts.keys() <= batch.keys():
+            return batch
+        return {name: part.on_after_batch_transfer(batch[name], dataloader_idx) for name, part in self.parts.items()}
+
 
 @dataclass(eq=False)
 class SyntheticDataModule(Loading, JointDataModule):

@@ -1,57 +1,25 @@
-"""From a record to a network's input: resizing, augmentation, tensors."""
+"""From a record to a network's input: resizing and augmentation."""
 
 from collections.abc import Sequence
 from random import Random
-from typing import Any, TypeAlias, TypedDict, cast
+from typing import Any, TypeAlias, cast
 
 import albumentations as A
 import cv2
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 from torch.utils.data import Dataset
 
-from facelightning.data.batch_augmentation import BatchAugmentation, moved
+from facelightning.data.batch_augmentation import BatchAugmentation, Floats, moved
+from facelightning.data.device_augmentation import DeviceAugmentation
 from facelightning.data.files import Record, Records
+from facelightning.data.samples import Fitted, Sample, stacked, tensors, unstacked
 from facelightning.data.sampling import Key
 from facelightning.errors import ConfigurationError
 from facelightning.labels import IGNORE_INDEX, LabelSpace
 
 Augmentation: TypeAlias = A.BasicTransform
 """One transform of Albumentations; no other module imports it."""
-
-
-class Fitted(Record, total=False):
-    """A record at the network's size, with what its tensors are: ``size`` and ``frame`` as in :class:`Sample`."""
-
-    size: npt.NDArray[np.int64]
-    frame: npt.NDArray[np.float32]
-
-
-class Sample(TypedDict, total=False):
-    """One image as a data module yields it; a batch has the same keys with a leading dimension B.
-
-    ``image`` uint8 (3,H,W) RGB · ``mask`` int64 (H,W), 255 = ignore · ``attributes`` float32 (A,) in {0,1},
-    NaN = unknown · ``landmarks`` float32 (5,2) x,y in pixels · ``box`` float32 (4,) x0,y0,x1,y1 in pixels, right and
-    bottom excluded, NaN = unknown · ``identity`` int64 · ``category`` int64 · ``age`` float32 in years,
-    NaN = unknown · ``name`` str · ``size`` int64 (2,) height
-    and width of the file's image · ``frame`` float32 (4,) the box that it fills in ``image``, before augmentation;
-    around it is padding · ``is_cut`` bool, in place of both if ``image`` is a cut.
-    """
-
-    image: Tensor
-    mask: Tensor
-    attributes: Tensor
-    landmarks: Tensor
-    box: Tensor
-    identity: Tensor
-    category: Tensor
-    age: Tensor
-    name: str
-    size: Tensor
-    frame: Tensor
-    is_cut: Tensor
 
 
 LANDMARKS_MIRRORED = (1, 0, 2, 4, 3)
@@ -145,7 +113,13 @@ class FaceTransform:
         return augmented
 
     def batch(self, fitted: Fitted, seeds: Sequence[int]) -> Sample:
-        """Augment many images, :func:`stacked`; the same seeds give the same augmentation as each by itself."""
+        """Augment many images, :func:`stacked`; the same seeds give the same augmentation as each by itself.
+
+        For a :class:`DeviceAugmentation`, the points alone; the batch holds the seeds for the rest.
+        """
+        if isinstance(self.together, DeviceAugmentation):
+            moves = self.together.moves(seeds, self.image_size)
+            return {**tensors(self._followed(fitted, moves)), "seed": list(seeds)}
         if self.together is not None:
             return tensors(self._augmented_together(self.together, fitted, seeds))
         mirrored = self._mirrors(seeds)
@@ -157,20 +131,24 @@ class FaceTransform:
         return batch
 
     def _augmented_together(self, augment: BatchAugmentation, fitted: Fitted, seeds: Sequence[int]) -> Fitted:
-        images, masks, moves = augment(fitted["image"], fitted.get("mask"), seeds)
-        augmented = cast(Fitted, {**fitted, "image": images})
-        mirrored = np.linalg.det(moves[..., :2]) < 0
-        if masks is not None:
-            masks[mirrored] = self._mirrored[masks[mirrored]]
-            augmented["mask"] = masks
+        followed = self._followed(fitted, augment.moves(seeds, self.image_size))
+        images, masks = augment(followed["image"], followed.get("mask"), seeds)
+        return cast(Fitted, {**followed, "image": images} | ({} if masks is None else {"mask": masks}))
+
+    def _followed(self, fitted: Fitted, moves: Floats) -> Fitted:
+        """With points where ``moves`` take them, and left and right swapped; pixels are where they were."""
+        followed, mirrored = cast(Fitted, {**fitted}), np.linalg.det(moves[..., :2]) < 0
+        if "mask" in fitted:
+            followed["mask"] = fitted["mask"].copy()
+            followed["mask"][mirrored] = self._mirrored[fitted["mask"][mirrored]]
         if "landmarks" in fitted:
             landmarks = moved(fitted["landmarks"], moves)
             landmarks[mirrored] = landmarks[mirrored][:, LANDMARKS_MIRRORED]
-            augmented["landmarks"] = landmarks.astype(np.float32)
+            followed["landmarks"] = landmarks.astype(np.float32)
         if "box" in fitted:  # an unknown one stays NaN
             corners = moved(fitted["box"][:, _CORNERS_OF_BOX] - np.float32(0.5), moves) + 0.5
-            augmented["box"] = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1, dtype=np.float32)
-        return augmented
+            followed["box"] = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1, dtype=np.float32)
+        return followed
 
     def _mirrors(self, seeds: Sequence[int]) -> npt.NDArray[np.bool_] | None:
         """Which images :meth:`augmented` mirrors, if it does nothing else to any; ``None`` if it may."""
@@ -231,46 +209,6 @@ def _moved(record: Record, transform: A.Compose | None, edge: float = 0.0) -> tu
         sides = np.concatenate([corners.min(axis=0), corners.max(axis=0)], dtype=np.float32)
         moved["box"] = np.full_like(box, np.nan) if np.isnan(box).any() else sides
     return moved, points[: len(_CORNER)]
-
-
-def tensors(fitted: Fitted) -> Sample:
-    """One image as tensors; many, if every array has one more dimension in front."""
-    known = {key: fitted.get(key) for key in Sample.__annotations__ if key in fitted}
-    sample = {key: value if key == "name" else torch.as_tensor(value) for key, value in known.items()}
-    # HWC → CHW; a copy, because augmentation may return a view with negative strides
-    sample["image"] = torch.from_numpy(np.ascontiguousarray(np.moveaxis(fitted["image"], -1, -3)))
-    if "mask" in fitted:
-        sample["mask"] = torch.from_numpy(fitted["mask"].astype(np.int64))
-    return cast(Sample, sample)
-
-
-def stacked(many: Sequence[Fitted]) -> Fitted:
-    """Many images as one: every array has one more dimension in front, and names are a list.
-
-    Raises:
-        ConfigurationError: If the images differ in size or type, as some augmentations make them.
-    """
-    columns: dict[str, Any] = {key: [cast(dict[str, Any], one)[key] for one in many] for key in many[0]}
-    images = columns.pop("image")
-    kinds = {(image.shape, str(image.dtype)) for image in images}
-    if len(kinds) > 1 or images[0].ndim < 3:
-        found = ", ".join(f"{shape} {kind}" for shape, kind in sorted(kinds)[:3])
-        raise ConfigurationError(f"a batch needs colour images of one shape, but augmentations make {found}")
-    height, width, channels = images[0].shape
-    planes = np.empty((len(many), channels, height, width), images[0].dtype)  # as in a tensor: copied once
-    for place, image in zip(planes, images, strict=True):
-        cv2.split(image, list(place))
-    for key, values in columns.items():
-        if key != "name":
-            columns[key] = np.array(values, np.float32 if type(values[0]) is float else None)
-    return cast(Fitted, {**columns, "image": np.moveaxis(planes, 1, -1)})
-
-
-def unstacked(fitted: Fitted) -> list[Fitted]:
-    """The images of :func:`stacked`, each by itself."""
-    planes = np.moveaxis(fitted["image"], -1, 1)
-    columns = cast(dict[str, Any], fitted) | {"image": [cv2.merge(list(image)) for image in planes]}
-    return [cast(Fitted, {key: column[place] for key, column in columns.items()}) for place in range(len(planes))]
 
 
 class FaceDataset(Dataset[Sample]):

@@ -128,7 +128,16 @@ class LearningTask(Training, FaceTask):
         return progress.current.ready % self.trainer.accumulate_grad_batches > 0 and not progress.is_last_batch
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Seed random layers such as dropout by (seed, epoch, batch), so that resuming is exact."""
+        """Seed random layers such as dropout by (seed, epoch, batch), so that resuming is exact.
+
+        Raises:
+            ConfigurationError: If the batch is still to be augmented on its device.
+        """
+        if any("seed" in part for part in (batch, *batch.values()) if isinstance(part, dict)):
+            raise ConfigurationError(
+                "the images of a training batch are not augmented yet, as DeviceAugmentation leaves that to the data "
+                "module: give it to the trainer, not its loader"
+            )
         keys = (int(os.environ.get("PL_GLOBAL_SEED", 0)), self.current_epoch, batch_idx, self.global_rank)
         torch.manual_seed(int(np.random.SeedSequence(keys).generate_state(1)[0]))
 

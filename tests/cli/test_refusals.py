@@ -75,6 +75,15 @@ def refused(
         ("--data.batch_size=0", "must be positive"),
         ('--data.augmentations=[{"class_path":"albumentations.HorizontlFlip"}]', "albumentations.HorizontlFlip"),
         ("--data.augmentations=[1]", r"augmentations takes .*, not \[1\]"),
+        (
+            "--data.augmentations={class_path: DeviceAugmentation, init_args: {mirror: 2}}",
+            r"DeviceAugmentation: mirror must lie in 0\.\.\.1, not 2",
+        ),
+        (
+            "--data.augmentations={class_path: DeviceAugmentation, init_args: {affine: {scale: [2, 1]}}}",
+            r"Affine: scale must be \[lowest, highest\]",
+        ),
+        ("--data.augmentations={class_path: DeviceAugmentation, init_args: {mirors: 1}}", "mirors"),
         ("--data.root=/proc/nowhere", "/proc"),
         ("--trainer.logger.save_dir=/proc/x", "/proc/x"),
     ],

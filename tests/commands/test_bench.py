@@ -47,6 +47,16 @@ def test_all_of_it(
     assert "recommended: " in printed
 
 
+def test_a_step_alone_learns_from_an_augmented_batch(
+    command: Callable[..., None], faces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Which a task insists on."""
+    small = small_overlay("quickstart.yaml", faces, tmp_path)
+    words = ["--data.augmentations=DeviceAugmentation", "--speed=auto", "--steps=1", "--rounds=1"]
+    command("bench", "quickstart.yaml", f"--config={small}", *words)
+    assert "step alone" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

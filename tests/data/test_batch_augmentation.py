@@ -86,7 +86,7 @@ def test_pixels_masks_and_points_move_as_in_float64() -> None:
     given, seeds = spots(), list(range(20))
     images = np.repeat(given["image"][None], 20, axis=0)
     masks = np.repeat(given["mask"][None], 20, axis=0)
-    warped, classes, moves = augmentation(images, masks, seeds)
+    (warped, classes), moves = augmentation(images, masks, seeds), augmentation.moves(seeds, SIZE)
     assert classes is not None
     y, x = np.indices(SIZE).reshape(2, -1)
     middle = 44 + 54j

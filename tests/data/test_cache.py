@@ -20,6 +20,7 @@ from facelightning.data import CelebADataModule, FolderDataModule, HelenDataModu
 from facelightning.data.batch_augmentation import Affine, BatchAugmentation, Color, Erasing
 from facelightning.data.cropping import FaceCrop
 from facelightning.data.datamodule import FaceDataModule
+from facelightning.data.device_augmentation import DeviceAugmentation
 from facelightning.data.synthetic import write_scenes
 from facelightning.errors import ConfigurationError, DataFormatError, FacelightningError
 from tests.conftest import SIZE
@@ -33,6 +34,7 @@ AUGMENTATIONS: list[Any] = [
     [A.VerticalFlip(p=0.5)],
     [A.Affine(rotate=(-20, 20), p=0.5), *FLIP, A.RandomBrightnessContrast(p=1)],
     BatchAugmentation(affine=Affine(0.5, rotate=(-20, 20)), color=Color(0.5, (0.5, 1)), erasing=Erasing(0.5, (1, 2))),
+    DeviceAugmentation(affine=Affine(0.5, rotate=(-20, 20)), color=Color(0.5, (0.5, 1)), erasing=Erasing(0.5, (1, 2))),
 ]
 
 
@@ -57,7 +59,8 @@ def batches(data: FaceDataModule, epoch: int = 1) -> list[dict[str, Any]]:
     data.setup("test")
     loader = data.train_dataloader()
     loader.sampler.set_epoch(epoch)
-    return [*loader, *data.val_dataloader(), *data.test_dataloader()]
+    read = [*loader, *data.val_dataloader(), *data.test_dataloader()]
+    return [data.on_after_batch_transfer(batch, 0) for batch in read]
 
 
 def one_by_one(data: FaceDataModule, epoch: int = 1) -> list[dict[str, Any]]:

@@ -157,9 +157,11 @@ def test_shared_options_are_options_of_every_data_module(module: type[FaceDataMo
     assert isinstance(data, module)
     assert (data.image_size, data.batch_size, data.seed) == (SIZE, 4, 3)
     assert [type(transform).__name__ for transform in data.augmentations or []] == ["VerticalFlip"]
-    together = parser.parse_args([f"--data={module.__name__}", f"--data.augmentations={TOGETHER}"])
-    data = parser.instantiate_classes(together).data
-    assert (data.augmentations.affine, data.augmentations.outside) == (Affine(rotate=(-9, 9)), 0)
+    for kind in ("BatchAugmentation", "DeviceAugmentation"):
+        given = [f"--data.augmentations={TOGETHER.replace('BatchAugmentation', kind)}"]
+        data = parser.instantiate_classes(parser.parse_args([f"--data={module.__name__}", *given])).data
+        assert type(data.augmentations).__name__ == kind
+        assert (data.augmentations.affine, data.augmentations.outside) == (Affine(rotate=(-9, 9)), 0)
     for wrong in ("batchsize=4", "batch_size=four", f"augmentations={TOGETHER.replace('affine', 'afine')}"):
         with pytest.raises(Exception, match=wrong.split("=")[0]):
             parser.parse_args([f"--data={module.__name__}", f"--data.{wrong}"])
