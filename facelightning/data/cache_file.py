@@ -89,12 +89,13 @@ class CacheFile:
         unknown = index[~self._right[index]]
         if len(unknown):
             checked = rows[unknown]
-            if (checked["checksum"] != self._checksums(checked)).any():
+            if (checked["checksum"] != self.checksums(checked)).any():
                 raise self._damaged()
             self._right[unknown] = True
-        return self._content(rows, index)
+        return self.content(rows, index)
 
-    def _content(self, rows: npt.NDArray[np.void], index: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[Any]]:
+    def content(self, rows: npt.NDArray[np.void], index: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[Any]]:
+        """Copies of some rows, by field."""
         return {name: rows[name][index] for name in self._fields() if name in IN_A_ROW}
 
     def _damaged(self) -> DataFormatError:
@@ -110,7 +111,7 @@ class CacheFile:
         rows = self._filled(records)
         for row, fitted in zip(rows, records, strict=True):
             row["image"] = np.moveaxis(fitted["image"], -1, 0)
-        rows["checksum"] = self._checksums(rows)
+        rows["checksum"] = self.checksums(rows)
         return rows.view(np.uint8)
 
     def add(self, place: int, count: int, packed: Bytes) -> None:
@@ -130,7 +131,8 @@ class CacheFile:
     def _fields(self) -> tuple[str, ...]:
         return self.dtype.names[:-1]  # type: ignore[index]  # it has names, and the last is the checksum's
 
-    def _checksums(self, rows: npt.NDArray[np.void]) -> list[int]:
+    def checksums(self, rows: npt.NDArray[np.void]) -> list[int]:
+        """What the last field of each row must be."""
         content = rows.view(np.uint8).reshape(len(rows), -1)[:, : -self.dtype["checksum"].itemsize]
         return [crc32(row, self.start) for row in content]
 
@@ -158,7 +160,8 @@ class JpegCacheFile(CacheFile):
         """About how many bytes the file will have, if its images are like these."""
         return self.end + self.count * max(len(_encoded(fitted)) for fitted in some)
 
-    def _content(self, rows: npt.NDArray[np.void], index: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[Any]]:
+    def content(self, rows: npt.NDArray[np.void], index: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[Any]]:
+        """Copies of some rows, by field, and the images decoded."""
         height, width, channels = self.image_shape
         images = np.empty((len(index), channels, height, width), np.uint8)
         for planes, jpeg in zip(images, self._jpegs(rows[index]), strict=True):
@@ -166,7 +169,7 @@ class JpegCacheFile(CacheFile):
             if image is None or image.shape != self.image_shape:
                 raise self._damaged()
             cv2.split(image, list(planes))
-        return {"image": images, **super()._content(rows, index)}
+        return {"image": images, **super().content(rows, index)}
 
     def packed(self, records: Sequence[Fitted], sources: Sequence[Sequence[Path]]) -> Bytes:
         """The bytes of some rows, then their JPEGs."""
@@ -185,17 +188,18 @@ class JpegCacheFile(CacheFile):
             file.seek(self.end)
             file.write(jpegs.data)
         self.end = int(ends[-1])
-        rows["checksum"] = self._checksums(rows)
+        rows["checksum"] = self.checksums(rows)
         super().add(place, count, rows.view(np.uint8))
 
     def _jpegs(self, rows: npt.NDArray[np.void]) -> list[Bytes]:
         content = np.memmap(self.path, np.uint8, "r").view(np.ndarray)
         return [content[int(row["place"]) :][: int(row["length"])] for row in rows]
 
-    def _checksums(self, rows: npt.NDArray[np.void]) -> list[int]:
+    def checksums(self, rows: npt.NDArray[np.void]) -> list[int]:
+        """What the last field of each row must be; its JPEG counts too."""
         return [
             crc32(jpeg.data, checksum)
-            for jpeg, checksum in zip(self._jpegs(rows), super()._checksums(rows), strict=True)
+            for jpeg, checksum in zip(self._jpegs(rows), super().checksums(rows), strict=True)
         ]
 
 
