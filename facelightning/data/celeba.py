@@ -202,6 +202,8 @@ def find_images(root: Path, images: Crop) -> tuple[Path, dict[str, str]]:
 
 def _rows_of(table: AnnotationTable, names: list[str]) -> AnnotationTable | None:
     """The rows of the named images; ``None``, with a warning, if one is missing."""
+    if table.names == names:  # as in CelebA itself
+        return table
     place = {name: row for row, name in enumerate(table.names)}
     absent = [name for name in names if name not in place]
     if absent:

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from facelightning.data.files import SPLITS, Split, existing_root, is_file_name, warn
+from facelightning.data.files import SPLITS, Split, existing_root, is_file_name, read_lines, warn
 from facelightning.data.people import OLDEST, People, PeopleDataModule
 from facelightning.data.synthetic import write_people
 from facelightning.data.tables import read_cells
@@ -80,7 +80,7 @@ def read_face_table(root: str | Path | None, table: str, columns: Sequence[Colum
 
 def _read_rows(path: Path, columns: Sequence[Column]) -> dict[str, dict[str, str]]:
     """For each file, its cells by column: those of ``columns`` and of ``split`` that the table has."""
-    lines = read_cells(path)
+    lines = read_cells(path, read_lines(path))
     number, header = next(lines)
     header = [cell.strip() for cell in header]
     found = [name for name in (*columns, SPLIT) if name in header]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from facelightning.data import tables
 from facelightning.data.files import read_lines
 from facelightning.data.tables import AnnotationTable
 from facelightning.errors import DataFormatError, DataNotFoundError, FacelightningError, quoted
@@ -204,3 +205,49 @@ def test_what_the_operating_system_refuses_is_said(
 def test_errors_of_other_kinds_are_left_alone(tmp_path: Path) -> None:
     with pytest.raises(DataFormatError, match="it is empty"):
         read(tmp_path, "")
+
+
+ROW = "000001.jpg 1 -1\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "is_regular"),
+    [
+        (ROW + "000002.png  -1\t1 \n", True),
+        ("2\nA B\n" + ROW + "b.jpg 1e3 .5", True),
+        (ROW + "000002.jpg 1_0 1\n", False),
+        (ROW + "000002.jpg nan 1\n", True),
+        (ROW + "000002.jpg 1\n1\n", False),
+        (ROW + "000002.jpg 1 1 1\n", False),
+        (ROW + "\n000002.jpg 1 1\n", False),
+        (ROW + ROW, False),
+        (ROW + "000001.jpg 1 1\n", False),
+        (ROW + "000001.png 1 1\n", False),
+        (ROW + "1 2 3\n", False),
+        (ROW + "a/b.jpg 1 1\n", False),
+        (ROW + f"{'a' * 14}.jpgx.jpg 1 1\n", False),  # at 18 letters it would end like an image's name
+        (ROW + f"{'a' * 30}.jpg 1 1\n", False),
+        (ROW + "000002.jpg 1 #1\n", False),
+        (ROW + '"000002.jpg" 1 1\n', False),
+        (ROW + "ä.jpg 1 1\n", False),
+        (ROW + "000002.jpg 1 0x1\n", False),
+    ],
+)
+def test_regular_tables_are_read_as_all_others(
+    content: str, is_regular: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, used, quick = list[Any](), list[bool](), tables._regular_rows
+
+    def watched(*args: Any) -> Any:
+        used.append((rows := quick(*args)) is not None)
+        return rows
+
+    for regular_rows in (watched, lambda *_: None):
+        monkeypatch.setattr(tables, "_regular_rows", regular_rows)
+        try:
+            table = read(tmp_path, content, "table.txt", 2)
+            found.append((table.columns, table.names, table.values.tolist(), table.lines))
+        except DataFormatError as error:
+            found.append(str(error))
+    assert used == [is_regular]
+    assert found[0] == found[1]
