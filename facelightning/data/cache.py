@@ -16,7 +16,7 @@ from filelock import FileLock
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from facelightning.data.cache_file import IN_A_ROW, Bytes, CacheFile
+from facelightning.data.cache_file import IN_A_ROW, Bytes, CacheFile, JpegCacheFile
 from facelightning.data.files import FileRecords, with_sources
 from facelightning.data.samples import Fitted, Sample, tensors, unstacked
 from facelightning.data.sampling import Key
@@ -134,9 +134,10 @@ def _make(dataset: FaceDataset, records: FileRecords, file: CacheFile) -> None:
     needed = part.needed([dataset.transform.fitted(records[index]) for index in some])
     free = shutil.disk_usage(part.path.parent).free
     if needed > free:
+        smaller = "" if isinstance(part, JpegCacheFile) else ", take data.cache=jpeg"
         raise ConfigurationError(
             f"cache: {ending(part.path.parent)} has {_bytes(free)} free, but the images take {_bytes(needed)}: "
-            "free some space, name another data.cache_folder, or leave data.cache out"
+            f"free some space, name another data.cache_folder{smaller}, or leave data.cache out"
         )
     batches = [range(file.count)[place : place + BATCH] for place in range(0, file.count, BATCH)]
     processes = min(os.cpu_count() or 1, file.count // IMAGES_FOR_A_PROCESS)
