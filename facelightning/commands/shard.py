@@ -44,7 +44,7 @@ def main(args: Sequence[str]) -> None:
     folder = Path(output).expanduser()
     with reading(folder):
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise ConfigurationError(f"shard: {folder} is there already, and not an empty folder: name a new one")
+            raise ConfigurationError(f"shard: {folder} is there, and not an empty folder: name a new one, or delete it")
     data.prepare_data()
     for name, part in parts.items():
         (folder / name).mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,7 @@
 """``facelightning shard``, and trainings and tests of what it writes, through the command line."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,41 @@ def test_a_joint_data_module_is_two_folders(
     command("fit", *words, f"--data={both}", "--test_after_fit=true")
     results = json.loads(Path("runs/quickstart/version_0/test_results.json").read_text())
     assert {"parsing", "attributes"} <= results.keys()
+
+
+def test_an_image_that_cannot_be_read_ends_the_writing(
+    refused: Callable[..., str],  # noqa: F811
+    faces: Path,
+    tmp_path: Path,
+) -> None:
+    """And what was written by then is not taken for all."""
+    shutil.copytree(faces / "celeba", tmp_path / "celeba")
+    last = max((tmp_path / "celeba/Img").rglob("*.jpg"))  # of the last split
+    last.write_bytes(last.read_bytes()[:100])
+    words = ("--config=avg.yaml", f"--config={small_overlay('avg.yaml', faces, tmp_path)}")
+    message = refused("shard", *words, f"--data.root={tmp_path / 'celeba'}", "--output=shards")
+    assert f"cannot decode {last}" in message
+    assert list(Path("shards").glob("train-*.tar"))
+    assert "was interrupted: write them anew" in refused("fit", *words, *SHARDS)
+
+
+def test_a_checkpoint_does_not_say_where_to_fetch_from(
+    refused: Callable[..., str],  # noqa: F811
+    command: Callable[..., None],
+    avg: tuple[str, ...],
+) -> None:
+    """It may be anybody's; the user may say so."""
+    address = Path("shards").absolute().as_uri()
+    fetched = (f"--data.root={address}", "--data.cache_folder=kept")
+    command("fit", *avg, *SHARDS, *fetched)
+    shutil.rmtree("kept")
+    checkpoint = "--ckpt_path=runs/avg/version_0/checkpoints/last.ckpt"
+    for stage in ("test", "fit"):
+        message = refused(stage, checkpoint)
+        assert f"names an address to fetch from, {address}, which a checkpoint may not: pass it yourself" in message
+    assert not Path("kept").exists()
+    command("test", checkpoint, fetched[0])
+    assert list(Path("kept").rglob("test-*.tar")) == [] != list(Path("kept").rglob("*test-*.tar"))
 
 
 def test_mistakes_are_one_sentence(

@@ -4,6 +4,7 @@ import http.server
 import io
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.util import find_spec
@@ -29,6 +30,7 @@ from facelightning.data import (
 )
 from facelightning.data.cropping import FaceCrop
 from facelightning.data.datamodule import FaceDataModule
+from facelightning.data.fetching import ShardFolder
 from facelightning.data.files import Record
 from facelightning.data.sampling import ShardSampler, TrainSampler
 from facelightning.data.shard_format import INDEX
@@ -292,13 +294,17 @@ def test_processes_share_the_scored_samples(shards: Callable[..., ShardsDataModu
     assert sorted(names) == sorted(name for batch in whole.test_dataloader() for name in batch["name"])
 
 
-def test_few_files_are_open(shards: Callable[..., ShardsDataModule]) -> None:
-    data = shards(window=3)
+def test_few_files_are_open_and_each_is_opened_once(
+    shards: Callable[..., ShardsDataModule], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, opened = shards(window=3), list[str]()
     data.setup("fit")
-    records = data.dataset("train").records
+    records, original = data.dataset("train").records, ShardFolder.open
+    monkeypatch.setattr(ShardFolder, "open", lambda self, shard: (opened.append(shard.file), original(self, shard))[1])
     for index, _ in data.train_sampler(0):
         records[index]
         assert len(records._open) <= 3  # type: ignore[attr-defined]
+    assert sorted(opened) == [f"train-{number:06}.tar" for number in range(6)]
     with pytest.raises(IndexError):
         records[len(records)]
 
@@ -348,6 +354,18 @@ def test_fetched_shards_make_room(copied: Path, shards: Callable[..., ShardsData
     assert len(set(names)) == 21
     with pytest.raises(ConfigurationError, match="raise it, or make window smaller"):
         shards(url, window=2, gigabytes=gigabytes, cache_folder=str(tmp_path)).setup("fit")
+
+
+def test_what_was_used_last_is_kept(copied: Path, shards: Callable[..., ShardsDataModule], tmp_path: Path) -> None:
+    data = shards(copied.as_uri(), cache_folder=str(tmp_path))
+    first, second, third, *_ = data.index.splits["train"]
+    source = data.source
+    source.limit = first.size + second.size + third.size - 1  # type: ignore[attr-defined]
+    for shard in (first, second, first, third):
+        source.open(shard).close()
+        time.sleep(0.02)  # longer than a file system's clock ticks
+    kept = {path.name.partition("-")[2] for path in (tmp_path / "shards").rglob("*.tar")}
+    assert kept == {first.file, third.file}
 
 
 def test_what_was_fetched_is_not_fetched_again_unless_it_has_changed(
