@@ -83,7 +83,7 @@ class ShardsDataModule(FaceDataModule):
 
     Args:
         root: The folder that was written, or its URL, such as ``s3://bucket/folder``: what fsspec takes.
-        window: How many shards are read in turns while training. More are more random, and all are open at a time.
+        window: How many shards are read in turns while training: more are more random.
         gigabytes: What fetched shards may take on the disk, for each ``root``: at least those of two windows.
 
     Raises:
@@ -137,8 +137,9 @@ class ShardsDataModule(FaceDataModule):
 
     def records(self, split: Split) -> ShardRecords:
         """One split."""
-        size = self.facts.image_size
-        return ShardRecords(self.source, self.index.splits[split], size, self.window if split == "train" else 1)
+        # while one shard is in use, at most those that begin within a window before and after it are
+        kept = 2 * self.window if split == "train" else 1
+        return ShardRecords(self.source, self.index.splits[split], self.facts.image_size, kept)
 
     def train_sampler(self, seed: int) -> TrainSampler:
         """A few shards at a time."""

@@ -157,6 +157,12 @@ def test_samples_and_facts_are_those_of_the_source(
                 assert_equal(sample[key], other[key], key)
             difference = (sample["image"].float() - other["image"].float()).abs().mean()
             assert difference == 0 if kind == "own bytes" else 0 < difference < 4
+        if split == "val":
+            first = [(0, 0), (1, 0)]
+            batches = [each.__getitems__(first) for each in (ours, theirs)]
+            for batch in batches if kind != "own bytes" else ():
+                del batch["image"]
+            assert_same(batches[:1], batches[1:])
     if kind == "people":
         assert any(data.dataset("train")[index, 0]["age"].isnan() for index in range(len(data.dataset("train"))))
 
@@ -186,13 +192,33 @@ def test_own_bytes_are_kept_and_others_are_encoded_without_thinner_colours(
     root: Path, written: Callable[[str], Path]
 ) -> None:
     files = {path.name: path.read_bytes() for path in (root / "faces/celeba/Img").rglob("*.jpg")}
-    sizes = {}
+    sizes, tables = {}, {}
     for kind in ("own bytes", "attributes"):
         for sample in webdataset.WebDataset(str(written(kind) / "val-000000.tar"), shardshuffle=False):
             kept = sample["jpg"] == files[json.loads(sample["json"])["name"]]
             assert kept == (kind == "own bytes")
             sizes[kind] = Image.open(io.BytesIO(sample["jpg"])).layer[0][1:3]
+            tables[kind] = Image.open(io.BytesIO(sample["jpg"])).quantization
     assert sizes["attributes"] == (1, 1)
+    Image.new("RGB", (8, 8)).save(again := io.BytesIO(), "JPEG", quality=95)
+    assert tables["attributes"] == Image.open(again).quantization
+
+
+def test_an_image_that_is_turned_is_not_its_file(tmp_path: Path) -> None:
+    """Of the right size, and the camera stood on its head."""
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    picture = Image.fromarray(np.tile(np.arange(SIZE[1], dtype=np.uint8) * 7, (SIZE[0], 1))).convert("RGB")
+    for split in ("train", "val", "test"):
+        (tmp_path / "source" / split / "a").mkdir(parents=True)
+        picture.save(tmp_path / "source" / split / "a/1.jpg", exif=exif, quality=95)
+    (tmp_path / "shards").mkdir()
+    source = ImageFolderDataModule(str(tmp_path / "source"), **SMALL)
+    assert write_shards(source, tmp_path / "shards", 4)[1] == 3
+    data = ShardsDataModule(str(tmp_path / "shards"), **SMALL)
+    found, expected = (each.dataset("val")[0, 0]["image"].float() for each in (data, source))
+    assert (found - expected).abs().mean() < 4
+    assert found[0, 0, 0] > found[0, 0, -1]
 
 
 def test_records_that_name_no_files_are_encoded(root: Path, tmp_path: Path) -> None:
@@ -297,13 +323,13 @@ def test_processes_share_the_scored_samples(shards: Callable[..., ShardsDataModu
 def test_few_files_are_open_and_each_is_opened_once(
     shards: Callable[..., ShardsDataModule], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data, opened = shards(window=3), list[str]()
+    data, opened = shards(window=2), list[str]()
     data.setup("fit")
     records, original = data.dataset("train").records, ShardFolder.open
     monkeypatch.setattr(ShardFolder, "open", lambda self, shard: (opened.append(shard.file), original(self, shard))[1])
     for index, _ in data.train_sampler(0):
         records[index]
-        assert len(records._open) <= 3  # type: ignore[attr-defined]
+        assert len(records._open) <= 4  # type: ignore[attr-defined]
     assert sorted(opened) == [f"train-{number:06}.tar" for number in range(6)]
     with pytest.raises(IndexError):
         records[len(records)]
@@ -497,6 +523,7 @@ def test_a_tar_file_of_others_is_one_sentence(copied: Path, shards: Callable[...
         whole.replace(b".json", b".jsno"),
         whole.replace(b'"attributes"', b'"attributes?'),
         whole[:124] + b"77777777777" + whole[135:],
+        whole[:124] + b"-0000001000" + whole[135:],  # back to where it begins, for ever
     ):
         path.write_bytes(content)
         said = change_shard(json.loads((copied / INDEX).read_text()), checksum=crc32(content))
