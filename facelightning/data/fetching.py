@@ -1,11 +1,13 @@
 """Where shards are: in a folder, or behind a URL, from which they are fetched when they are needed."""
 
+import errno
 import mmap
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from filelock import FileLock
 
@@ -93,13 +95,9 @@ class FetchedShards:
             DataNotFoundError: If it cannot be fetched.
             DataFormatError: If it is damaged.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        part = self.folder / f"{INDEX}.{os.getpid()}"
-        try:
-            self._fetch(INDEX, part)
-            return ShardIndex.of(part.read_bytes(), quoted(f"{self.url}/{INDEX}", 150))
-        finally:
-            part.unlink(missing_ok=True)
+        with self._reached(INDEX) as (files, place):
+            text = files.cat_file(place)
+        return ShardIndex.of(text, quoted(f"{self.url}/{INDEX}", 150))
 
     def open(self, shard: Shard) -> BinaryIO:
         """The fetched file; another process may delete it meanwhile, but not what is open.
@@ -109,6 +107,7 @@ class FetchedShards:
             DataFormatError: If other bytes come than those that were written.
         """
         # its checksum in its name: other shards at the same address are other files
+        self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"{shard.checksum:08x}-{shard.file}"
         while True:
             with suppress(FileNotFoundError):
@@ -127,7 +126,8 @@ class FetchedShards:
     def _fetch_whole(self, shard: Shard, path: Path) -> None:
         part = path.with_suffix(".part")
         try:
-            self._fetch(shard.file, part)
+            with self._reached(shard.file) as (files, place):
+                files.get_file(place, str(part))
             whole = part.stat().st_size == shard.size
             if whole:
                 with part.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
@@ -139,25 +139,30 @@ class FetchedShards:
         finally:
             part.unlink(missing_ok=True)
 
-    def _fetch(self, name: str, path: Path) -> None:
-        """Fetch a file, in this process: connections do not outlive the start of another."""
+    @contextmanager
+    def _reached(self, name: str) -> Iterator[tuple[Any, str]]:
+        """The storage and a file's place in it, reached by this process: connections do not outlive the start of one.
+
+        Raises:
+            ConfigurationError: If the storage needs a package that is not installed.
+            DataNotFoundError: If what is done within fails.
+        """
         import fsspec  # here, because only URLs need it
 
-        url = f"{self.url}/{name}"
+        url = quoted(f"{self.url}/{name}", 150)
         try:
-            files, place = fsspec.core.url_to_fs(url)
-            files.get_file(place, str(path))
+            yield fsspec.core.url_to_fs(f"{self.url}/{name}")
         except ImportError as error:
             hint = "for s3:// that is pip install 'facelightning[shards]'"
-            raise ConfigurationError(f"{quoted(url, 150)}: {quoted(str(error))}, then try again; {hint}") from None
+            raise ConfigurationError(f"{url}: {quoted(str(error))}, then try again; {hint}") from None
         except FileNotFoundError:
-            what = f"{quoted(self.url, 150)} {INCOMPLETE}" if name == INDEX else f"{quoted(url, 150)} is not there"
+            what = f"{quoted(self.url, 150)} {INCOMPLETE}" if name == INDEX else f"{url} is not there"
             raise DataNotFoundError(what) from None
         except Exception as error:  # each kind of storage has its own
+            if isinstance(error, OSError) and error.errno == errno.ENOSPC:  # the disk here
+                raise
             reason = quoted(f"{type(error).__name__}: {error}", 150)
-            raise DataNotFoundError(
-                f"cannot fetch {quoted(url, 150)} ({reason}): check the address and access"
-            ) from None
+            raise DataNotFoundError(f"cannot fetch {url} ({reason}): check the address and your access") from None
 
     def _make_room(self, needed: int) -> None:
         found: list[tuple[int, int, Path]] = []

@@ -45,7 +45,7 @@ class TrainSampler(Sampler[Key]):
     def __init__(self, size: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
         self.size, self.seed, self.rank, self.world_size = size, seed, rank, world_size
         self.images = 1  # of an identity beside one another
-        self.shards = self.window = 0  # in how many files the samples are, and how many of them are read in turns
+        self.images_per_shard = self.window = 0  # of samples in shards, and how many of these are read in turns
         self.epoch = 0
         self.cycle = 0  # how often the set restarted within the epoch of a longer set
         self.skip = 0  # samples already seen before an interruption
@@ -141,7 +141,7 @@ class ShardSampler(TrainSampler):
     share the samples as with :class:`TrainSampler`.
 
     Args:
-        sizes: Number of samples of each shard, in the order of the set.
+        sizes: Number of samples of each shard, in the order of the set; only the last one may be smaller.
         window: Shards that are read in turns; 1 reads one after another, each in a random order.
         seed: The run's seed.
         rank: This process, in [0, world_size).
@@ -155,10 +155,10 @@ class ShardSampler(TrainSampler):
     def __init__(self, sizes: Sequence[int], window: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
         super().__init__(sum(sizes), seed, rank, world_size)
         self.sizes = torch.tensor(sizes)
-        self.shards, self.window = len(sizes), window
+        self.images_per_shard, self.window = max(sizes), window
 
     def _order(self, generator: torch.Generator) -> Tensor:
-        begins = torch.randperm(self.shards, generator=generator).repeat_interleave(self.sizes)
+        begins = torch.randperm(len(self.sizes), generator=generator).repeat_interleave(self.sizes)
         delays = self.window * torch.rand(self.size, generator=generator, dtype=torch.float64)
         return (begins + delays).argsort(stable=True)[self.rank :: self.world_size]
 
@@ -220,7 +220,7 @@ class ResumableLoader(DataLoader[Any]):
         sampler = self.sampler
         order = {"samples": sampler.size, "seed": sampler.seed, "processes": sampler.world_size}
         order |= {"batch_size": self.batch_size, "images_per_identity": sampler.images}
-        return order | {"shards": sampler.shards, "window": sampler.window}
+        return order | {"images_per_shard": sampler.images_per_shard, "window": sampler.window}
 
     def state_dict(self) -> dict[str, int]:
         """The position after the last batch returned, and what its meaning depends on."""

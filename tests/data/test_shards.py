@@ -306,6 +306,9 @@ def test_workers_read_the_same_and_a_training_resumes_within_an_epoch(shards: Ca
     loader.load_state_dict(place)
     with pytest.raises(ConfigurationError, match=r"with window 2 \(here 3\): resume as it began"):
         next(iter(loader))
+    loader.load_state_dict(place | {"images_per_shard": 5, "window": 3})
+    with pytest.raises(ConfigurationError, match=r"with images_per_shard 5 \(here 4\): resume as it began"):
+        next(iter(loader))
 
 
 def test_processes_share_the_scored_samples(shards: Callable[..., ShardsDataModule]) -> None:
@@ -327,10 +330,13 @@ def test_few_files_are_open_and_each_is_opened_once(
     data.setup("fit")
     records, original = data.dataset("train").records, ShardFolder.open
     monkeypatch.setattr(ShardFolder, "open", lambda self, shard: (opened.append(shard.file), original(self, shard))[1])
-    for index, _ in data.train_sampler(0):
-        records[index]
-        assert len(records._open) <= 4  # type: ignore[attr-defined]
-    assert sorted(opened) == [f"train-{number:06}.tar" for number in range(6)]
+    for seed in range(5):
+        for index, _ in data.train_sampler(seed):
+            records[index]
+            assert len(records._open) <= 4  # type: ignore[attr-defined]
+        assert sorted(opened) == [f"train-{number:06}.tar" for number in range(6)]
+        records._open.clear()  # type: ignore[attr-defined]
+        opened.clear()
     with pytest.raises(IndexError):
         records[len(records)]
 
@@ -369,14 +375,13 @@ def test_fetched_shards_make_room(copied: Path, shards: Callable[..., ShardsData
     url = copied.as_uri()
     data = shards(url, window=1, gigabytes=gigabytes, cache_folder=str(tmp_path))
     data.setup("fit")
-    folder, seen = next((tmp_path / "shards").iterdir()), set[str]()
-    names = []
+    seen, names = set[str](), list[str]()
     for batch in data.train_dataloader():
-        there = list(folder.glob("*.tar"))
+        there = list((tmp_path / "shards").rglob("*.tar"))
         assert sum(path.stat().st_size for path in there) <= 1e9 * gigabytes
         seen |= {path.name for path in there}
         names += batch["name"]
-    assert len(seen) == 6 > len(list(folder.glob("*.tar")))
+    assert len(seen) == 6 > len(there)
     assert len(set(names)) == 21
     with pytest.raises(ConfigurationError, match="raise it, or make window smaller"):
         shards(url, window=2, gigabytes=gigabytes, cache_folder=str(tmp_path)).setup("fit")
