@@ -34,7 +34,7 @@ class ShardRecords(Dataset[Fitted]):
     ) -> None:
         self.source, self.shards, self.image_size, self.kept = source, shards, image_size, kept
         self._ends = list(accumulate(shard.images for shard in shards))
-        self._open: dict[int, OpenShard] = {}  # the last used one last
+        self._open: dict[int, OpenShard] = {}  # in the order in which they were opened
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_open": {}}  # a process maps the files itself
@@ -60,14 +60,12 @@ class ShardRecords(Dataset[Fitted]):
         return fitted
 
     def _opened(self, number: int) -> OpenShard:
-        shard = self._open.pop(number, None)
-        if shard is None:
-            file = self.shards[number]
-            shard = OpenShard(self.source.open(file), file, self.source.hint)
-        self._open[number] = shard
-        if len(self._open) > self.kept:
-            del self._open[next(iter(self._open))]
-        return shard
+        if number not in self._open:
+            if len(self._open) == self.kept:
+                del self._open[next(iter(self._open))]
+            shard = self.shards[number]
+            self._open[number] = OpenShard(self.source.open(shard), shard, self.source.hint)
+        return self._open[number]
 
 
 @dataclass(eq=False)
@@ -137,7 +135,7 @@ class ShardsDataModule(FaceDataModule):
 
     def records(self, split: Split) -> ShardRecords:
         """One split."""
-        # while one shard is in use, at most those that begin within a window before and after it are
+        # while one shard is read, only those are opened that begin less than a window before or after it
         kept = 2 * self.window if split == "train" else 1
         return ShardRecords(self.source, self.index.splits[split], self.facts.image_size, kept)
 
