@@ -79,7 +79,7 @@ class FetchedShards:
     Args:
         url: Such as ``s3://bucket/folder`` or ``https://host/folder``: what fsspec takes.
         folder: Where fetched shards are; they may be deleted at any time.
-        limit: Bytes that they may take. The shards not used for longest make room.
+        limit: Bytes that they may take. Those opened longest ago make room.
     """
 
     hint = "delete it, and it will be fetched anew"
@@ -112,7 +112,7 @@ class FetchedShards:
         while True:
             with suppress(FileNotFoundError):
                 file = path.open("rb")
-                os.utime(file.fileno())  # it was used now
+                os.utime(file.fileno())  # it was opened now
                 return file
             try:
                 with FileLock(path.with_suffix(".lock")):

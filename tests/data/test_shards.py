@@ -387,7 +387,7 @@ def test_fetched_shards_make_room(copied: Path, shards: Callable[..., ShardsData
         shards(url, window=2, gigabytes=gigabytes, cache_folder=str(tmp_path)).setup("fit")
 
 
-def test_what_was_used_last_is_kept(copied: Path, shards: Callable[..., ShardsDataModule], tmp_path: Path) -> None:
+def test_what_was_opened_last_is_kept(copied: Path, shards: Callable[..., ShardsDataModule], tmp_path: Path) -> None:
     data = shards(copied.as_uri(), cache_folder=str(tmp_path))
     first, second, third, *_ = data.index.splits["train"]
     source = data.source
