@@ -21,6 +21,7 @@ COMMANDS = {
 OWN = {
     "reproduce": ("reproduce", "train the rows of the papers' tables and print them beside the published numbers"),
     "bench": ("commands.bench", "measure how fast a configuration trains here, and what its speed hangs on"),
+    "shard": ("commands.shard", "write a data set as a few large files, for disks that it does not fit on"),
     "calibrate": (
         "commands.calibrate",
         "fit probabilities and decision thresholds of a checkpoint, on held-out images",

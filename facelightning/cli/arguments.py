@@ -11,7 +11,7 @@ from jsonargparse import Namespace
 
 from facelightning.checkpoint import Checkpoint
 from facelightning.configs import chain, find_config, find_recipe
-from facelightning.errors import CheckpointError, ConfigurationError
+from facelightning.errors import CheckpointError, ConfigurationError, quoted
 from facelightning.facts import shown
 from facelightning.runs import RunFolder
 from facelightning.tasks import TASKS
@@ -155,7 +155,10 @@ def texts(value: Any) -> Iterator[str]:
 
 
 def _refuse_strangers(path: str, value: Any, named: Collection[str]) -> None:
-    """Refuse classes that a checkpoint, which may be untrusted, must not create, unless the user has named them."""
+    """Refuse classes that a checkpoint, which may be untrusted, must not create, unless the user has named them.
+
+    Likewise addresses that it must not fetch from.
+    """
     if isinstance(value, list):
         for item in value:
             _refuse_strangers(path, item, named)
@@ -165,6 +168,10 @@ def _refuse_strangers(path: str, value: Any, named: Collection[str]) -> None:
         if strange and not any(_leads_to(text, name) for text in named):
             what = f"a class {name}" if "class_path" in value else "a folder to write to"
             raise CheckpointError(f"{path} names {what}, which a checkpoint may not: pass the --config that does")
+        address = str(value.get("root"))
+        if "://" in address and address not in named:
+            what = f"an address to fetch from, {quoted(address, 100)}"
+            raise CheckpointError(f"{path} names {what}, which a checkpoint may not: pass it yourself as --data.root")
         _refuse_strangers(path, list(value.values()), named)
 
 

@@ -173,7 +173,7 @@ class FaceCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse the command line, completed from the checkpoint."""
         words, command = with_recipe(args), self.command
-        configs, training = merge(words), command in ("fit", "bench")
+        configs, training = merge(words), command in ("fit", "bench", "shard")
         path = [configs.get("ckpt_path"), *(path for *_, path in options(words, "--ckpt_path"))][-1]
         helps = ("--model", "--data.help", "-h", "--help", "--print_config")
         if path in ("best", "last", "hpc"):  # Lightning would look for one, and train from the start without

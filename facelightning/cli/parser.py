@@ -18,6 +18,7 @@ import facelightning.data.objects
 import facelightning.data.person_folders
 import facelightning.data.photographs
 import facelightning.data.scenes
+import facelightning.data.shards
 import facelightning.data.utkface
 import facelightning.models  # and parts of networks
 import facelightning.objectives  # and of losses

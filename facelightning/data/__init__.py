@@ -18,13 +18,15 @@ if TYPE_CHECKING:
     from facelightning.data.person_folders import PersonFolders, PersonFoldersDataModule
     from facelightning.data.photographs import FolderDataModule
     from facelightning.data.scenes import SyntheticScenesDataModule
+    from facelightning.data.shards import ShardsDataModule
     from facelightning.data.utkface import UTKFace, UTKFaceDataModule
 
 __all__ = [
     "LFWA", "CelebA", "CelebADataModule", "FaceDataModule", "FaceTable", "FaceTableDataModule", "Folder",
     "FolderDataModule", "Helen", "HelenDataModule", "ImageFolder", "ImageFolderDataModule", "JointDataModule",
-    "LFWADataModule", "PersonFolders", "PersonFoldersDataModule", "SyntheticDataModule", "SyntheticObjectsDataModule",
-    "SyntheticPeopleDataModule", "SyntheticScenesDataModule", "UTKFace", "UTKFaceDataModule",
+    "LFWADataModule", "PersonFolders", "PersonFoldersDataModule", "ShardsDataModule", "SyntheticDataModule",
+    "SyntheticObjectsDataModule", "SyntheticPeopleDataModule", "SyntheticScenesDataModule", "UTKFace",
+    "UTKFaceDataModule",
 ]  # fmt: skip
 
 
@@ -35,6 +37,7 @@ def __getattr__(name: str) -> object:
     homes = {
         "FaceDataModule": "datamodule",
         "FolderDataModule": "photographs",
+        "ShardsDataModule": "shards",
         "SyntheticObjectsDataModule": "objects",
         "SyntheticScenesDataModule": "scenes",
     }

@@ -1,6 +1,6 @@
 """Order and augmentation seeds of samples, as pure functions, so that runs can be repeated and resumed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,6 +45,7 @@ class TrainSampler(Sampler[Key]):
     def __init__(self, size: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
         self.size, self.seed, self.rank, self.world_size = size, seed, rank, world_size
         self.images = 1  # of an identity beside one another
+        self.images_per_shard = self.window = 0  # of samples in shards, and how many of these are read in turns
         self.epoch = 0
         self.cycle = 0  # how often the set restarted within the epoch of a longer set
         self.skip = 0  # samples already seen before an interruption
@@ -130,6 +131,38 @@ class IdentitySampler(TrainSampler):
         return together[torch.randperm(len(together), generator=generator)][self.rank :: self.world_size].flatten()
 
 
+class ShardSampler(TrainSampler):
+    """The order of samples that lie in shards: at any time only a few shards are needed.
+
+    Shards begin one after another, in a random order. The images of each are spread at random over the time in which
+    ``window`` shards begin, so that so many are read in turns. Each sample comes once. Images of one shard are further
+    apart the larger the window is; those of shards that begin far apart never meet in a batch in this epoch. The first
+    and the last images of an epoch are of fewer shards. Everything is a function of (seed, epoch, cycle), and processes
+    share the samples as with :class:`TrainSampler`.
+
+    Args:
+        sizes: Number of samples of each shard, in the order of the set; only the last one may be smaller.
+        window: Shards that are read in turns; 1 reads one after another, each in a random order.
+        seed: The run's seed.
+        rank: This process, in [0, world_size).
+        world_size: Number of processes.
+
+    Example:
+        >>> [index for index, _ in ShardSampler([3, 3, 3], window=1, seed=0)]
+        [5, 3, 4, 1, 0, 2, 8, 6, 7]
+    """
+
+    def __init__(self, sizes: Sequence[int], window: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
+        super().__init__(sum(sizes), seed, rank, world_size)
+        self.sizes = torch.tensor(sizes)
+        self.images_per_shard, self.window = max(sizes), window
+
+    def _order(self, generator: torch.Generator) -> Tensor:
+        begins = torch.randperm(len(self.sizes), generator=generator).repeat_interleave(self.sizes)
+        delays = self.window * torch.rand(self.size, generator=generator, dtype=torch.float64)
+        return (begins + delays).argsort(stable=True)[self.rank :: self.world_size]
+
+
 class EvaluationSampler(Sampler[Key]):
     """Yields every sample exactly once over all processes, in order and without padding.
 
@@ -186,7 +219,8 @@ class ResumableLoader(DataLoader[Any]):
         """What the order of the samples depends on beside the position."""
         sampler = self.sampler
         order = {"samples": sampler.size, "seed": sampler.seed, "processes": sampler.world_size}
-        return order | {"batch_size": self.batch_size, "images_per_identity": sampler.images}
+        order |= {"batch_size": self.batch_size, "images_per_identity": sampler.images}
+        return order | {"images_per_shard": sampler.images_per_shard, "window": sampler.window}
 
     def state_dict(self) -> dict[str, int]:
         """The position after the last batch returned, and what its meaning depends on."""

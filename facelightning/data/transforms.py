@@ -84,10 +84,10 @@ class FaceTransform:
         return tensors(self.augmented(self.fitted(record), seed))
 
     def fitted(self, record: Record) -> Fitted:
-        """The record at the network's size, before augmentation."""
+        """The record at the network's size, before augmentation; one that is fitted already stays as it is."""
         size = record["image"].shape[:2]
         fitted, (corner, right, down) = _moved(record, None if size == self.image_size else self.fit)
-        if "is_cut" not in record:
+        if not {"is_cut", "frame"} & record.keys():
             fitted["size"] = np.array(size)
             steps = (right + down - 2 * corner) * fitted["size"][::-1]
             fitted["frame"] = np.concatenate([corner, corner + steps], dtype=np.float32)
