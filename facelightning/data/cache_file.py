@@ -10,18 +10,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from facelightning.data.decoding import promised_size
+from facelightning.data.encoding import AS_STORED, encoded, own_bytes
 from facelightning.data.samples import Fitted
-from facelightning.errors import DataFormatError, ending, reading
+from facelightning.errors import DataFormatError, ending
 
 IN_A_ROW = ("image", "mask", "landmarks", "box", "size", "frame", "is_cut")
 """What depends on pixels or their number; all else is taken from the annotations, which may change at no cost."""
-
-AS_STORED = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
-"""As data sets read images."""
-
-QUALITY = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
-"""Of what is encoded anew: colours as fine as brightness."""
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -158,7 +152,7 @@ class JpegCacheFile(CacheFile):
 
     def needed(self, some: Sequence[Fitted]) -> int:
         """About how many bytes the file will have, if its images are like these."""
-        return self.end + self.count * max(len(_encoded(fitted)) for fitted in some)
+        return self.end + self.count * max(len(encoded(fitted["image"])) for fitted in some)
 
     def content(self, rows: npt.NDArray[np.void], index: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[Any]]:
         """Copies of some rows, by field, and the images decoded."""
@@ -174,7 +168,9 @@ class JpegCacheFile(CacheFile):
     def packed(self, records: Sequence[Fitted], sources: Sequence[Sequence[Path]]) -> Bytes:
         """The bytes of some rows, then their JPEGs."""
         rows = self._filled(records)
-        jpegs = [_own_bytes(fitted, files) or _encoded(fitted) for fitted, files in zip(records, sources, strict=True)]
+        jpegs = [
+            _own_jpeg(fitted, files) or encoded(fitted["image"]) for fitted, files in zip(records, sources, strict=True)
+        ]
         rows["length"] = [len(jpeg) for jpeg in jpegs]
         return np.frombuffer(bytearray(rows.tobytes() + b"".join(jpegs)), np.uint8)
 
@@ -203,19 +199,6 @@ class JpegCacheFile(CacheFile):
         ]
 
 
-def _own_bytes(fitted: Fitted, files: Sequence[Path]) -> bytes:
-    """Of the files that an image was read from, the bytes of the JPEG that holds these very pixels; or none."""
-    height, width, _ = fitted["image"].shape
-    for path in files:
-        with reading(path):
-            content = path.read_bytes()
-        if content.startswith(b"\xff\xd8") and promised_size(content) == (width, height):
-            image = cv2.imdecode(np.frombuffer(content, np.uint8), AS_STORED)
-            if image is not None and np.array_equal(image, fitted["image"]):
-                return content
-    return b""
-
-
-def _encoded(fitted: Fitted) -> bytes:
-    _, jpeg = cv2.imencode(".jpg", cv2.cvtColor(fitted["image"], cv2.COLOR_RGB2BGR), QUALITY)
-    return jpeg.tobytes()
+def _own_jpeg(fitted: Fitted, files: Sequence[Path]) -> bytes:
+    own = own_bytes(fitted["image"], [path for path in files if path.suffix.lower() in (".jpg", ".jpeg")])
+    return b"" if own is None else own[1]

@@ -17,8 +17,9 @@ from zlib import crc32
 import cv2
 import numpy as np
 
+from facelightning.data.encoding import AS_STORED
 from facelightning.data.files import SPLITS, Split, decode_image, is_file_name
-from facelightning.data.transforms import Fitted
+from facelightning.data.samples import Fitted
 from facelightning.errors import DataFormatError, FacelightningError, ending
 from facelightning.facts import DataFacts
 
@@ -175,9 +176,8 @@ class OpenShard:
             ((suffix, image),) = contents.items()
         except UNREADABLE:
             raise self._damaged() from None
-        flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
         where = self.path / f"{place}.{suffix}"
-        known["image"], _ = decode_image(image, where, flags)  # a warning of damage was given when it was written
+        known["image"], _ = decode_image(image, where, AS_STORED)  # a warning of damage was given when it was written
         if mask is not None:
             known["mask"], _ = decode_image(mask, where, cv2.IMREAD_GRAYSCALE)
         return cast(Fitted, known)

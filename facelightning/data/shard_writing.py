@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 from torch.utils.data import DataLoader, Dataset
@@ -11,16 +10,10 @@ from tqdm import tqdm
 
 from facelightning.data.cache import single_threaded
 from facelightning.data.datamodule import FaceDataModule
-from facelightning.data.decoding import promised_size
-from facelightning.data.files import SPLITS, FileRecords, Split, decode_image
+from facelightning.data.encoding import encoded, own_bytes
+from facelightning.data.files import SPLITS, FileRecords, Split
 from facelightning.data.shard_format import INDEX, Shard, ShardIndex, packed
-from facelightning.data.transforms import FaceDataset, Fitted
-from facelightning.errors import DataFormatError, reading
-
-QUALITY = (
-    cv2.IMWRITE_JPEG_QUALITY, 95,
-    cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,  # colours at full resolution
-)  # fmt: skip
+from facelightning.data.transforms import FaceDataset
 
 
 def write_shards(data: FaceDataModule, folder: Path, images_per_shard: int) -> tuple[ShardIndex, int]:
@@ -38,7 +31,7 @@ def write_shards(data: FaceDataModule, folder: Path, images_per_shard: int) -> t
     """
     data.setup("fit")
     data.setup("test")
-    splits, encoded = dict[Split, tuple[Shard, ...]](), 0
+    splits, not_own = dict[Split, tuple[Shard, ...]](), 0
     for split in SPLITS:
         dataset = data.dataset(split)
         order = np.arange(len(dataset))
@@ -52,13 +45,13 @@ def write_shards(data: FaceDataModule, folder: Path, images_per_shard: int) -> t
             for shard, others in loader:
                 progress.update(shard.images)
                 shards.append(shard)
-                encoded += others
+                not_own += others
         splits[split] = tuple(shards)
     index = ShardIndex(data.facts, splits)
     part = folder / f"{INDEX}.part"
     part.write_text(index.text(), encoding="utf-8")
     part.replace(folder / INDEX)
-    return index, encoded
+    return index, not_own
 
 
 class _Writing(Dataset[tuple[Shard, int]]):
@@ -76,35 +69,17 @@ class _Writing(Dataset[tuple[Shard, int]]):
 
     def __getitem__(self, number: int) -> tuple[Shard, int]:
         """The shard, and how many of its images are not their file's own bytes."""
-        encoded = list[str]()
+        others = list[str]()
         path = self.folder / f"{self.split}-{number:06}.tar"
-        samples = enumerate(self._samples(self.parts[number].tolist(), encoded), start=number * self.images)
-        return Shard.written(path, samples), len(encoded)
+        samples = enumerate(self._samples(self.parts[number].tolist(), others), start=number * self.images)
+        return Shard.written(path, samples), len(others)
 
-    def _samples(self, part: list[int], encoded: list[str]) -> Iterator[dict[str, bytes]]:
+    def _samples(self, part: list[int], others: list[str]) -> Iterator[dict[str, bytes]]:
         for index in part:
             fitted = self.dataset.transform.fitted(self.dataset.records[index])
-            own = _own_bytes(self.dataset, index, fitted)
+            records = self.dataset.records
+            own = own_bytes(fitted["image"], records.sources(index)[:1]) if isinstance(records, FileRecords) else None
             if own is None:
-                encoded.append(fitted["name"])
-                picture = cv2.cvtColor(fitted["image"], cv2.COLOR_RGB2BGR)
-                own = "jpg", cv2.imencode(".jpg", picture, QUALITY)[1].tobytes()
-            suffix, content = own
+                others.append(fitted["name"])
+            suffix, content = own or ("jpg", encoded(fitted["image"]))
             yield packed(fitted, content, suffix)
-
-
-def _own_bytes(dataset: FaceDataset, index: int, fitted: Fitted) -> tuple[str, bytes] | None:
-    """Suffix and bytes of an image's file, if it decodes to exactly this image."""
-    records, image = dataset.records, fitted["image"]
-    if not isinstance(records, FileRecords):
-        return None
-    path = records.sources(index)[0]
-    with reading(path):
-        content = path.read_bytes()
-    if promised_size(content) != image.shape[1::-1]:  # most do not need a second decoding
-        return None
-    try:
-        found, _ = decode_image(content, path, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
-    except DataFormatError:
-        return None
-    return (path.suffix[1:].lower(), content) if np.array_equal(found, image) else None

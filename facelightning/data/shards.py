@@ -12,9 +12,9 @@ from torch.utils.data import Dataset
 from facelightning.data.datamodule import FaceDataModule
 from facelightning.data.fetching import FetchedShards, ShardSource, shard_source
 from facelightning.data.files import Split
+from facelightning.data.samples import Fitted
 from facelightning.data.sampling import ShardSampler, TrainSampler
 from facelightning.data.shard_format import OpenShard, Shard, ShardIndex
-from facelightning.data.transforms import Fitted
 from facelightning.errors import ConfigurationError, DataFormatError
 from facelightning.facts import DataFacts, shown
 
