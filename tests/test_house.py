@@ -1,6 +1,8 @@
 """How the library is built: floors that import only downwards, labels that fit together, a quick front door."""
 
 import ast
+import os
+import platform
 import re
 import subprocess
 import sys
@@ -166,6 +168,24 @@ def test_the_front_door_imports_no_torch(flag: str) -> None:
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert output.splitlines()[-1] == "False"
     assert "facelightning" in output
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no such options")
+@pytest.mark.parametrize(("chosen", "is_kept"), [({}, True), ({"MALLOC_ARENA_MAX": "8"}, False)])
+def test_memory_that_a_step_frees_is_kept_for_the_next(chosen: dict[str, str], is_kept: bool) -> None:
+    """Of ten steps the first alone asks the system for its 16,384 pages; unless the user has chosen otherwise."""
+    code = """
+import resource
+from facelightning.__main__ import prepare
+prepare("fit")
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    b"x" * 2**26
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("MALLOC_")} | chosen
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert (int(done.stdout) < 3 * 2**14) == is_kept
 
 
 def test_public_names() -> None:
