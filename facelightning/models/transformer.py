@@ -47,15 +47,16 @@ class SpatialTransformer(Input):
         self.localization = nn.Sequential(
             ConvBlock(3, width), max_pool(), ConvBlock(width, width), max_pool(), ConvBlock(width, 2 * width)
         )
-        self.affine = nn.Linear(2 * width * 16, 6)
+        self.motion = nn.Linear(2 * width * 16, 6)
         with torch.no_grad():
-            self.affine.weight.zero_()
-            self.affine.bias.copy_(torch.tensor([1.0, 0, 0, 0, 1, 0]))
+            self.motion.weight.zero_()
+            self.motion.bias.copy_(torch.tensor([1.0, 0, 0, 0, 1, 0]))
 
     def forward(self, images: Tensor, regions: Regions | None = None) -> Tensor:
         normal = self.normalize(images)
         seen = adaptive_avg_pool2d(self.localization(normal), 4).flatten(1)
-        maps = self.affine(seen).reshape(-1, 2, 3)
+        # AdaGrad and AdamW move each weight by the learning rate: all together, they would lose the face in one step
+        maps = self.motion(seen / seen.shape[1]).reshape(-1, 2, 3)
         grid = affine_grid(maps, list(normal.shape), align_corners=False)
         moved = grid_sample(normal, grid.to(normal.dtype), padding_mode="border", align_corners=False)
         return moved.contiguous(memory_format=torch.channels_last)

@@ -17,8 +17,21 @@ def test_the_spatial_transformer_starts_as_the_identity_and_learns() -> None:
     moved = transformer(images)
     torch.testing.assert_close(moved, Normalize()(images), rtol=1e-4, atol=1e-4)
     moved.square().mean().backward()
-    gradient = transformer.affine.weight.grad
+    gradient = transformer.motion.weight.grad
     assert gradient is not None and gradient.abs().sum() > 0
+
+
+@pytest.mark.parametrize("kind", [torch.optim.AdamW, torch.optim.Adagrad])
+def test_a_step_does_not_lose_the_face(kind: type[torch.optim.Optimizer]) -> None:
+    """Each weight moves by the learning rate, and all may move the image the same way."""
+    torch.manual_seed(0)
+    transformer, images = SpatialTransformer(), torch.rand(4, 3, 37, 29)
+    optimizer = kind(transformer.motion.parameters(), lr=0.002)  # type: ignore[call-arg]  # each kind's own
+    transformer(images)[..., :14].sum().backward()
+    optimizer.step()
+    with torch.no_grad():
+        shift = transformer(images) - Normalize()(images)
+    assert 0 < shift.abs().mean() < 0.3  # 1.3 if features are not averaged
 
 
 def test_the_spatial_transformer_moves_the_image() -> None:
@@ -26,7 +39,7 @@ def test_the_spatial_transformer_moves_the_image() -> None:
     transformer = SpatialTransformer(width=4).eval()
     images = torch.rand(1, 3, 20, 20)
     with torch.no_grad():
-        transformer.affine.bias[2] = 0.2
+        transformer.motion.bias[2] = 0.2
         moved = transformer(images)
     torch.testing.assert_close(moved[..., :-2], Normalize()(images)[..., 2:], rtol=1e-4, atol=1e-4)
 
