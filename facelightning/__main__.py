@@ -52,8 +52,8 @@ example: facelightning fit --config quickstart.yaml"""
 PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME": "0"}
 """Threads that wait for one another sleep: by default they keep their cores busy, which other processes may need."""
 
-KEPT = ((-3, 2**30), (-1, 2**31 - 1))
-"""``mallopt``'s M_MMAP_THRESHOLD and M_TRIM_THRESHOLD: from which size on memory goes back to the system when freed."""
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""Options of ``mallopt``: from how many bytes on free memory, and each block, goes back to the system."""
 
 REMEDIES = {
     **dict.fromkeys((errno.ENOSPC, errno.EFBIG, errno.EDQUOT), "free some space, or write elsewhere"),
@@ -95,10 +95,12 @@ def prepare(command: str) -> None:
     """
     if not PASSIVE.keys() & os.environ.keys():
         os.environ.update(PASSIVE)
-    if not any(key.startswith("MALLOC_") for key in os.environ):
+    if not any(key.startswith(("MALLOC_", "GLIBC_TUNABLES")) for key in os.environ):
         with suppress(OSError, AttributeError, TypeError):  # of the C library of Linux alone
-            for option in KEPT:
-                CDLL(None).mallopt(*option)
+            mallopt = CDLL(None).mallopt
+            # some versions take no more; and the last alone would do the contrary
+            if any(mallopt(M_MMAP_THRESHOLD, size) for size in (2**30, 2**25)):
+                mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
     if sys.stderr.isatty() and "LOCAL_RANK" not in os.environ:  # only the first process
         print(f"{command}: loading PyTorch …", file=sys.stderr, flush=True)
 

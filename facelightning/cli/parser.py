@@ -74,8 +74,8 @@ class FaceParser(LightningArgumentParser):
         elif classes:
             message = f"no class is named {classes[-1]}"
         elif key and values:
-            found = re.findall(r"Expected an? (?:<class '|typing\.Literal\[)([\w.', ]+?)(?:'>|\])", message)
-            choices = ", ".join(found).replace("bool", "true, false").split(", ")
+            found = re.findall(r"Expected an? (?:<class '|typing\.Literal\[)([\w.', -]+?)(?:'>|\])", message)
+            choices = ", ".join("true, false" if each == "bool" else each for each in found).split(", ")
             expected = ", ".join(dict.fromkeys(word for word in choices if word not in ("NoneType", "")))
             message = f"{key[1]} takes {expected or 'something else'}, not {values[-1][:80]}"
         if unknown or classes:

@@ -42,10 +42,15 @@ class CacheFile:
         self.header = header.getvalue()
         self.end = len(self.header) + rows * self.dtype.itemsize
         self._rows: npt.NDArray[np.void] | None = None
+        self._bytes: Bytes | None = None
         self._right = np.zeros(rows, bool)  # rows whose checksum was found right
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_rows": None}  # pickle would copy all rows; a process maps the file itself
+        return {
+            **vars(self),
+            "_rows": None,
+            "_bytes": None,
+        }  # pickle would copy all rows; a process maps the file itself
 
     def _row_type(self, values: dict[str, npt.NDArray[Any]]) -> np.dtype[np.void]:
         values["image"] = np.moveaxis(values["image"], -1, 0)
@@ -185,11 +190,13 @@ class JpegCacheFile(CacheFile):
             file.write(jpegs.data)
         self.end = int(ends[-1])
         rows["checksum"] = self.checksums(rows)
+        self._bytes = None  # the file has grown
         super().add(place, count, rows.view(np.uint8))
 
     def _jpegs(self, rows: npt.NDArray[np.void]) -> list[Bytes]:
-        content = np.memmap(self.path, np.uint8, "r").view(np.ndarray)
-        return [content[int(row["place"]) :][: int(row["length"])] for row in rows]
+        if self._bytes is None:
+            self._bytes = np.memmap(self.path, np.uint8, "r").view(np.ndarray)
+        return [self._bytes[int(row["place"]) :][: int(row["length"])] for row in rows]
 
     def checksums(self, rows: npt.NDArray[np.void]) -> list[int]:
         """What the last field of each row must be; its JPEG counts too."""

@@ -64,6 +64,8 @@ class Loading:
     cache_folder: str = "~/.cache/facelightning"
 
     def __post_init__(self) -> None:
+        if self.cache not in (True, False, "jpeg"):
+            raise ConfigurationError(f"{type(self).__name__}: cache is true, false or jpeg, not {self.cache}")
         if min(*self.image_size, self.batch_size) < 1 or (self.num_workers or 0) < 0 or (self.seed or 0) < 0:
             raise ConfigurationError(
                 f"{type(self).__name__}: image_size {self.image_size} and batch_size {self.batch_size} must be "

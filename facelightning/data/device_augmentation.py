@@ -98,8 +98,8 @@ def _places(moves: Floats, images: Tensor) -> Tensor:
     shift = linear @ (centre - moves[..., 2])[..., None] - centre[:, None]
     scaled = np.concatenate([linear, shift], axis=2) * (2 / size[:, None])  # (B, 2, 3)
     of_x, of_y, added = _sent(np.moveaxis(scaled, 2, 0)[:, :, None, None].astype(np.float32), images)
-    x = torch.arange(width, device=images.device) - (width - 1) / 2
-    y = torch.arange(height, device=images.device) - (height - 1) / 2
+    x = torch.arange(width, dtype=torch.float32, device=images.device) - (width - 1) / 2
+    y = torch.arange(height, dtype=torch.float32, device=images.device) - (height - 1) / 2
     places: Tensor = of_x * x[:, None] + of_y * y[:, None, None] + added
     return places
 

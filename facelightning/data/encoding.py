@@ -21,17 +21,17 @@ QUALITY = (
 
 
 def own_bytes(image: npt.NDArray[np.uint8], paths: Iterable[Path]) -> tuple[str, bytes] | None:
-    """Suffix and bytes of the first of these files that decodes to exactly this image, ``(H, W, 3)`` RGB, if any."""
+    """Suffix and bytes of the first of these files that is whole and exactly this image, ``(H, W, 3)`` RGB, if any."""
     for path in paths:
         with reading(path):
             content = path.read_bytes()
         if promised_size(content) != image.shape[1::-1]:  # most do not need a second decoding
             continue
         try:
-            found, _ = decode_image(content, path, AS_STORED)
+            found, damage = decode_image(content, path, AS_STORED)
         except DataFormatError:
             continue
-        if np.array_equal(found, image):
+        if not damage and np.array_equal(found, image):
             return path.suffix[1:].lower(), content
     return None
 

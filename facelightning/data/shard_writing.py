@@ -29,11 +29,9 @@ def write_shards(data: FaceDataModule, folder: Path, images_per_shard: int) -> t
         folder: An empty folder.
         images_per_shard: Images of a tar file; the last one of a split may have fewer.
     """
-    data.setup("fit")
-    data.setup("test")
+    datasets = {split: data.dataset(split) for split in SPLITS}  # all are opened before anything is written
     splits, not_own = dict[Split, tuple[Shard, ...]](), 0
-    for split in SPLITS:
-        dataset = data.dataset(split)
+    for split, dataset in datasets.items():
         order = np.arange(len(dataset))
         if split == "train":
             np.random.default_rng(0).shuffle(order)

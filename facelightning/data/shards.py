@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -94,7 +95,7 @@ class ShardsDataModule(FaceDataModule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.window < 1 or not self.gigabytes > 0:
+        if self.window < 1 or not 0 < self.gigabytes < inf:
             raise ConfigurationError(
                 f"ShardsDataModule: window {self.window} and gigabytes {self.gigabytes} must be positive"
             )

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.autograd.function import once_differentiable
 from torch.distributed.nn.functional import all_reduce
-from torch.nn.functional import conv2d, max_pool2d, max_unpool2d, prelu
+from torch.nn.functional import conv2d, max_pool2d, prelu
 from torch.utils.checkpoint import checkpoint
 
 from facelightning.models.blocks import max_pool
@@ -151,12 +151,19 @@ class SemanticGating(Gate):
         if norm.training:
             masks, x = (values.to(torch.promote_types(values.dtype, torch.float32)) for values in (masks, x))
             masks, x = masks.flatten(2), x.flatten(2).transpose(1, 2)
-            sums = torch.stack([(masks @ x).sum(dim=0), (masks.square() @ x.square()).sum(dim=0)]).flatten(1)
-            count = torch.tensor(float(masks.shape[0] * masks.shape[2]), device=x.device)
-            if isinstance(norm, nn.SyncBatchNorm) and distributed.is_available() and distributed.is_initialized():
-                sums, count = (all_reduce(each, group=norm.process_group) for each in (sums, count))  # type: ignore[no-untyped-call]
-            mean, squares = sums / count
-            variance = (squares - mean.square()).clamp(min=0)
+            count = _total(torch.tensor(float(masks.shape[0] * masks.shape[2]), device=x.device), norm)
+            if count < 2:
+                raise ValueError("SemanticGating in training needs more than one value of each map, as BatchNorm does")
+            # the variance is a small difference of large squares, unless the maps lie around 0
+            centre = _total(x.detach().sum(dim=(0, 1)), norm) / count
+            x, squares = x - centre, masks.square()
+            products = [(masks @ x).sum(dim=0), (squares @ x).sum(dim=0), (squares @ x.square()).sum(dim=0)]
+            first, mixed, second = _total(torch.stack(products), norm) / count
+            of_masks = torch.stack([each.sum(dim=(0, 2)) for each in (masks, squares)])[..., None]
+            of_mask, of_square = _total(of_masks, norm) / count
+            mean = (first + of_mask * centre).flatten()
+            variance = second - first.square() + 2 * centre * (mixed - of_mask * first)
+            variance = (variance + centre.square() * (of_square - of_mask.square())).clamp(min=0).flatten()
             with torch.no_grad():
                 norm.num_batches_tracked += 1
                 share = 1 / norm.num_batches_tracked if norm.momentum is None else norm.momentum
@@ -164,6 +171,13 @@ class SemanticGating(Gate):
                 norm.running_var += share * (variance * count / (count - 1) - norm.running_var)
         scale = norm.weight * (variance + norm.eps).rsqrt()
         return scale, norm.bias - mean * scale
+
+
+def _total(values: Tensor, norm: nn.BatchNorm2d | nn.SyncBatchNorm) -> Tensor:
+    """The sum over all processes whose batches a BatchNorm sees."""
+    if isinstance(norm, nn.SyncBatchNorm) and distributed.is_available() and distributed.is_initialized():
+        return cast(Tensor, all_reduce(values, group=norm.process_group))  # type: ignore[no-untyped-call]
+    return values
 
 
 def _mixed(own: tuple[Tensor, Tensor, Tensor, Tensor], *extremes: Tensor) -> Tensor:
@@ -192,7 +206,8 @@ class LargestOfWindow(torch.autograd.Function):
         x, mask, places = ctx.saved_tensors
         layout = torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
         gradient, places = (each.contiguous(memory_format=layout) for each in (gradient, places.long()))
-        spread = max_unpool2d(gradient, places, 2, output_size=x.shape[2:])  # type: ignore[arg-type]  # torch types it wrongly
+        # as that of the plain pooling, which reads no more of x than its size
+        spread = torch.ops.aten.max_pool2d_with_indices_backward(gradient, x, [2], [2], [0], [1], True, places)
         of_x, of_mask = ctx.needs_input_grad
         return spread * mask if of_x else None, (spread * x).sum(dim=1, keepdim=True) if of_mask else None
 

@@ -19,6 +19,7 @@ SSP = ("fit", "--config", "ssp.yaml", *DATA)
     ("args", "words"),
     [
         ((*FIT, "--model.optimizer=sgd"), ["optimizer takes 'adagrad', 'adamw', not sgd"]),
+        ((*FIT, "--trainer.precision=bf17"), ["'transformer-engine'", "'bf16-mixed'", "not bf17"]),
         ((*FIT, "--data.cache=jpg"), ["cache takes true, false, 'jpeg', not jpg"]),
         (FIT, ["data root data/celeba does not exist", "list_attr_celeba.txt"]),
         (("fit", "--config", "segnet.yaml"), ["data root data/helen does not exist", "exemplars.txt"]),

@@ -245,6 +245,35 @@ def test_another_name_is_damage(make: Callable[..., CelebADataModule], tmp_path:
         list(data.val_dataloader())
 
 
+def test_a_jpeg_cache_may_be_deleted_amid_a_training(make: Callable[..., CelebADataModule], tmp_path: Path) -> None:
+    data = make(cache="jpeg", num_workers=0)
+    data.setup("validate")
+    expected = list(data.val_dataloader())
+    shutil.rmtree(tmp_path / "cache")
+    assert_same(list(data.val_dataloader()), expected)
+
+
+def test_a_damaged_jpeg_is_not_kept(
+    make: Callable[..., CelebADataModule], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What its decoder makes of it is; for the decoder would print at each reading."""
+    (image,) = (tmp_path / "celeba/Img").rglob("000022.*")
+    size = cv2.imread(str(image)).shape[:2]
+    content = image.read_bytes()
+    image.write_bytes(content[: len(content) // 2] + b"\xff\xd9")
+    data = make(image_size=size, cache="jpeg", num_workers=0)
+    with pytest.warns(UserWarning, match="is damaged, and many of its pixels may be wrong"):
+        data.setup("validate")
+    capfd.readouterr()
+    list(data.val_dataloader())
+    assert capfd.readouterr().err == ""
+
+
+def test_other_kinds_of_cache_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="CelebADataModule: cache is true, false or jpeg, not JPEG"):
+        CelebADataModule(cache="JPEG")  # type: ignore[arg-type]  # as Python takes it
+
+
 def test_what_has_changed_is_made_anew(make: Callable[..., CelebADataModule], tmp_path: Path) -> None:
     def made(**options: Any) -> set[str]:
         before = files(tmp_path)
