@@ -1,5 +1,6 @@
 """Gating in the middle of an encoder: activations are kept apart by semantic region while they are pooled."""
 
+from contextlib import nullcontext
 from typing import Any, cast
 
 import torch
@@ -126,11 +127,11 @@ class SemanticGating(Gate):
             gated = (masks.unsqueeze(2) * x.unsqueeze(1)).flatten(1, 2).contiguous(memory_format=torch.channels_last)
             return cast(Tensor, self.restored(self.restore(self.pool(self.activation(self.norm(gated))))))
         number, channels = masks.shape[1], x.shape[1]
-        with torch.autocast(x.device.type, enabled=False):
+        with nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False):
             scale, shift = (each.view(number, channels) for each in self._normalization(x, masks))
         slopes, weights = self.activation.weight.view(number, channels), self.restore.weight.chunk(number, dim=1)
         # pooling before or after them makes no difference, unless one of them turns large into small
-        in_order = bool(((scale >= 0) & (slopes >= 0)).all())
+        in_order = x.is_meta or bool(((scale >= 0) & (slopes >= 0)).all())
         total = torch.zeros((), dtype=x.dtype, device=x.device)
         for at, mask in enumerate(masks.chunk(number, dim=1)):
             maps = [self._pooled(x, mask)] if in_order else [self._pooled(x, mask), -self._pooled(x, -mask)]
@@ -152,7 +153,7 @@ class SemanticGating(Gate):
             masks, x = (values.to(torch.promote_types(values.dtype, torch.float32)) for values in (masks, x))
             masks, x = masks.flatten(2), x.flatten(2).transpose(1, 2)
             count = _total(torch.tensor(float(masks.shape[0] * masks.shape[2]), device=x.device), norm)
-            if count < 2:
+            if not count.is_meta and count < 2:
                 raise ValueError("SemanticGating in training needs more than one value of each map, as BatchNorm does")
             # the variance is a small difference of large squares, unless the maps lie around 0
             centre = _total(x.detach().sum(dim=(0, 1)), norm) / count

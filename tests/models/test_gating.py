@@ -312,6 +312,13 @@ class TestSemanticGating:
         exact = all_maps_at_once(copy.deepcopy(gating), x, masks)
         torch.testing.assert_close(gating.float()(x.float(), known(masks)).double(), exact, rtol=0, atol=2e-5)
 
+    @pytest.mark.parametrize("training", [True, False])
+    def test_shapes_alone(self, training: bool) -> None:
+        """Without numbers, as a checkpoint is looked at before it is trusted."""
+        with torch.device("meta"):
+            gating, masks = SemanticGating(3, 4).train(training), torch.rand(2, 4, 5, 4)
+            assert gating(torch.rand(2, 3, 5, 4), known(masks)).shape == (2, 3, 3, 2)
+
     def test_large_maps(self) -> None:
         """More than two bytes count."""
         x, masks = torch.rand(1, 2, 218, 178, dtype=torch.float64), torch.rand(1, 2, 218, 178, dtype=torch.float64)
