@@ -181,11 +181,11 @@ def test_processes_make_the_same_file(make: Callable[..., CelebADataModule], tmp
 def test_what_is_damaged_is_made_again_or_refused(
     kind: Any, damage: Callable[[bytes], bytes], rebuilt: bool, make: Callable[..., CelebADataModule], tmp_path: Path
 ) -> None:
-    make(cache=kind).setup("validate")
+    make(cache=kind, num_workers=0).setup("validate")
     (path,) = (path for path in (tmp_path / "cache").iterdir() if path.suffix != ".lock")
     whole = path.read_bytes()
     path.write_bytes(damage(whole))
-    data = make(cache=kind)
+    data = make(cache=kind, num_workers=0)
     data.setup("validate")
     if rebuilt:
         assert path.read_bytes() == whole
@@ -193,7 +193,7 @@ def test_what_is_damaged_is_made_again_or_refused(
     with pytest.raises(DataFormatError, match=r"(npy|jpegs) is damaged: delete it, and it will be made anew$"):
         list(data.val_dataloader())
     path.unlink()
-    assert len(batches(make(cache=kind))) == 13
+    assert len(batches(make(cache=kind, num_workers=0))) == 13
 
 
 @pytest.mark.parametrize("kind", MAKERS)
@@ -320,7 +320,7 @@ def test_nothing_is_left_of_what_cannot_be_made(
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1_234_567_890_123 // 10**8))
     for kind, hint in ((True, "cache_folder, take data.cache=jpeg, or"), ("jpeg", "cache_folder, or leave")):
         with pytest.raises(ConfigurationError, match=r"has 0\.0 MB free, but the images take \S+ MB: free.*" + hint):
-            make(cache=kind).setup("validate")
+            make(cache=kind, num_workers=0).setup("validate")
     assert not files(tmp_path) and not list((tmp_path / "cache").glob("*.part"))
 
 
