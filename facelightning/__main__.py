@@ -91,7 +91,7 @@ def sentence(error: BaseException | None) -> str | None:
 def prepare(command: str) -> None:
     """What must be done before PyTorch is imported, which takes seconds: threads wait passively, and a user is told.
 
-    Memory that a training step frees is kept for the next one: to ask the system for it anew takes a tenth of a step.
+    Memory that a training step frees is kept for the next one: to map it anew takes time.
     """
     if not PASSIVE.keys() & os.environ.keys():
         os.environ.update(PASSIVE)

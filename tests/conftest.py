@@ -152,3 +152,22 @@ def quick_compilation() -> Iterator[None]:
 
     with config.patch({"cpp.vec_isa_ok": True}):
         yield
+
+
+@pytest.fixture
+def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Run ``facelightning`` in the folder of the test, insist on failure without a traceback, return what it says."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*args: str) -> str:
+        capsys.readouterr()
+        try:
+            status = main(args)
+        except SystemExit as exit_:
+            status = int(exit_.code or 0)
+        assert status != 0
+        message = capsys.readouterr().err
+        assert "Traceback" not in message
+        return message
+
+    return run

@@ -177,7 +177,7 @@ class SemanticGating(Gate):
 def _total(values: Tensor, norm: nn.BatchNorm2d | nn.SyncBatchNorm) -> Tensor:
     """The sum over all processes whose batches a BatchNorm sees."""
     if isinstance(norm, nn.SyncBatchNorm) and distributed.is_available() and distributed.is_initialized():
-        return cast(Tensor, all_reduce(values, group=norm.process_group))  # type: ignore[no-untyped-call]
+        return cast(Tensor, all_reduce(values, group=norm.process_group))  # type: ignore[no-untyped-call]  # torch is only partly typed
     return values
 
 

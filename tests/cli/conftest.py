@@ -1,7 +1,6 @@
-"""Checkpoints of tiny trainings through the command line, and commands that must fail."""
+"""Checkpoints of tiny trainings through the command line."""
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import lightning  # noqa: F401  # its log stays with the stderr of its import: not with that of the first test
@@ -37,22 +36,3 @@ def runs(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     monkeypatch.chdir(tmp_path)
     shutil.copytree(trained, tmp_path / "runs")
     return tmp_path / "runs"
-
-
-@pytest.fixture
-def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Run ``facelightning`` in the folder of the test, insist on failure without a traceback, return what it says."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*args: str) -> str:
-        capsys.readouterr()
-        try:
-            status = main(args)
-        except SystemExit as exit_:
-            status = int(exit_.code or 0)
-        assert status != 0
-        message = capsys.readouterr().err
-        assert "Traceback" not in message
-        return message
-
-    return run

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from facelightning.data.shard_format import INDEX
-from tests.cli.conftest import refused  # noqa: F401  # a fixture
 from tests.test_configs import small_overlay
 from tests.test_resume import assert_same
 
@@ -77,7 +76,7 @@ def test_a_joint_data_module_is_two_folders(
 
 
 def test_an_image_that_cannot_be_read_ends_the_writing(
-    refused: Callable[..., str],  # noqa: F811
+    refused: Callable[..., str],
     faces: Path,
     tmp_path: Path,
 ) -> None:
@@ -93,7 +92,7 @@ def test_an_image_that_cannot_be_read_ends_the_writing(
 
 
 def test_a_checkpoint_does_not_say_where_to_fetch_from(
-    refused: Callable[..., str],  # noqa: F811
+    refused: Callable[..., str],
     command: Callable[..., None],
     avg: tuple[str, ...],
 ) -> None:
@@ -112,7 +111,7 @@ def test_a_checkpoint_does_not_say_where_to_fetch_from(
 
 
 def test_mistakes_are_one_sentence(
-    refused: Callable[..., str],  # noqa: F811
+    refused: Callable[..., str],
     command: Callable[..., None],
     avg: tuple[str, ...],
     tmp_path: Path,

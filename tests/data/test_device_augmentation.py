@@ -77,7 +77,7 @@ def test_drawn_faces_become_what_opencv_makes_of_them(
 def test_pixels_and_masks_are_those_of_float64() -> None:
     augmentation = DeviceAugmentation(affine=Affine(1, (0.6, 1.3), (-0.2, 0.2), (-40, 40)))
     given = spots()
-    images, masks = (np.repeat(given[key][None], 7, axis=0) for key in ("image", "mask"))  # type: ignore[literal-required]
+    images, masks = (np.repeat(given[key][None], 7, axis=0) for key in ("image", "mask"))  # type: ignore[literal-required]  # keys of a sample
     warped, classes = augmentation(images, masks, SEEDS)
     assert classes is not None
     y, x = np.indices(SIZE).reshape(2, -1)
