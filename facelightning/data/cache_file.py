@@ -46,11 +46,8 @@ class CacheFile:
         self._right = np.zeros(rows, bool)  # rows whose checksum was found right
 
     def __getstate__(self) -> dict[str, Any]:
-        return {
-            **vars(self),
-            "_rows": None,
-            "_bytes": None,
-        }  # pickle would copy all rows; a process maps the file itself
+        # pickle would copy what is mapped; a process maps the file itself
+        return {**vars(self), "_rows": None, "_bytes": None}
 
     def _row_type(self, values: dict[str, npt.NDArray[Any]]) -> np.dtype[np.void]:
         values["image"] = np.moveaxis(values["image"], -1, 0)
