@@ -26,7 +26,6 @@ from facelightning.errors import CheckpointError
 from facelightning.hub import write_folder
 from facelightning.tasks import FaceTask
 from tests.cli.conftest import AVG, JOINT, SEGNET
-from tests.cli.conftest import refused as refused
 from tests.cli.conftest import runs as runs
 from tests.cli.conftest import trained as trained
 from tests.conftest import SIZE
