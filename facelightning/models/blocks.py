@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from facelightning.checkpoint import weights_digest
 from facelightning.errors import DataFormatError
@@ -60,6 +61,60 @@ class Normalize(nn.Module):
         return ((scaled - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
 
+class PReLU(nn.PReLU):
+    """PReLU with a slope a channel: PyTorch's, in less than half its time on a CPU.
+
+    Shape:
+        - x and return: ``(B, C, ...)``.
+
+    Example:
+        >>> PReLU(2)(torch.tensor([[-1.0, 2.0]])).tolist()
+        [[-0.25, 2.0]]
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return prelu(x, self.weight)
+
+
+def prelu(x: Tensor, slopes: Tensor) -> Tensor:
+    """What ``torch.nn.functional.prelu`` returns, and its gradients, to the last bit.
+
+    PyTorch's kernels on a CPU read channels-last slopes one by one, and write the gradient of a slope for each element
+    before they add these up.
+
+    Example:
+        >>> prelu(torch.tensor([[-1.0, 2.0]]), torch.tensor([0.5, 0.5])).tolist()
+        [[-0.5, 2.0]]
+    """
+    if x.device.type != "cpu" or torch.compiler.is_compiling():
+        return functional.prelu(x, slopes)
+    return cast(Tensor, _PReLU.apply(x, slopes.to(x.dtype)))
+
+
+class _PReLU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, slopes: Tensor) -> Tensor:
+        ctx.save_for_backward(x, slopes)
+        each = _of_channels(slopes, x)
+        if (slopes <= 1).all():
+            return torch.maximum(x, x * each)
+        return x.clamp(min=0).addcmul_(x.clamp(max=0), each)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        x, slopes = ctx.saved_tensors
+        each, others = _of_channels(slopes, x), [dim for dim in range(x.ndim) if dim != 1]
+        positive = torch.ops.aten.threshold_backward(gradient, x, 0)
+        rest = gradient - positive
+        if torch.is_grad_enabled():  # a second derivative needs what is overwritten below
+            return positive + rest * each, (rest * x).sum(others)
+        return positive.addcmul_(rest, each), rest.mul_(x).sum(others)
+
+
+def _of_channels(slopes: Tensor, x: Tensor) -> Tensor:
+    return slopes.view(-1, *[1] * (x.ndim - 2))
+
+
 class ConvBlock(nn.Sequential):
     """3×3 convolution, BatchNorm, PReLU (Kalayeh et al., Table 1); keeps height and width.
 
@@ -72,7 +127,7 @@ class ConvBlock(nn.Sequential):
         super().__init__(
             nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1, bias=False),
             nn.BatchNorm2d(out_channels),
-            nn.PReLU(out_channels),
+            PReLU(out_channels),
         )
 
 

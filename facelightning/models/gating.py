@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.autograd.function import once_differentiable
 from torch.distributed.nn.functional import all_reduce
-from torch.nn.functional import conv2d, max_pool2d, prelu
+from torch.nn.functional import conv2d, max_pool2d
 from torch.utils.checkpoint import checkpoint
 
-from facelightning.models.blocks import max_pool
+from facelightning.models.blocks import PReLU, max_pool, prelu
 from facelightning.models.regions import Regions, need_regions
 
 
@@ -106,9 +106,9 @@ class SemanticGating(Gate):
         num_regions += begin_plain
         self.convolution = nn.Conv2d(channels, channels, kernel_size=3, padding=1, bias=False)
         self.norm = nn.BatchNorm2d(num_regions * channels)
-        self.activation = nn.PReLU(num_regions * channels)
+        self.activation = PReLU(num_regions * channels)
         self.restore = nn.Conv2d(num_regions * channels, channels, kernel_size=1, bias=False)
-        last = [nn.BatchNorm2d(channels), nn.PReLU(channels)] if norm_restored else []
+        last = [nn.BatchNorm2d(channels), PReLU(channels)] if norm_restored else []
         self.restored = nn.Sequential(*last)
         with torch.no_grad():
             self.restore.weight.copy_(torch.eye(channels).repeat(1, num_regions)[..., None, None] / num_regions)
@@ -224,7 +224,7 @@ class SymbioticAugmentation(Gate):
         self.convolution = nn.Conv2d(channels, channels, kernel_size=3, padding=1, bias=False)
         self.mixture = nn.Conv2d(num_regions, channels, kernel_size=1, bias=False)
         self.norm = nn.BatchNorm2d(channels)
-        self.activation = nn.PReLU(channels)
+        self.activation = PReLU(channels)
 
     def forward(self, x: Tensor, regions: Regions | None) -> Tensor:
         x = self.convolution(x)

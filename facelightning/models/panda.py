@@ -6,7 +6,7 @@ from typing import cast
 from torch import Tensor, nn
 
 from facelightning.errors import ConfigurationError
-from facelightning.models.blocks import max_pool
+from facelightning.models.blocks import PReLU, max_pool
 from facelightning.models.encoders import Encoder, Input, Tail
 from facelightning.models.parts import need_parts
 from facelightning.models.regions import Regions
@@ -70,5 +70,5 @@ def _layer(parts: int, in_channels: int, out_channels: int, kernel_size: int, pa
     return [
         nn.Conv2d(parts * in_channels, parts * out_channels, kernel_size, padding=padding, groups=parts, bias=False),
         nn.BatchNorm2d(parts * out_channels),
-        nn.PReLU(parts * out_channels),
+        PReLU(parts * out_channels),
     ]

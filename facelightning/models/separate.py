@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from facelightning.errors import ConfigurationError
-from facelightning.models.blocks import max_pool
+from facelightning.models.blocks import PReLU, max_pool
 from facelightning.models.encoders import Encoder, Input, Tail
 from facelightning.models.heads import Head
 from facelightning.models.pooling import Pooled
@@ -101,4 +101,4 @@ def _stage(in_channels: int, out_channels: int, groups: int) -> nn.Sequential:
 def _block(in_channels: int, out_channels: int, groups: int) -> list[nn.Module]:
     """The layers of :class:`~facelightning.models.blocks.ConvBlock`, in groups."""
     convolution = nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1, groups=groups, bias=False)
-    return [convolution, nn.BatchNorm2d(out_channels), nn.PReLU(out_channels)]
+    return [convolution, nn.BatchNorm2d(out_channels), PReLU(out_channels)]

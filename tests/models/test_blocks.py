@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from facelightning.errors import DataFormatError
 from facelightning.labels import HELEN7
 from facelightning.models.attributes import AttributeNetwork
-from facelightning.models.blocks import ConvBlock, Normalize, evaluating, max_pool
+from facelightning.models.blocks import ConvBlock, Normalize, PReLU, evaluating, max_pool, prelu
 from facelightning.models.heads import LocalizationHead
 from facelightning.models.joint import JointNetwork
 from facelightning.models.pooling import SemanticPooling
@@ -37,6 +37,51 @@ class TestNormalize:
     def test_is_not_learned(self) -> None:
         assert not list(Normalize().parameters())
         assert set(Normalize().state_dict()) == {"mean", "std"}  # travels in the checkpoint
+
+
+class TestPReLU:
+    @pytest.mark.parametrize("slopes", [(0.25, 0.0, 1.0), (0.5, -0.5, 1.5)], ids=["as trained", "any"])
+    @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format], ids=["channels last", "first"])
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+    def test_is_pytorchs_to_the_last_bit(
+        self, dtype: torch.dtype, layout: torch.memory_format, slopes: tuple[float, ...]
+    ) -> None:
+        torch.manual_seed(0)
+        x = torch.randn(4, 3, 9, 7, dtype=dtype).contiguous(memory_format=layout)
+        x[0, 0, 0, :2] = torch.tensor([0.0, -0.0])
+        gradient = torch.randn_like(x)
+        ours, theirs = ((x.clone().requires_grad_(), torch.tensor(slopes, dtype=dtype).requires_grad_()) for _ in "12")
+        y, expected = prelu(*ours), nn.functional.prelu(*theirs)
+        assert torch.equal(y, expected)
+        y.backward(gradient)
+        expected.backward(gradient)
+        for value, reference in zip(ours, theirs, strict=True):
+            assert value.grad is not None
+            assert reference.grad is not None
+            assert torch.equal(value.grad, reference.grad)
+
+    def test_in_bfloat16_by_autocast(self) -> None:
+        ours, theirs = PReLU(3), nn.PReLU(3)
+        x = torch.randn(2, 3, 5, 5, dtype=torch.bfloat16)
+        with torch.autocast("cpu", torch.bfloat16):
+            y, expected = ours(x), theirs(x)
+        assert y.dtype == torch.bfloat16
+        assert torch.equal(y, expected)
+        y.sum().backward()
+        expected.sum().backward()
+        assert ours.weight.grad is not None
+        assert ours.weight.grad.dtype == torch.float32
+        assert torch.equal(ours.weight.grad, theirs.weight.grad)
+
+    @pytest.mark.parametrize("shape", [(3, 2), (2, 2, 3)])
+    def test_derivatives(self, shape: tuple[int, ...]) -> None:
+        """The first and the second, by finite differences."""
+        torch.manual_seed(0)
+        values = (torch.randn(shape, dtype=torch.float64), torch.tensor([0.3, 1.7], dtype=torch.float64))
+        for value in values:
+            value.requires_grad_()
+        assert torch.autograd.gradcheck(prelu, values)
+        assert torch.autograd.gradgradcheck(prelu, values)
 
 
 class TestConvBlock:
@@ -93,7 +138,7 @@ class TestConvBlock:
             assert isinstance(conv, nn.Conv2d)
             assert conv.bias is None
             assert (conv.kernel_size, conv.stride, conv.padding) == ((3, 3), (1, 1), (1, 1))
-            assert [type(part) for part in block] == [nn.Conv2d, nn.BatchNorm2d, nn.PReLU]
+            assert [type(part) for part in block] == [nn.Conv2d, nn.BatchNorm2d, PReLU]
 
 
 class TestMaxPool:
