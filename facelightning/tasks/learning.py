@@ -229,7 +229,7 @@ class LearningTask(Training, FaceTask):
         if self.decayed == "kernels":
             groups = [{"params": [p for p in parameters if p.ndim > 1]}]
             groups += [{"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0}]
-        # AdamW for all tensors at once: the same to the bit in half the time; AdaGrad would take longer
+        # AdamW for all tensors at once: the same to the bit in less time; AdaGrad would take longer
         make = Adagrad if self.optimizer == "adagrad" else partial(AdamW, foreach=True)
         optimizer: Optimizer = make(groups, lr=self._rate, weight_decay=self.weight_decay)
         if self.schedule == "constant":
