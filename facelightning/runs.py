@@ -1,11 +1,17 @@
 """The run folder: paths of a run's configuration, checkpoints, results, figures and predictions."""
 
+import csv
+import warnings
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import lightning as L
+from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities import rank_zero_only
 
 
@@ -59,6 +65,8 @@ class RunFolder:
 class RunLogger(CSVLogger):
     """Lightning's CSV logger in a run folder of its own: runs that start at the same moment never share one.
 
+    A run that goes on in its folder goes on with its metrics, too, of which Lightning's would delete the earlier ones.
+
     Args:
         save_dir: Parent of the folders of all runs.
         name: Name of the run.
@@ -79,6 +87,32 @@ class RunLogger(CSVLogger):
     ) -> None:
         super().__init__(save_dir, name, version, flush_logs_every_n_steps=flush_logs_every_n_steps)
         self._claimed = version
+        self._earlier: list[dict[str, Any]] = []
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> ExperimentWriter:
+        """What writes the metrics and settings."""
+        if self._experiment is None:
+            self._earlier = _rows(Path(self.log_dir) / ExperimentWriter.NAME_METRICS_FILE)
+            with warnings.catch_warnings(action="ignore"):  # it says that it deletes them
+                self._write(super().experiment, self._earlier)
+        writer: ExperimentWriter = super().experiment
+        return writer
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Write the scores of a step; of a resumed run, in place of those from this step on."""
+        writer, earlier = self.experiment, self._earlier
+        self._earlier = []
+        if step is not None and any(row["step"] >= step for row in earlier):
+            Path(writer.metrics_file_path).unlink()
+            self._write(writer, [row for row in earlier if row["step"] < step])
+        super().log_metrics(dict(metrics), step)
+
+    def _write(self, writer: ExperimentWriter, rows: list[dict[str, Any]]) -> None:
+        writer.metrics = list(rows)
+        writer.save()
 
     @property
     def version(self) -> int | str:
@@ -97,3 +131,14 @@ class RunLogger(CSVLogger):
                 (root / f"version_{number}").mkdir()
                 return number
             number += 1
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    """The whole rows of a file of metrics: a kill may have cut the last one."""
+    rows: list[dict[str, Any]] = []
+    with suppress(FileNotFoundError, ValueError), path.open(newline="") as file:
+        for row in csv.DictReader(file):
+            if None in row or None in row.values():
+                break
+            rows.append({**{key: value for key, value in row.items() if value}, "step": int(row["step"])})
+    return rows

@@ -1,5 +1,6 @@
 """Where a run's files lie, told by its logger or by a checkpoint of it."""
 
+import csv
 from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -48,6 +49,36 @@ def test_a_trainer_tells_its_run(tmp_path: Path) -> None:
     assert folder(CSVLogger(tmp_path, name="avg", version=3)) == RunFolder(tmp_path / "avg" / "version_3")
     assert folder(False) is None
     assert not list(tmp_path.iterdir())  # to ask makes nothing
+
+
+def logged(folder: Path, scores: dict[int, dict[str, float]]) -> list[dict[str, str]]:
+    """Log scores of steps, in a folder, and read what it then has."""
+    logger = RunLogger(folder, "avg", version="trial")
+    logger.log_hyperparams({})
+    for step, values in scores.items():
+        logger.log_metrics(values, step)
+    logger.save()
+    with (folder / "avg/trial/metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("cut", ["", "3,4", '"3'], ids=["whole", "cut", "cut within quotes"])
+def test_a_run_that_goes_on_keeps_its_metrics(cut: str, tmp_path: Path) -> None:
+    """Those of steps that it repeats stand once; those of a test are added."""
+    logged(tmp_path, {0: {"loss": 5}, 1: {"loss": 4}, 2: {"loss": 3}, 3: {"loss": 2}})
+    with (tmp_path / "avg/trial/metrics.csv").open("a") as file:
+        file.write(cut)
+    rows = logged(tmp_path, {2: {"loss": 3, "error": 9}, 4: {"loss": 1}})
+    assert rows == [
+        {"loss": "5", "error": "", "step": "0"},
+        {"loss": "4", "error": "", "step": "1"},
+        {"loss": "3", "error": "9", "step": "2"},
+        {"loss": "1", "error": "", "step": "4"},
+    ]
+    assert logged(tmp_path, {5: {"test": 7}}) == [{**row, "test": ""} for row in rows] + [
+        {"loss": "", "error": "", "test": "7", "step": "5"}
+    ]
+    assert len(logged(tmp_path, {})) == 5  # one that is killed before it has logged anything loses nothing
 
 
 def claim(folder: Path, start: Barrier, found: Queue) -> None:
