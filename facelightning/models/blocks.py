@@ -79,40 +79,48 @@ class PReLU(nn.PReLU):
 def prelu(x: Tensor, slopes: Tensor) -> Tensor:
     """What ``torch.nn.functional.prelu`` returns, and its gradients, to the last bit.
 
-    PyTorch's kernels on a CPU read channels-last slopes one by one, and write the gradient of a slope for each element
-    before they add these up.
+    PyTorch's kernels on a CPU read the slopes of channels-last maps in short runs, one a pixel, and write the gradient
+    of a slope for each element before they add these up.
 
     Example:
         >>> prelu(torch.tensor([[-1.0, 2.0]]), torch.tensor([0.5, 0.5])).tolist()
         [[-0.5, 2.0]]
     """
-    if x.device.type != "cpu" or torch.compiler.is_compiling():
+    plain = x.device.type != "cpu" or x.ndim != 4 or not x.is_contiguous(memory_format=torch.channels_last)
+    if plain or torch.compiler.is_compiling():
         return functional.prelu(x, slopes)
     return cast(Tensor, _PReLU.apply(x, slopes.to(x.dtype)))
 
 
 class _PReLU(torch.autograd.Function):
+    """Of channels-last maps, each row of pixels as one run, with slopes as often as it has pixels."""
+
     @staticmethod
     def forward(ctx: Any, x: Tensor, slopes: Tensor) -> Tensor:
         ctx.save_for_backward(x, slopes)
-        each = _of_channels(slopes, x)
-        if (slopes <= 1).all():
-            return torch.maximum(x, x * each)
-        return x.clamp(min=0).addcmul_(x.clamp(max=0), each)
+        return functional.prelu(_rows(x), slopes.repeat(x.shape[3])).view(_last(x).shape).permute(0, 3, 1, 2)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
         x, slopes = ctx.saved_tensors
-        each, others = _of_channels(slopes, x), [dim for dim in range(x.ndim) if dim != 1]
-        positive = torch.ops.aten.threshold_backward(gradient, x, 0)
-        rest = gradient - positive
+        rows, given, each = _rows(x), _rows(gradient), slopes.repeat(x.shape[3])
+        positive = torch.ops.aten.threshold_backward(given, rows, 0)
+        rest = given - positive
         if torch.is_grad_enabled():  # a second derivative needs what is overwritten below
-            return positive + rest * each, (rest * x).sum(others)
-        return positive.addcmul_(rest, each), rest.mul_(x).sum(others)
+            both = positive + rest * each, rest * rows
+        else:
+            both = positive.addcmul_(rest, each), rest.mul_(rows)
+        of_x, of_slopes = (part.view(_last(x).shape) for part in both)
+        return of_x.permute(0, 3, 1, 2), of_slopes.sum((0, 1, 2))
 
 
-def _of_channels(slopes: Tensor, x: Tensor) -> Tensor:
-    return slopes.view(-1, *[1] * (x.ndim - 2))
+def _last(x: Tensor) -> Tensor:
+    return x.permute(0, 2, 3, 1)
+
+
+def _rows(x: Tensor) -> Tensor:
+    """``(B, C, H, W)`` as ``(B·H, W·C)``: of channels-last maps, the same memory."""
+    return _last(x).flatten(2).flatten(0, 1)
 
 
 class ConvBlock(nn.Sequential):

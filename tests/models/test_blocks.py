@@ -73,15 +73,19 @@ class TestPReLU:
         assert ours.weight.grad.dtype == torch.float32
         assert torch.equal(ours.weight.grad, theirs.weight.grad)
 
-    @pytest.mark.parametrize("shape", [(3, 2), (2, 2, 3)])
+    @pytest.mark.parametrize("shape", [(2, 2, 3, 2), (3, 2, 1, 1), (3, 2)])
     def test_derivatives(self, shape: tuple[int, ...]) -> None:
         """The first and the second, by finite differences."""
         torch.manual_seed(0)
-        values = (torch.randn(shape, dtype=torch.float64), torch.tensor([0.3, 1.7], dtype=torch.float64))
-        for value in values:
-            value.requires_grad_()
+        x, slopes = torch.randn(shape, dtype=torch.float64), torch.tensor([0.3, 1.7], dtype=torch.float64)
+        if len(shape) == 4:
+            x = x.contiguous(memory_format=torch.channels_last)
+        values = x.requires_grad_(), slopes.requires_grad_()
         assert torch.autograd.gradcheck(prelu, values)
         assert torch.autograd.gradgradcheck(prelu, values)
+
+    def test_of_no_image(self) -> None:
+        assert PReLU(3)(torch.empty(0, 3, 4, 5)).shape == (0, 3, 4, 5)
 
 
 class TestConvBlock:
