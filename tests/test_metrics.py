@@ -22,6 +22,7 @@ from facelightning.metrics import (
     SubgroupScores,
     average_precision,
 )
+from facelightning.objectives.related import RelatedScores
 from tests.processes import FORKS
 
 NAN = float("nan")
@@ -56,6 +57,10 @@ def random_attributes(count: int = 13, columns: int = 40) -> tuple[Tensor, Tenso
     targets = (torch.rand(count, columns, generator=generator) < 0.4).float()
     logits = (torch.randn(count, columns, generator=generator) + targets).mul(2).round()
     return logits, targets.masked_fill(torch.rand(count, columns, generator=generator) < 0.2, NAN)
+
+
+def random_squares(count: int = 13) -> Tensor:
+    return torch.rand(count, 2, generator=torch.Generator().manual_seed(0)) ** 8
 
 
 def random_categories(count: int = 13, columns: int = 8) -> tuple[Tensor, Tensor]:
@@ -315,23 +320,27 @@ def score_shares(rank: int, store: Path) -> list[str]:
     results = []
     for shares in SHARES.values():
         parsing, attributes, categories = ParsingScores(HELEN7), AttributeScores(ATTRIBUTES), CategoryScores()
+        related = RelatedScores(ATTRIBUTES)
         # a task in bf16-true converts its metrics too
-        torch.nn.ModuleList([parsing, attributes, categories]).to(torch.bfloat16)
+        torch.nn.ModuleList([parsing, attributes, categories, related]).to(torch.bfloat16)
         for start in range(0, len(shares[rank]), 3):
             part = torch.tensor(shares[rank][start : start + 3])
             parsing.update(*(tensor[part] for tensor in random_masks()))
             attributes.update(*(tensor[part] for tensor in random_attributes()))
             categories.update(*(tensor[part] for tensor in random_categories()))
-        results.append(json.dumps([parsing.compute(), attributes.compute(), categories.compute()]))
+            related.update(*(tensor[part] for tensor in (*random_attributes(), random_squares())))
+        results.append(json.dumps([metric.compute() for metric in (parsing, attributes, categories, related)]))
     torch.distributed.destroy_process_group()
     return results
 
 
 def test_two_processes_score_exactly_as_one(tmp_path: Path) -> None:
-    attributes, categories = AttributeScores(ATTRIBUTES), CategoryScores()
+    attributes, categories, related = AttributeScores(ATTRIBUTES), CategoryScores(), RelatedScores(ATTRIBUTES)
     attributes.update(*random_attributes())
     categories.update(*random_categories())
-    expected = json.dumps([parsing_scores(*random_masks()), attributes.compute(), categories.compute()])
+    related.update(*random_attributes(), random_squares())
+    scores = [metric.compute() for metric in (attributes, categories, related)]
+    expected = json.dumps([parsing_scores(*random_masks()), *scores])
     with ProcessPoolExecutor(2, mp_context=FORKS) as pool:
         for results in pool.map(score_shares, range(2), [tmp_path / "store"] * 2):
             assert dict(zip(SHARES, results, strict=True)) == dict.fromkeys(SHARES, expected)

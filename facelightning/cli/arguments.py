@@ -25,6 +25,9 @@ CALLBACKS = tuple(
 TRAINED_WITH = ("model", "data", "trainer", "figures", "seed_everything", "test_after_fit", "speed")
 """What a resumed training takes of the configuration of the one before."""
 
+NESTED = re.compile(r"--(model|data)(\.init_args)?\.(?!init_args)\w+\.\w")
+"""An option of a part of the model or of the data."""
+
 TRUSTED = ("facelightning.", LOGGERS, *CALLBACKS, "albumentations.")
 """Prefixes of the classes that a checkpoint may name."""
 
@@ -60,6 +63,25 @@ def with_recipe(words: Sequence[str]) -> list[str]:
         if path := find_recipe(recipe, find_config(name, Path.cwd())):
             return [*words[:behind], f"--config={path}", *words[behind:]]
     raise ConfigurationError(f"recipe {recipe} has nothing for {' and '.join(name for *_, name in named)}")
+
+
+def with_nulls(words: Sequence[str]) -> list[str]:
+    """The command line with each ``--model.PART.ARGUMENT=null`` as a configuration: jsonargparse would read "None".
+
+    Example:
+        >>> with_nulls(["fit", "--model.encoder.store=null"])
+        ['fit', '--config={"model": {"init_args": {"encoder": {"init_args": {"store": null}}}}}']
+    """
+    words = list(words)
+    names = {word.partition("=")[0] for word in words if NESTED.match(word)}
+    for start, end, value in reversed(options(words, *names)):
+        if value == "null":
+            task, *keys = [key for key in words[start].partition("=")[0][2:].split(".") if key != "init_args"]
+            content: Any = None
+            for key in reversed(keys):
+                content = {"init_args": {key: content}}
+            words[start:end] = [f"--config={json.dumps({task: content})}"]
+    return words
 
 
 def merge(words: Sequence[str]) -> dict[str, Any]:

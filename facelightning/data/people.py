@@ -84,7 +84,7 @@ class People(Dataset[Record]):
         _, places = np.unique(self.names if self.identities is None else self.identities, return_inverse=True)
         count = int(places.max()) + 1
         if count < TEN:
-            what = "images" if self.identities is None else "persons"
+            what = ("image" if self.identities is None else "person") + ("s" if count > 1 else "")
             raise DataFormatError(
                 f"{ending(self.folder)} holds {count} {what}, but of every ten, one is for validation and one for "
                 "test: put at least ten there"

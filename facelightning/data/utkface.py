@@ -48,11 +48,14 @@ def read_utkface(root: str | Path | None) -> dict[Split, People]:
     good = {name: (int(found[1]), int(found[2])) for name, found in sorted(named.items()) if found}
     good = {name: (age, race) for name, (age, race) in good.items() if age <= OLDEST}
     if not good:
-        raise DataFormatError(f"UTKFace: {ending(path)} holds no images named {LAYOUT}; pass the folder that does")
+        raise DataFormatError(
+            f"UTKFace: {ending(path)} holds no images named {LAYOUT} of up to {OLDEST} years; pass the folder that does"
+        )
     bad = sorted(named.keys() - good.keys())
     if bad:
         which = quoted(", ".join(bad[:3]), 120)
-        warn(f"{ending(path)}: {len(bad)} images are left out, which are not named as {LAYOUT} ({which})")
+        what = f"which are not named as {LAYOUT} or are older than {OLDEST} years"
+        warn(f"{ending(path)}: {len(bad)} images are left out, {what} ({which})")
     ages, races = np.array(list(good.values())).T
     return People(path, np.array(list(good)), None, ages.astype(np.float32), races.astype(np.int64), RACES).splits()
 

@@ -77,7 +77,7 @@ class PReLU(nn.PReLU):
 
 
 def prelu(x: Tensor, slopes: Tensor) -> Tensor:
-    """What ``torch.nn.functional.prelu`` returns, and its gradients, to the last bit.
+    """What ``torch.nn.functional.prelu`` returns, and its gradients, to the last bit as long as these are finite.
 
     PyTorch's kernels on a CPU read the slopes of channels-last maps in short runs, one a pixel, and write the gradient
     of a slope for each element before they add these up.
@@ -86,8 +86,8 @@ def prelu(x: Tensor, slopes: Tensor) -> Tensor:
         >>> prelu(torch.tensor([[-1.0, 2.0]]), torch.tensor([0.5, 0.5])).tolist()
         [[-0.5, 2.0]]
     """
-    plain = x.device.type != "cpu" or x.ndim != 4 or not x.is_contiguous(memory_format=torch.channels_last)
-    if plain or torch.compiler.is_compiling():
+    rows = x.device.type == "cpu" and x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
+    if not rows or torch.compiler.is_compiling():
         return functional.prelu(x, slopes)
     return cast(Tensor, _PReLU.apply(x, slopes.to(x.dtype)))
 
@@ -95,10 +95,15 @@ def prelu(x: Tensor, slopes: Tensor) -> Tensor:
 class _PReLU(torch.autograd.Function):
     """Of channels-last maps, each row of pixels as one run, with slopes as often as it has pixels."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor, slopes: Tensor) -> Tensor:
-        ctx.save_for_backward(x, slopes)
+    def forward(x: Tensor, slopes: Tensor) -> Tensor:
         return functional.prelu(_rows(x), slopes.repeat(x.shape[3])).view(_last(x).shape).permute(0, 3, 1, 2)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,7 @@
 """Identities as an objective: it pre-trains features, which are scored on identities that were not trained."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, distributed
@@ -137,6 +137,12 @@ class CentredIdentities(Identities):
             raise ConfigurationError(f"CentredIdentities: rate {rate} must lie in [0, 1]")
         self.center_weight, self.rate = check_weight(center_weight), rate
         self.register_buffer("centres", torch.zeros(len(self.identities), num_features))
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        """Keep float32 in a network of lower precision, where small moves of a centre would be lost."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch is only partly typed
+        self.centres = self.centres.float()
+        return self
 
     def loss(self, output: Output, batch: Batch) -> Tensor:
         classes = self.classes(batch["identity"])

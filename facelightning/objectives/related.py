@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, distributed
@@ -81,6 +81,12 @@ class RelatedAttributes(Attributes):
         size = len(self.names)
         self.register_buffer("sums", torch.zeros(size, size))  # R_sb
         self.register_buffer("counts", torch.zeros(size, size))  # S, of each pair
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        """Keep float32 in a network of lower precision, where a moving sum would stand still."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch is only partly typed
+        self.sums, self.counts = self.sums.float(), self.counts.float()
+        return self
 
     def relations(self) -> Tensor:
         """R, ``(A, A)``; NaN for a pair without a correlation so far."""
@@ -166,12 +172,15 @@ class RelatedScores(AttributeScores):
     def update(self, logits: Tensor, targets: Tensor, squares: Tensor) -> None:  # type: ignore[override]  # one more
         """Add a batch, with the squared norms ``(B, 2)`` of :meth:`RelatedAttributes.gradient_share`."""
         super().update(logits, targets)
-        self.squares.append(squares.double())
+        # as the bits of two float32, for a process without samples: see AttributeScores
+        self.squares.append(squares.double().flatten().view(torch.float32))
 
     def compute(self) -> dict[str, Any]:
         """The scores of the attributes, and ``relation_share``."""
+        flat = dim_zero_cat(self.squares) if len(self.squares) else torch.empty(0)
+        columns = flat.cpu().view(torch.float64).view(-1, 2).T.tolist()
         # exact sums do not depend on the order of the images
-        cross_entropy, relation = (math.sqrt(math.fsum(column)) for column in dim_zero_cat(self.squares).T.tolist())
+        cross_entropy, relation = (math.sqrt(math.fsum(column)) for column in columns)
         share = 100 * relation / cross_entropy if cross_entropy else 0.0
         # more digits would depend on the batches, by which networks round differently
         return {**super().compute(), "relation_share": float(f"{share:.3g}")}
@@ -189,7 +198,8 @@ def pair_sums(targets: Tensor) -> Tensor:
     """
     known = (~targets.isnan()).float()
     values = targets.float().nan_to_num()
-    return torch.stack([known.T @ known, values.T @ known, values.square().T @ known, values.T @ values])
+    with torch.autocast(targets.device.type, enabled=False):  # counts in bfloat16 would be rounded from 257 on
+        return torch.stack([known.T @ known, values.T @ known, values.square().T @ known, values.T @ values])
 
 
 def correlations(sums: Tensor) -> Tensor:

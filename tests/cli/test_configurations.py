@@ -49,6 +49,18 @@ def test_a_list_replaces_the_list_before_it(printed: Printed, tmp_path: Path) ->
     assert len(printed("fit", "--config=avg.yaml", "--config=overlays/fast.yaml")["trainer"]["callbacks"]) == 3
 
 
+@pytest.mark.parametrize("form", ["=null", " null"])
+def test_null_is_nothing_also_for_an_argument_of_a_part(form: str, printed: Printed) -> None:
+    words = (
+        f"--model.objective.target_rate=0.5 --model.objective.target_rate{form} --model.init_args.encoder.store{form}"
+    )
+    found = printed(
+        "fit", "--config=moon.yaml", "--config=mtcnn.yaml", "--model.objective=AdaptedAttributes", *words.split()
+    )
+    assert found["model"]["init_args"]["objective"]["init_args"]["target_rate"] is None
+    assert found["model"]["init_args"]["encoder"]["init_args"]["store"] is None
+
+
 def test_an_own_file_wins_over_a_bundled_one(tmp_path: Path) -> None:
     assert find_config("avg.yaml", tmp_path) == config_folder() / "avg.yaml"
     assert find_config("avg", tmp_path) == config_folder() / "avg.yaml"

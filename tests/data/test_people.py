@@ -124,7 +124,7 @@ class TestUTKFace:
 
     def test_no_such_name_is_an_error(self, tmp_path: Path) -> None:
         write(tmp_path, ["face.jpg"])
-        with pytest.raises(DataFormatError, match=r"holds no images named AGE_GENDER_RACE_DATE.jpg; pass the folder"):
+        with pytest.raises(DataFormatError, match=r"holds no images named AGE_GENDER_RACE_DATE.jpg of up to 120"):
             UTKFace(tmp_path)
 
 

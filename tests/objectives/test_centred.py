@@ -104,6 +104,12 @@ def test_a_batch_of_strangers_teaches_nothing() -> None:
     assert not any(gradient.any() for gradient in torch.autograd.grad(loss, list(output.values())))
 
 
+def test_a_network_of_lower_precision_keeps_its_centres() -> None:
+    objective = make()
+    torch.nn.ModuleList([objective]).to(torch.bfloat16)
+    assert objective.centres.dtype == torch.float32
+
+
 def test_features_of_lower_precision_are_taken() -> None:
     objective, (output, batch) = make(), steps()[0]
     loss = objective.loss({key: value.bfloat16() for key, value in output.items()}, batch)

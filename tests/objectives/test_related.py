@@ -154,6 +154,20 @@ def test_bfloat16_logits_lose_no_gradient() -> None:
     assert not torch.equal(found, without)
 
 
+def test_lower_precision_keeps_the_relations() -> None:
+    """As autocast, and as a whole network in bfloat16, whose own moving sums would stand still."""
+    found = []
+    for lower in (False, True):
+        generator, related = torch.Generator().manual_seed(0), RelatedAttributes(NAMES)
+        if lower:
+            torch.nn.ModuleList([related]).to(torch.bfloat16)
+        with torch.autocast("cpu", torch.bfloat16, enabled=lower):
+            for _ in range(300):
+                related.loss({"attributes": torch.zeros(300, 6)}, {"attributes": labels(generator, 300, 6)})
+        found.append(related.relations())
+    assert torch.equal(*found)
+
+
 def test_a_constant_attribute_has_no_relation() -> None:
     objective = RelatedAttributes(("a", "b", "c"), relation="correlation")
     targets = torch.tensor([[1.0, 1, torch.nan], [0, 1, torch.nan], [1, 1, 0]])
