@@ -61,6 +61,16 @@ def test_null_is_nothing_also_for_an_argument_of_a_part(form: str, printed: Prin
     assert found["model"]["init_args"]["encoder"]["init_args"]["store"] is None
 
 
+def test_a_network_in_bfloat16_trains(
+    faces: Path, command: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    overlay = small_overlay("obrl_avg.yaml", faces, tmp_path)
+    words = ("--trainer.precision=bf16-true", "--figures.num_images=2")
+    command("fit", "--config=obrl_avg.yaml", f"--config={overlay}", *words)
+    assert list(Path("runs").rglob("relations.png"))
+
+
 def test_an_own_file_wins_over_a_bundled_one(tmp_path: Path) -> None:
     assert find_config("avg.yaml", tmp_path) == config_folder() / "avg.yaml"
     assert find_config("avg", tmp_path) == config_folder() / "avg.yaml"
