@@ -65,11 +65,11 @@ def with_recipe(words: Sequence[str]) -> list[str]:
     raise ConfigurationError(f"recipe {recipe} has nothing for {' and '.join(name for *_, name in named)}")
 
 
-def with_nulls(words: Sequence[str]) -> list[str]:
+def nulls(words: Sequence[str]) -> list[str]:
     """The command line with each ``--model.PART.ARGUMENT=null`` as a configuration: jsonargparse would read "None".
 
     Example:
-        >>> with_nulls(["fit", "--model.encoder.store=null"])
+        >>> nulls(["fit", "--model.encoder.store=null"])
         ['fit', '--config={"model": {"init_args": {"encoder": {"init_args": {"store": null}}}}}']
     """
     words = list(words)

@@ -16,16 +16,7 @@ from torch.backends import mps
 
 from facelightning.callbacks import Fast, Figures, PredictionWriter, Report, TrainingRecord
 from facelightning.checkpoint import Checkpoint, built_from
-from facelightning.cli.arguments import (
-    beside_checkpoint,
-    merge,
-    options,
-    set_sizes,
-    sizes,
-    texts,
-    with_nulls,
-    with_recipe,
-)
+from facelightning.cli.arguments import beside_checkpoint, merge, nulls, options, set_sizes, sizes, texts, with_recipe
 from facelightning.cli.dashboards import name_runs
 from facelightning.cli.output import quiet
 from facelightning.cli.parser import ConfigFile, FaceParser
@@ -196,7 +187,7 @@ class FaceCLI(LightningCLI):
         elif not configs and not any(word.startswith(helps) for word in words):
             what = "a configuration: --config quickstart.yaml" if training else NEEDED
             raise ConfigurationError(f"{command} needs {what}")
-        self.config = parser.parse_args(with_nulls(words))
+        self.config = parser.parse_args(nulls(words))
         settings = self.settings
         if settings.recipe is not None:  # from a file: --recipe on the command line is already replaced
             raise ConfigurationError(f"recipe {settings.recipe} in a configuration does nothing: pass --recipe")
