@@ -86,9 +86,8 @@ class Figures(Callback):
             self._images += list(zip(batch["image"], batch["mask"], strict=True))[: 64 - len(self._images)]
         if "attributes" in outputs and "attributes" in batch and len(self._faces) < 64:
             likely = pl_module.objectives["attributes"].predict(outputs).float()
-            self._faces += list(zip(batch["image"], likely, batch["attributes"].float(), strict=True))[
-                : 64 - len(self._faces)
-            ]
+            truth = batch["attributes"].float()
+            self._faces += list(zip(batch["image"], likely, truth, strict=True))[: 64 - len(self._faces)]
         if "region_weights" in outputs and "attributes" in batch and len(self._weights) < 256:
             self._weights += outputs["region_weights"].float()
 

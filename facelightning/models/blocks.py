@@ -62,7 +62,7 @@ class Normalize(nn.Module):
 
 
 class PReLU(nn.PReLU):
-    """PReLU with a slope a channel: PyTorch's, in less than half its time on a CPU.
+    """PyTorch's PReLU with a slope for each channel, faster on a CPU: see :func:`prelu`.
 
     Shape:
         - x and return: ``(B, C, ...)``.
@@ -77,10 +77,9 @@ class PReLU(nn.PReLU):
 
 
 def prelu(x: Tensor, slopes: Tensor) -> Tensor:
-    """What ``torch.nn.functional.prelu`` returns, and its gradients, to the last bit as long as these are finite.
+    """The same as ``torch.nn.functional.prelu``, and the same gradients if they are finite, to the last bit.
 
-    PyTorch's kernels on a CPU read the slopes of channels-last maps in short runs, one a pixel, and write the gradient
-    of a slope for each element before they add these up.
+    PyTorch is slow at channels-last maps on a CPU: it reads the slopes again for each pixel, a few at a time.
 
     Example:
         >>> prelu(torch.tensor([[-1.0, 2.0]]), torch.tensor([0.5, 0.5])).tolist()

@@ -62,7 +62,7 @@ class TestPReLU:
 
     def test_in_bfloat16_by_autocast(self) -> None:
         ours, theirs = PReLU(3), nn.PReLU(3)
-        x = torch.randn(2, 3, 5, 5, dtype=torch.bfloat16)
+        x = torch.randn(2, 3, 5, 5, dtype=torch.bfloat16).contiguous(memory_format=torch.channels_last)
         with torch.autocast("cpu", torch.bfloat16):
             y, expected = ours(x), theirs(x)
         assert y.dtype == torch.bfloat16
@@ -85,7 +85,7 @@ class TestPReLU:
         assert torch.autograd.gradgradcheck(prelu, values)
 
     def test_of_no_image(self) -> None:
-        assert PReLU(3)(torch.empty(0, 3, 4, 5)).shape == (0, 3, 4, 5)
+        assert PReLU(3)(torch.empty(0, 3, 4, 5, memory_format=torch.channels_last)).shape == (0, 3, 4, 5)
 
 
 class TestConvBlock:
