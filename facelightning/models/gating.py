@@ -77,8 +77,8 @@ class SemanticGating(Gate):
     after it would cancel one. Its initial weights average a map's N versions, a case of the sparse weights with which
     SSG mimics plain max pooling; where regions differ, their average is not what the plain block gives.
 
-    The N·C maps never exist together at full resolution: BatchNorm's statistics are matrix products of masks and maps,
-    and a region's C maps are pooled first, then normalised and activated, which gives the same numbers. Only
+    Before pooling, the N·C maps never exist together: BatchNorm's statistics are matrix products of masks and maps, and
+    a region's C maps are pooled first, then normalised and activated, which gives the same numbers. Only
     :func:`torch.compile` gets them at once, and keeps few of them by itself.
 
     Args:
@@ -126,23 +126,25 @@ class SemanticGating(Gate):
         if torch.compiler.is_compiling():  # which by itself keeps few maps, but takes long for a loop
             gated = (masks.unsqueeze(2) * x.unsqueeze(1)).flatten(1, 2).contiguous(memory_format=torch.channels_last)
             return cast(Tensor, self.restored(self.restore(self.pool(self.activation(self.norm(gated))))))
-        number, channels = masks.shape[1], x.shape[1]
         with nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False):
-            scale, shift = (each.view(number, channels) for each in self._normalization(x, masks))
-        slopes, weights = self.activation.weight.view(number, channels), self.restore.weight.chunk(number, dim=1)
+            scale, shift = self._normalization(x, masks)
+        slopes, weights = self.activation.weight, self.restore.weight
         # pooling before or after them makes no difference, unless one of them turns large into small
-        in_order = x.is_meta or bool(((scale >= 0) & (slopes >= 0)).all())
+        in_order = x.is_meta or bool(((scale > 0) & (slopes >= 0)).all())
+        # maps that are not pooled are too large to exist all at once
+        groups = masks.shape[1] if isinstance(self.pool, nn.Identity) else 1
         total = torch.zeros((), dtype=x.dtype, device=x.device)
-        for at, mask in enumerate(masks.chunk(number, dim=1)):
-            maps = [self._pooled(x, mask)] if in_order else [self._pooled(x, mask), -self._pooled(x, -mask)]
-            own = (scale[at], shift[at], slopes[at], weights[at])
-            total = total + checkpoint(_mixed, own, *maps, use_reentrant=False, preserve_rng_state=False)
+        of_groups = (each.chunk(groups) for each in (scale, shift, slopes))
+        for some, *own in zip(masks.chunk(groups, dim=1), *of_groups, weights.chunk(groups, dim=1), strict=True):
+            maps = [self._pooled(x, some)] if in_order else [self._pooled(x, some), -self._pooled(x, -some)]
+            mixed = _mixed if in_order else _mixed_extremes
+            total = total + checkpoint(mixed, *maps, *own, use_reentrant=False, preserve_rng_state=False)
         return cast(Tensor, self.restored(total))
 
-    def _pooled(self, x: Tensor, mask: Tensor) -> Tensor:
+    def _pooled(self, x: Tensor, masks: Tensor) -> Tensor:
         if isinstance(self.pool, nn.Identity):
-            return x * mask
-        return cast(Tensor, LargestOfWindow.apply(x, mask))
+            return x * masks
+        return cast(Tensor, LargestOfWindow.apply(x, masks))
 
     def _normalization(self, x: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
         """What the BatchNorm multiplies and adds, ``(N·C,)`` each: its statistics are products of masks and maps."""
@@ -150,17 +152,17 @@ class SemanticGating(Gate):
         assert norm.running_mean is not None and norm.running_var is not None and norm.num_batches_tracked is not None
         mean, variance = norm.running_mean, norm.running_var
         if norm.training:
-            masks, x = (values.to(torch.promote_types(values.dtype, torch.float32)) for values in (masks, x))
-            masks, x = masks.flatten(2), x.flatten(2).transpose(1, 2)
-            count = _total(torch.tensor(float(masks.shape[0] * masks.shape[2]), device=x.device), norm)
+            masks = masks.to(torch.promote_types(x.dtype, torch.float32))
+            count = _total(torch.tensor(float(masks[:, 0].numel()), device=x.device), norm)
             if not count.is_meta and count < 2:
                 raise ValueError("SemanticGating in training needs more than one value of each map, as BatchNorm does")
+            # one row for each map's, and each mask's, values in all images: a sum over them is one product
+            x, masks = x.movedim(1, -1).flatten(0, -2), masks.transpose(0, 1).flatten(1)
             # the variance is a small difference of large squares, unless the maps lie around 0
-            centre = _total(x.detach().sum(dim=(0, 1)), norm) / count
-            x, squares = x - centre, masks.square()
-            products = [(masks @ x).sum(dim=0), (squares @ x).sum(dim=0), (squares @ x.square()).sum(dim=0)]
-            first, mixed, second = _total(torch.stack(products), norm) / count
-            of_masks = torch.stack([each.sum(dim=(0, 2)) for each in (masks, squares)])[..., None]
+            centre = _total(x.detach().sum(dim=0, dtype=masks.dtype), norm) / count
+            first, mixed, second = _total(Moments.apply(x, centre, masks), norm) / count
+            squares = masks.square()
+            of_masks = torch.stack([masks.sum(dim=1), squares.sum(dim=1)])[..., None]
             of_mask, of_square = _total(of_masks, norm) / count
             mean = (first + of_mask * centre).flatten()
             variance = second - first.square() + 2 * centre * (mixed - of_mask * first)
@@ -181,36 +183,93 @@ def _total(values: Tensor, norm: nn.BatchNorm2d | nn.SyncBatchNorm) -> Tensor:
     return values
 
 
-def _mixed(own: tuple[Tensor, Tensor, Tensor, Tensor], *extremes: Tensor) -> Tensor:
-    """What a region adds to the mixture, of the largest, and perhaps the smallest, of its activations in each window.
+class Moments(torch.autograd.Function):
+    """The sums of m·x, m²·x and m²·x² for each mask m and map x; it keeps neither squares nor x in single precision.
 
-    Whatever the sign of a slope, what is largest after normalisation and activation was largest or smallest before.
+    Shape:
+        - x: ``(P, C)``, from which ``centre``, ``(C,)``, is taken first.
+        - masks: ``(N, P)``.
+        - return: ``(3, N, C)``.
     """
-    scale, shift, slopes, weights = (each.to(extremes[0].dtype) for each in own)
-    ends = [prelu(torch.addcmul(shift.view(-1, 1, 1), maps, scale.view(-1, 1, 1)), slopes) for maps in extremes]
-    return conv2d(ends[0] if len(ends) == 1 else torch.maximum(*ends), weights)
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, centre: Tensor, masks: Tensor) -> Tensor:
+        ctx.save_for_backward(x, centre, masks)
+        x, squares = x - centre, masks.square()
+        return torch.stack([masks @ x, squares @ x, squares @ x.square()])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None, Tensor | None]:
+        kept, centre, masks = ctx.saved_tensors
+        x, squares, (first, mixed, second), of_x, of_masks = kept - centre, masks.square(), gradient, None, None
+        if ctx.needs_input_grad[0]:
+            of_x = torch.cat([masks, squares]).t() @ torch.cat([first, mixed])
+            of_x = of_x.addcmul_(squares.t() @ second, x, value=2).to(kept.dtype)
+        if ctx.needs_input_grad[2]:
+            of_masks = first @ x.t() + 2 * masks * (mixed @ x.t() + second @ x.square().t())
+        return of_x, None, of_masks
+
+
+def _mixed(maps: Tensor, scale: Tensor, shift: Tensor, slopes: Tensor, weights: Tensor) -> Tensor:
+    """What regions add to the mixture, of their pooled maps, for positive scales: two products.
+
+    Normalised by s and t and activated with the slope k, x is k·s·x + (1 − k)·s·max(0, x + t/s) + k·t.
+    """
+    below, above = (weights * (each * scale).view(-1, 1, 1) for each in (slopes, 1 - slopes))
+    constant, bend = weights.flatten(1) @ (slopes * shift), (shift / scale).view(-1, 1, 1)
+    below, above, constant, bend = (each.to(maps.dtype) for each in (below, above, constant, bend))
+    return conv2d(maps, below, constant) + conv2d(torch.relu_(maps + bend), above)
+
+
+def _mixed_extremes(
+    largest: Tensor, smallest: Tensor, scale: Tensor, shift: Tensor, slopes: Tensor, weights: Tensor
+) -> Tensor:
+    """The same for any scales and slopes: what is largest in the end was the largest or the smallest in its window."""
+    scale, shift, slopes, weights = (each.to(largest.dtype) for each in (scale, shift, slopes, weights))
+    ends = [
+        prelu(torch.addcmul(shift.view(-1, 1, 1), maps, scale.view(-1, 1, 1)), slopes) for maps in (largest, smallest)
+    ]
+    return conv2d(torch.maximum(*ends), weights)
 
 
 class LargestOfWindow(torch.autograd.Function):
-    """The largest of a region's activations in each window of 2×2; for the gradient it keeps their places alone."""
+    """The largest of each region's activations in each window of 2×2; for the gradient it keeps their places alone.
+
+    Shape:
+        - x: ``(B, C, H, W)``.
+        - masks: ``(B, N, H, W)``.
+        - return: ``(B, N·C, ⌈H/2⌉, ⌈W/2⌉)``, the first region's maps first; of equal values the first has the gradient.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, mask: Tensor) -> Tensor:
-        largest, places = max_pool2d(x * mask, 2, ceil_mode=True, return_indices=True)
+    def forward(ctx: Any, x: Tensor, masks: Tensor) -> Tensor:
+        number = masks.shape[1]
         small = torch.int16 if x.shape[2] * x.shape[3] < 2**15 else torch.int32
-        ctx.save_for_backward(x, mask, places.to(small))
-        return largest
+        largest, places = [], []
+        for mask in masks.chunk(number, dim=1):
+            values, indices = max_pool2d(x * mask, 2, ceil_mode=True, return_indices=True)
+            largest.append(values)
+            places.append(indices.to(small))
+        ctx.save_for_backward(x, masks, *places)
+        return torch.cat(largest, dim=1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        x, mask, places = ctx.saved_tensors
+        x, masks, *places = ctx.saved_tensors
         layout = torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
-        gradient, places = (each.contiguous(memory_format=layout) for each in (gradient, places.long()))
-        # as that of the plain pooling, which reads no more of x than its size
-        spread = torch.ops.aten.max_pool2d_with_indices_backward(gradient, x, [2], [2], [0], [1], True, places)
-        of_x, of_mask = ctx.needs_input_grad
-        return spread * mask if of_x else None, (spread * x).sum(dim=1, keepdim=True) if of_mask else None
+        number, (needs_x, needs_masks) = masks.shape[1], ctx.needs_input_grad
+        of_x, of_masks = torch.zeros_like(x) if needs_x else None, []
+        for mask, part, place in zip(masks.chunk(number, dim=1), gradient.chunk(number, dim=1), places, strict=True):
+            part, place = (each.contiguous(memory_format=layout) for each in (part, place.long()))
+            # as that of the plain pooling, which reads no more of x than its size
+            spread = torch.ops.aten.max_pool2d_with_indices_backward(part, x, [2], [2], [0], [1], True, place)
+            if of_x is not None:
+                of_x.addcmul_(spread, mask)
+            if needs_masks:
+                of_masks.append((spread * x).sum(dim=1, keepdim=True))
+        return of_x, torch.cat(of_masks, dim=1) if needs_masks else None
 
 
 class SymbioticAugmentation(Gate):

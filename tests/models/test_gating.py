@@ -254,7 +254,7 @@ class TestSemanticGating:
 
     @POOLS
     @pytest.mark.parametrize("mode", ["training", "frozen norm", "evaluation"])
-    @pytest.mark.parametrize("order", ["kept", "reversed", "reversed by slopes"])
+    @pytest.mark.parametrize("order", ["kept", "lost by a scale of zero", "reversed", "reversed by slopes"])
     def test_is_that_of_all_maps_at_once(self, order: str, mode: str, step: int) -> None:
         """Its result, all gradients and the averages of its BatchNorm, which count a batch once."""
         for dtype, tolerance in ((torch.float64, 1e-10), (torch.float32, 1e-5)):
@@ -263,7 +263,9 @@ class TestSemanticGating:
             shake(ours)
             if order != "reversed":  # by normalisation, or activation
                 ours.norm.weight.detach().abs_()
-                ours.activation.weight.detach().abs_().mul_(1 if order == "kept" else -1)
+                ours.activation.weight.detach().abs_().mul_(-1 if order == "reversed by slopes" else 1)
+            if "zero" in order:
+                ours.norm.weight.detach()[::2] = 0
             ours.train(mode != "evaluation")
             ours.norm.train(mode == "training")
             ours.norm.momentum = None if step == 2 else 0.1  # None: what averages weights recounts the statistics
@@ -273,6 +275,9 @@ class TestSemanticGating:
                 for _ in range(2):
                     maps = run(gating, *inputs)
                     maps.backward(torch.linspace(-1, 2, maps.numel(), dtype=dtype).view_as(maps))
+                if "zero" in order:  # a window of equal values has no one gradient
+                    assert gating.norm.weight.grad is not None and gating.norm.weight.grad.isfinite().all()
+                    gating.norm.weight.grad[::2] = 0
                 gradients = [values.grad for values in (*inputs, *gating.parameters())]
                 found.append([maps, *(each for each in gradients if each is not None), *gating.buffers()])
             assert len(found[0]) == 1 + 2 + 5 + 3
