@@ -1,7 +1,7 @@
 """What the channels of a network's last map respond to, and how local they are."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -15,7 +15,9 @@ from tqdm import tqdm
 
 from facelightning.commands.kinds import Drawn, Kind, KindName, Subject
 from facelightning.data import FaceDataModule
-from facelightning.figures import Floats, channels_figure, region_weights_figure, strongest_channels
+from facelightning.figures import Floats, channels_figure, mean_masks_figure, region_weights_figure, strongest_channels
+from facelightning.labels import LabelSpace
+from facelightning.models import ParserRegions
 from facelightning.tasks import FaceTask
 
 
@@ -30,13 +32,15 @@ def with_attributes(subject: Subject) -> list[FaceDataModule]:
 
 
 def draw_channels(subject: Subject) -> Iterator[tuple[str, Drawn]]:
-    """Region weights, if the network has them, and the strongest channels."""
+    """Region weights and the parser's masks, if the network has them, and the strongest channels."""
     module = with_attributes(subject)[0]
     describing = {path: task for path, task in subject.tasks.items() if describes(task)}
     means = mean_over_faces(describing, subject.loader(module), subject.faces)
     if "region_weights" in means:
         names = module.facts.attributes or ()
         yield "region_weights.png", region_weights_figure(means["region_weights"].T, names, subject.task.places)
+    if "masks" in means:
+        yield "mean_masks.png", mean_masks_figure(means["masks"], parsed_classes([*describing.values()]))
     channels = {}
     for path, task in describing.items():
         strongest = strongest_channels(means[f"channels of {path}"])
@@ -61,7 +65,8 @@ def mean_over_faces(networks: Mapping[str, FaceTask], loader: DataLoader[Any], f
     Returns:
         - ``channels of NAME``: ``(C, h, w)``, non-negative, for each network.
         - ``region_weights``: ``(N, A)`` of the main network, if it weighs regions.
-        - ``face``: ``(h, w)`` in [0, 1], the foreground share of each cell, as parsed by the last network that parses.
+        - ``masks``: ``(K, H, W)`` in [0, 1], as parsed by the last network that parses.
+        - ``face``: ``(h, w)`` in [0, 1], the foreground share of each cell in them.
     """
     tasks, sums = list(networks.values()), dict[str, Tensor]()
     count, total = 0, min(faces, len(loader.dataset))  # type: ignore[arg-type]  # a sized data set
@@ -78,6 +83,7 @@ def mean_over_faces(networks: Mapping[str, FaceTask], loader: DataLoader[Any], f
             masks = next((masks for masks in parsed if masks is not None), None)
             if masks is not None:
                 cell = -(-masks.shape[-1] // main_output["features"].shape[-1])
+                seen["masks"] = masks
                 seen["face"] = avg_pool2d(1 - masks[:, :1], cell, ceil_mode=True).squeeze(1)
             sums = {key: sums.get(key, 0) + value.double().sum(dim=0) for key, value in seen.items()}
             count += len(batch["image"])
@@ -91,8 +97,18 @@ def parse(task: FaceTask, images: Tensor) -> Tensor | None:
     """Probabilities ``(B, K, H, W)`` of the parser in a network; ``None`` if it has none."""
     if "parsing" in task.objectives:
         return cast(Tensor, task.network(images)["parsing"][-1].softmax(dim=1))
-    regions: Any = task.network.regions
-    return None if regions is None or "background" not in regions.names else regions(images, None).at(1)
+    regions = task.network.regions
+    return regions.parse(images).at(1) if isinstance(regions, ParserRegions) else None
+
+
+def parsed_classes(tasks: Sequence[FaceTask]) -> LabelSpace:
+    """The classes of the last network that parses."""
+    for task in reversed(tasks):
+        if "parsing" in task.objectives and task.facts is not None and task.facts.label_space is not None:
+            return task.facts.label_space
+        if isinstance(task.network.regions, ParserRegions):
+            return task.network.regions.label_space
+    raise AssertionError("no network parses")
 
 
 def title_of(task: FaceTask) -> str:

@@ -8,7 +8,7 @@ from facelightning.figures.groups import groups_figure, relations_figure
 from facelightning.figures.layers import layers_figure
 from facelightning.figures.localization import recall_figure, responses_figure
 from facelightning.figures.neurons import mean_faces_figure
-from facelightning.figures.parsing import color_mask, parsing_panels
+from facelightning.figures.parsing import color_mask, mean_masks_figure, parsing_panels
 from facelightning.figures.predictions import legend_figure, prediction_figure
 from facelightning.figures.rates import rates_figure
 from facelightning.figures.regions import attribute_regions_figure
@@ -30,6 +30,7 @@ __all__ = [
     "layers_figure",
     "legend_figure",
     "mean_faces_figure",
+    "mean_masks_figure",
     "parsing_panels",
     "prediction_figure",
     "rates_figure",

@@ -3,9 +3,10 @@
 from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.patches import Patch
 
-from facelightning.figures.drawing import FONT_SIZE, LETTER, Image, Masks, blank_page, enlarged, render
+from facelightning.figures.drawing import FONT_SIZE, LETTER, Floats, Image, Masks, blank_page, enlarged, render
 from facelightning.labels import IGNORE_INDEX, LabelSpace
 
 _SPACING: dict[str, Any] = {"borderpad": 0, "borderaxespad": 0, "columnspacing": 1.2, "fontsize": FONT_SIZE}
@@ -91,3 +92,45 @@ def parsing_panels(images: Image, truth: Masks, predicted: Masks, labels: LabelS
     place, ncols = (0.5, 0.03 * inch / page_height), -(-len(names) // legend_rows)
     figure.legend(patches, names, loc="lower center", bbox_to_anchor=place, ncols=ncols, **_LEGEND)
     return render(figure, panels, [(top, left) for top in tops for left in lefts][: len(panels)])
+
+
+def mean_masks_figure(masks: Floats, labels: LabelSpace) -> Image:
+    """Where each class lies, as its mean probability over many faces, and which is the likeliest on average.
+
+    What a parser finds (Kalayeh et al., CVPR 2017, Fig. 3), without showing a person. Below a class stands its share
+    of the area.
+
+    Shape:
+        - masks: ``(K, H, W)``, in [0, 1], summing to 1 over the classes.
+        - return: ``(h, w, 3)``, RGB.
+
+    Raises:
+        ValueError: If there is not one mask for each class, or they do not sum to 1.
+
+    Example:
+        >>> from facelightning.labels import HELEN7
+        >>> mean_masks_figure(np.full((7, 109, 89), 1 / 7), HELEN7).shape[2]
+        3
+    """
+    if len(masks) != len(labels) or not np.allclose(masks.sum(axis=0), 1, atol=1e-3):
+        raise ValueError(f"masks {masks.shape} need {len(labels)} classes that sum to 1 in each pixel")
+    likeliest = color_mask(masks.argmax(axis=0), labels)
+    tiles = enlarged(np.stack([*colormaps["YlGnBu"](masks, bytes=True)[..., :3], likeliest]), 240)
+    tiles = np.pad(tiles, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=160)  # a grey frame
+    names = [name.replace("_", " ") for name in labels.classes]
+    titles = [
+        *(f"{name}\n{share:.1%}" for name, share in zip(names, masks.mean(axis=(1, 2)), strict=True)),
+        "likeliest",
+    ]
+    height, width = tiles.shape[1:3]
+    gap, margin, below, columns, dpi = 14, 20, 70, 4, 150
+    rows = -(-len(tiles) // columns)
+    page_width = 2 * margin + columns * (width + gap) - gap
+    page_height = margin + rows * (height + below)
+    figure, corners = blank_page(page_width, page_height, dpi), []
+    for number, title in enumerate(titles):
+        top, left = margin + number // columns * (height + below), margin + number % columns * (width + gap)
+        corners.append((top, left))
+        place = ((left + width / 2) / page_width, 1 - (top + height + 8) / page_height)
+        figure.text(*place, title, ha="center", va="top", fontsize=FONT_SIZE)
+    return render(figure, tiles, corners)

@@ -14,12 +14,14 @@ import torch
 import yaml
 
 from facelightning.__main__ import main as facelightning
-from facelightning.commands.channels import activation_entropy, mean_over_faces, share_inside
+from facelightning.commands.channels import activation_entropy, mean_over_faces, parse, share_inside
 from facelightning.commands.visualize import main
 from facelightning.data import CelebADataModule
 from facelightning.errors import DataNotFoundError
-from facelightning.figures import channels_figure, region_weights_figure, strongest_channels
-from facelightning.labels import ATTRIBUTES
+from facelightning.facts import DataFacts
+from facelightning.figures import channels_figure, mean_masks_figure, region_weights_figure, strongest_channels
+from facelightning.labels import ATTRIBUTES, HELEN7
+from facelightning.models import KnownMasks, SemanticPooling
 from facelightning.tasks import AttributeNet, JointNet, load_model
 from tests.conftest import SIZE
 from tests.test_configs import small_overlay
@@ -117,7 +119,7 @@ def test_means_are_those_of_single_faces(
     data = CelebADataModule(str(faces / "celeba"), image_size=SIZE, batch_size=batch_size, num_workers=0)
     means = mean_over_faces(networks, data.test_dataloader(), 7)
     weighs = ["region_weights"] * (names[-1] == "ssp")
-    assert means.keys() == {*(f"channels of {name}" for name in names), "face", *weighs}
+    assert means.keys() == {*(f"channels of {name}" for name in names), "masks", "face", *weighs}
 
     images = torch.stack([data.dataset("test")[index, 0]["image"] for index in range(7)])
     negative = False
@@ -131,13 +133,22 @@ def test_means_are_those_of_single_faces(
             np.testing.assert_allclose(means[f"channels of {name}"], total / 7, rtol=1e-5, atol=1e-6)
         network = networks[parser].network
         logits = (network if parser == "jointnet" else network.regions.network)(images)["parsing"][-1]
-        foreground = 1 - logits.double().softmax(dim=1)[:, 0].mean(dim=0).numpy()
+        masks = logits.double().softmax(dim=1).mean(dim=0).numpy()
+        np.testing.assert_allclose(means["masks"], masks, atol=1e-6)
+        foreground = 1 - masks[0]
         cells = [[foreground[y : y + 16, x : x + 16].mean() for x in (0, 16)] for y in (0, 16, 32)]
         np.testing.assert_allclose(means["face"], cells, rtol=1e-5)
         if weighs:
             expected = torch.stack([network(image[None])["region_weights"][0] for image in images]).mean(dim=0)
             np.testing.assert_allclose(means["region_weights"], expected, rtol=1e-5, atol=1e-6)
     assert negative
+
+
+def test_masks_of_the_data_are_no_parser(tmp_path: Path) -> None:
+    task = AttributeNet(width=2, pooling=SemanticPooling, regions=KnownMasks).build(
+        DataFacts(SIZE, attributes=ATTRIBUTES)
+    )
+    assert parse(task, torch.zeros(1, 3, *SIZE)) is None
 
 
 def both(faces: Path, folder: Path) -> list[str]:
@@ -160,10 +171,11 @@ def test_all_that_a_joint_network_allows(
     checkpoints = [f"--ckpt_path={of(runs, 'jointnet')}", f"--against={of(runs, 'avg')}"]
     main([*checkpoints, f"--output={tmp_path}", "--faces=7"])
     printed = capsys.readouterr().out.splitlines()
-    assert printed[:2] == [f"written: {tmp_path / name}" for name in ("parsing.png", "region_weights.png")]
-    assert printed[2].startswith(f"AttributeNet, AveragePooling: {of(runs, 'avg')}")
-    assert printed[4].startswith(f"JointNet, SemanticPooling: {of(runs, 'jointnet')}")
-    assert printed[6:] == [f"written: {tmp_path / 'channels.png'}"]
+    written = ("parsing.png", "region_weights.png", "mean_masks.png")
+    assert printed[:3] == [f"written: {tmp_path / name}" for name in written]
+    assert printed[3].startswith(f"AttributeNet, AveragePooling: {of(runs, 'avg')}")
+    assert printed[5].startswith(f"JointNet, SemanticPooling: {of(runs, 'jointnet')}")
+    assert printed[7:] == [f"written: {tmp_path / 'channels.png'}"]
 
     networks: dict[str, Any] = {name: load_model(of(runs, name)) for name in ("avg", "jointnet")}
     module = CelebADataModule(str(faces / "celeba"), image_size=SIZE, batch_size=4, num_workers=0)
@@ -173,9 +185,10 @@ def test_all_that_a_joint_network_allows(
         read(tmp_path / "region_weights.png"), region_weights_figure(weights, ATTRIBUTES, networks["jointnet"].places)
     )
     shown = [strongest_channels(means[f"channels of {name}"]) for name in networks]
-    titles = ["\n".join(printed[2:4]), "\n".join(printed[4:6])]
+    assert np.array_equal(read(tmp_path / "mean_masks.png"), mean_masks_figure(means["masks"], HELEN7))
+    titles = ["\n".join(printed[3:5]), "\n".join(printed[5:7])]
     assert np.array_equal(read(tmp_path / "channels.png"), channels_figure(dict(zip(titles, shown, strict=True))))
-    for maps, measures in zip(shown, printed[3:6:2], strict=True):
+    for maps, measures in zip(shown, printed[4:7:2], strict=True):
         share, area = 100 * share_inside(maps, means["face"]), 100 * means["face"].mean()
         assert measures == (
             f"mean entropy {activation_entropy(maps):.2f} of at most 2.58 bits; {share:.0f} % of the activation on "
@@ -188,8 +201,8 @@ def test_all_that_a_joint_network_allows(
     [
         ("segnet", ["parsing.png"], None),
         ("avg", ["channels.png"], False),
-        ("ssg", ["channels.png"], True),
-        ("ssp", ["channels.png", "region_weights.png"], True),
+        ("ssg", ["channels.png", "mean_masks.png"], True),
+        ("ssp", ["channels.png", "mean_masks.png", "region_weights.png"], True),
         ("bbox", ["channels.png", "region_weights.png"], False),
     ],
 )
@@ -225,10 +238,11 @@ def test_images_go_to_the_run_folder_and_have_its_size(
     command("visualize", checkpoint)
     printed = capsys.readouterr().out
     assert "of at most 2.58 bits" in printed  # 3 × 2 cells
-    for name in ("parsing", "region_weights", "channels"):
+    names = ("parsing", "region_weights", "mean_masks", "channels")
+    for name in names:
         assert f"written: {tmp_path / run / 'figures' / 'visualize_test' / name}.png" in printed
     made = run / "figures" / "visualize_test"
-    drawn = [made / f"{name}.png" for name in ("parsing", "region_weights", "channels")]
+    drawn = [made / f"{name}.png" for name in names]
     assert sorted(Path("runs").rglob("*")) == sorted([*before, made, *drawn])  # and no new run
     assert {path: path.read_bytes() for path in figures} == figures  # of the training
     command("visualize", checkpoint, "--data=CelebADataModule", f"--data.root={faces / 'celeba'}", "--faces=3")
