@@ -131,7 +131,7 @@ def _overview(plan: Plan) -> str:
         states = [f"seed {run.seed} {run.state}" for run in runs]
         lines += [
             f"{name}: {row.title}; published: {_numbers(row.published) or 'nothing'}{original}",
-            f"  data: {', '.join(row.data.values())}{parents}; time: {time}",
+            f"  data: {', '.join(row.data_sets)}{parents}; time: {time}",
             f"  {', '.join(states)}" + (f"; {obstacle}" if obstacle else ""),
         ]
         times += [estimate and estimate[0] for run in runs if run.finished() is None and obstacle is None]
@@ -163,7 +163,7 @@ def _records(table: Table, runs: Sequence[Run], resamples: int) -> Iterator[dict
             "attribution": [run.attribution() for run in mine],
         }
         others = {} if row.name == table.baseline else baseline
-        both = [run for run in mine if run.seed in others and row.data == others[run.seed].row.data]
+        both = [run for run in mine if run.seed in others and row.data_sets == others[run.seed].row.data_sets]
         if row.predicts == "attributes" and both:
             test = _test_split(next(iter(baseline.values())).files.config)
             pairs = [(_predictions(run, test), _predictions(baseline[run.seed], test)) for run in both]

@@ -115,9 +115,13 @@ class Plan:
     def obstacle(self, name: str) -> str | None:
         """Why a row, or one that it starts from, cannot be trained; ``None`` if it can."""
         row = self.rows[name]
-        missing = [data for data in row.data.values() if data not in self.roots]
+        missing = [data for data in row.data_sets if data not in self.roots]
         if missing:
             return f"row {name} needs {' and '.join(missing)}: give --{missing[0]}"
+        for place in row.data.values():
+            given = Path(self.roots[place.partition("/")[0]]).is_dir()  # a plan alone may be without data
+            if given and not Path(self._place(place)).exists():
+                return f"row {name} needs {place}, which does not exist"
         if self.recipe and not row.assembled and self._recipe(row) is None:
             return f"recipe {self.recipe} has nothing for row {name}"
         return next((found for parent in row.parents if (found := self.obstacle(parent))), None)
@@ -135,7 +139,7 @@ class Plan:
         for key, value in row.starts_from.items():
             paths = [str(parents[parent].files.best) for parent in listed(value)]
             model[key] = paths[0] if isinstance(value, str) else paths
-        given = {key: self.roots.get(root, root) for key, root in row.data.items()}
+        given = {key: self._place(place) for key, place in row.data.items()}
         given |= {key: str(parents[parent].predictions) for key, parent in row.data_from.items()}
         data = _options("data", given)
         logger = {"save_dir": str(self.folder), "name": name, "version": files.path.name}
@@ -150,6 +154,11 @@ class Plan:
         prediction += _options("trainer.logger", {**logger, "version": f"{files.path.name}/test"})
         every = [file for path in (*configs, *filter(None, [recipe])) for file, _ in chain(path)]
         return Run(row, seed, files, [*parents.values()], every, command, prediction, self._minutes.get(name))
+
+    def _place(self, place: str) -> str:
+        """The path of a data set, or of a folder in it."""
+        data, *folders = place.split("/")
+        return "/".join([self.roots.get(data, data), *folders])
 
     def _configs(self, row: Row) -> list[Path]:
         return [find_config(name, config_folder()) for name in row.config]

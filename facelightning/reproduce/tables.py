@@ -43,6 +43,11 @@ class Row:
     original: Mapping[str, float] = field(default_factory=dict)
 
     @property
+    def data_sets(self) -> list[str]:
+        """The data sets that it is given, or folders of."""
+        return list(dict.fromkeys(place.partition("/")[0] for place in self.data.values()))
+
+    @property
     def parents(self) -> list[str]:
         """The rows that must be trained first."""
         values = (*self.starts_from.values(), *self.data_from.values())

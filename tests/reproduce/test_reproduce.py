@@ -57,7 +57,7 @@ class TestRows:
         assert len(plan.rows) == sum(row.name is not None for row in titles)  # no name is used twice
         for name in plan.rows:
             run = plan.add(name, 0)  # finds its configurations and what they extend
-            assert set(run.row.data.values()) <= inspect.signature(reproduce).parameters.keys()
+            assert set(run.row.data_sets) <= inspect.signature(reproduce).parameters.keys()
             assert run.row.predicts in ("attributes", "parsing", "faces", None)
             assert run.row.assembled == (run.command[0] == "test")
         assert all(table.baseline in plan.rows for table in read_tables())
@@ -81,6 +81,13 @@ class TestRows:
         assert (
             Plan({"celeba": "/celeba"}, None, [], tmp_path).obstacle("lnet_s") == "row lnet_s needs wild: give --wild"
         )
+
+    def test_a_row_is_given_a_folder_of_a_data_set(self, tmp_path: Path) -> None:
+        plan = Plan({"celeba": str(tmp_path)}, None, [], tmp_path)
+        assert plan.obstacle("ssp_known") == "row ssp_known needs celeba/Masks, which does not exist"
+        (tmp_path / "Masks").mkdir()
+        assert plan.obstacle("ssp_known") is None
+        assert {f"--data.root={tmp_path}", f"--data.masks={tmp_path}/Masks"} <= set(plan.add("ssp_known", 0).command)
 
     def test_numbers_are_those_of_liu(self) -> None:
         """Liu et al., Table 1, as printed: some cells, the sum of each line, and its average after it."""
