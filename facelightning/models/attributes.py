@@ -71,6 +71,10 @@ class AttributeNetwork(nn.Module):
         self.pooling = pooling(self.tail.stride)
         self.places = self.pooling.places(names)
         self.head = head(self.tail.channels, len(self.places), num_outputs)
+        if self.head.needs_networks and self.encoder.networks is None:
+            raise ConfigurationError(
+                f"{type(self.head).__name__} needs a network for each attribute: set `encoder` to SeparateEncoder"
+            )
         if self.regions is not None and not any(getattr(part, "needs_regions", False) for part in self.modules()):
             raise ConfigurationError(
                 f"no part of this network needs regions, but `regions` is {type(self.regions).__name__}"

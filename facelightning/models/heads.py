@@ -24,6 +24,9 @@ class Head(nn.Module):
         - return: ``"logits"``: ``(B, A)``; and ``"region_weights"``: ``(B, N, A)``, if it weighs places.
     """
 
+    needs_networks = False
+    """Whether each attribute's features must be those of a network of its own."""
+
     def __init__(self, channels: int, num_places: int, num_outputs: int) -> None:
         super().__init__()
 

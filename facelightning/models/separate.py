@@ -75,6 +75,8 @@ class SeparateHead(Head):
         torch.Size([2, 3])
     """
 
+    needs_networks = True
+
     def __init__(self, channels: int, num_places: int, num_outputs: int) -> None:
         super().__init__(channels, num_places, num_outputs)
         if channels % num_outputs:
