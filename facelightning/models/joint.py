@@ -53,6 +53,10 @@ class JointNetwork(nn.Module):
         self.pooling = pooling(self.tail.stride)
         self.places = self.pooling.places(label_space.classes)
         self.head = head(self.tail.channels, len(self.places), num_attributes)
+        if self.head.needs_networks:
+            raise ConfigurationError(
+                f"{type(self.head).__name__} needs a network for each attribute, but one is shared here"
+            )
         self.to(memory_format=torch.channels_last)
 
     def forward(
