@@ -31,7 +31,7 @@ def test_no_separate_network_sees_another() -> None:
             else:
                 mine.copy_(theirs.unflatten(0, (3, -1))[number])
         torch.testing.assert_close(alone.eval()(images)["attributes"][:, 0], logits[:, number], rtol=1e-4, atol=1e-5)
-    with pytest.raises(ConfigurationError, match="SeparateHead needs a network for each attribute: .*SeparateEncoder"):
+    with pytest.raises(ConfigurationError, match=r"SeparateHead needs a network for each attribute: .*SeparateEncoder"):
         AttributeNetwork(4, width=2, head=SeparateHead)
     with pytest.raises(ConfigurationError, match="64 channels"):
         SeparateHead(64, 1, 3)
