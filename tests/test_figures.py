@@ -17,6 +17,7 @@ from facelightning.figures import (
     color_mask,
     faces_figure,
     found_faces_figure,
+    mean_masks_figure,
     parsing_panels,
     recall_figure,
     region_weights_figure,
@@ -85,6 +86,22 @@ def test_every_panel_is_exact_and_in_its_place(count: int) -> None:
     tops = [triple_places[0][0] for triple_places in places]
     assert [tops.index(top) for top in tops] == [i // 2 * 2 for i in range(count)]  # two a row, in order
     assert page.shape[1] == parsing_panels(*examples(min(count, 2)), HELEN7).shape[1]
+
+
+@pytest.mark.parametrize("labels", [HELEN7, HELEN11])
+def test_mean_masks_are_drawn_class_by_class_and_the_likeliest_in_colours(labels: LabelSpace) -> None:
+    masks = np.random.default_rng(0).dirichlet(np.ones(len(labels)), (20, 15)).transpose(2, 0, 1)
+    page, zoom = mean_masks_figure(masks, labels), 12  # 240 pixels high
+    tiles = [matplotlib.colormaps["YlGnBu"](mask, bytes=True)[..., :3] for mask in masks]
+    panels = [
+        panel.repeat(zoom, axis=0).repeat(zoom, axis=1) for panel in (*tiles, color_mask(masks.argmax(0), labels))
+    ]
+    places = [find(page, panel) for panel in panels]
+    assert places == sorted(places)  # row by row
+    assert len({left for _, left in places}) == 4
+    for wrong in (masks[1:], 2 * masks):
+        with pytest.raises(ValueError, match=f"need {len(labels)} classes that sum to 1"):
+            mean_masks_figure(wrong, labels)
 
 
 @pytest.mark.parametrize(("size", "labels"), [((40, 32), HELEN7), ((109, 89), HELEN7), ((64, 96), HELEN11)])

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.cm import ScalarMappable
 from matplotlib.patches import Patch
 
 from facelightning.figures.drawing import FONT_SIZE, LETTER, Floats, Image, Masks, blank_page, enlarged, render
@@ -123,14 +124,18 @@ def mean_masks_figure(masks: Floats, labels: LabelSpace) -> Image:
         "likeliest",
     ]
     height, width = tiles.shape[1:3]
-    gap, margin, below, columns, dpi = 14, 20, 70, 4, 150
-    rows = -(-len(tiles) // columns)
-    page_width = 2 * margin + columns * (width + gap) - gap
-    page_height = margin + rows * (height + below)
+    gap, margin, below, bar, columns, dpi = 14, 20, 70, 80, 4, 150
+    page_width = 2 * margin + columns * (width + gap) + bar
+    page_height = margin + -(-len(tiles) // columns) * (height + below)
     figure, corners = blank_page(page_width, page_height, dpi), []
     for number, title in enumerate(titles):
         top, left = margin + number // columns * (height + below), margin + number % columns * (width + gap)
         corners.append((top, left))
         place = ((left + width / 2) / page_width, 1 - (top + height + 8) / page_height)
         figure.text(*place, title, ha="center", va="top", fontsize=FONT_SIZE)
+    edges = (page_width - margin - bar, page_height - margin - height, 12, height)
+    axes = figure.add_axes(tuple(np.divide(edges, (page_width, page_height) * 2)))
+    figure.colorbar(ScalarMappable(cmap="YlGnBu"), cax=axes, ticks=[0, 1])
+    axes.tick_params(length=2, pad=1, labelsize=7)
+    axes.text(2.2, 0.5, "probability", rotation=90, va="center", fontsize=FONT_SIZE, transform=axes.transAxes)
     return render(figure, tiles, corners)
