@@ -36,8 +36,8 @@ def visualize(
 
     Of parsers and attribute networks, as in Kalayeh et al. (CVPR 2017), Figures 3 to 5: ``parsing`` is image, ground
     truth and prediction of six images; ``channels``, the 50 strongest channels of the last map, with measures of how
-    local they are, and how much each region counts for each attribute, if the network weighs regions. Both are means
-    over faces.
+    local they are; with them, how much each region counts for each attribute, if the network weighs regions, and where
+    each of its parser's classes lies. These three are means over faces, and show no person.
 
     Of cascades, as in Liu et al. (ICCV 2015), Figures 6 and 7: ``responses``, from LNet's responses to the faces of six
     images; ``recall`` against overlap with true boxes, and its numbers as recall.json.
