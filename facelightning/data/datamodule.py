@@ -239,7 +239,7 @@ class AttributeDataModule(IdentityDataModule):
 
     Args:
         crop: A cut around each face; the whole images if not given.
-        predicted: The images that are predicted: those of the test split, or ``all``.
+        predicted: The images that are predicted: those of the test split, of val, or ``all``.
         train_images: So many of the training images, to see what a smaller set teaches: all images of one identity
             after another, in an order that ``seed`` decides; of the last one perhaps not all. A larger number adds to
             what a smaller one takes. All images if not given.
@@ -247,7 +247,7 @@ class AttributeDataModule(IdentityDataModule):
     """
 
     crop: FaceCrop | None = None
-    predicted: Literal["test", "all"] = "test"
+    predicted: Literal["test", "val", "all"] = "test"
     train_images: int | None = None
     leave_out: list[str] = field(default_factory=list)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from jsonargparse import auto_cli
 
 from facelightning.cli import FaceParser
@@ -18,8 +19,9 @@ from facelightning.configs import read_config, suggestion
 from facelightning.data.tables import AttributeDataset
 from facelightning.errors import ConfigurationError, DataNotFoundError, FacelightningError
 from facelightning.labels import ATTRIBUTES
+from facelightning.metrics import AttributeScores
 from facelightning.metrics.statistics import bootstrap_differences
-from facelightning.reproduce.plan import Plan, Run, check_settings
+from facelightning.reproduce.plan import Plan, Run, Split, check_settings
 from facelightning.reproduce.scheduler import alone, train_all
 from facelightning.reproduce.tables import MOST_COLUMNS, Table, duration, printed, read_tables, write_tables
 
@@ -40,6 +42,7 @@ def reproduce(
     output: str = "runs/reproduce",
     resamples: int = 1000,
     attribution: bool = False,
+    split: Split = "test",
     dry_run: bool = False,
 ) -> None:
     """Train the missing rows of the papers' tables, and print published and own scores.
@@ -68,6 +71,9 @@ def reproduce(
         resamples: Number of bootstrap resamples of the test set, for intervals.
         attribution: Also measure on drawn faces whether the attribute networks look in the right place, as
             ``facelightning attribution`` does; meaningful for networks that were trained on drawn faces.
+        split: What the attribute networks are scored on: ``val``, to choose between variants, or the test data, for the
+            one that was chosen. Scores of val are those of the probabilities that are written, and have tables of their
+            own.
         dry_run: Only list the rows, what they need, their progress, and the time per run: measured here, or with the
             recipe. Needs no data.
     """
@@ -103,10 +109,12 @@ def reproduce(
     folder.mkdir(parents=True, exist_ok=True)
     for run in runs.values():
         check_settings(run)
-    failed = train_all(list(runs.values()), attribution)
+    failed = train_all(list(runs.values()), attribution, choosing=split == "val")
     with alone(folder):
         done = [run for (name, _), run in runs.items() if name in wanted and run.finished() is not None]
-        text = write_tables(folder, [record for table in read_tables() for record in _records(table, done, resamples)])
+        tables = [table for table in read_tables() if split == "test" or table.part == "attributes"]
+        records = [record for table in tables for record in _records(table, done, resamples, split)]
+        text = write_tables(folder, records, split)
     print(text)
     if failed:
         raise FacelightningError(f"{len(failed)} of {len(runs)} runs failed: {', '.join(failed)}; see above")
@@ -147,7 +155,7 @@ def _numbers(scores: Mapping[str, float]) -> str:
     return ", ".join(words) if len(words) <= MOST_COLUMNS else f"{words[0]} and {len(words) - 1} more"
 
 
-def _records(table: Table, runs: Sequence[Run], resamples: int) -> Iterator[dict[str, Any]]:
+def _records(table: Table, runs: Sequence[Run], resamples: int, split: Split) -> Iterator[dict[str, Any]]:
     """The record of each row of a table: published scores, ours by seed, difference to the baseline."""
     baseline = {run.seed: run for run in runs if run.row.name == table.baseline}
     for row in table.rows:
@@ -158,23 +166,25 @@ def _records(table: Table, runs: Sequence[Run], resamples: int) -> Iterator[dict
             "seeds": [run.seed for run in mine],
             "published": row.published,
             "original": row.original,
-            "ours": {column: [_score(run, table.part, column) for run in mine] for column in table.columns},
+            "ours": {column: [_score(run, table.part, column, split) for run in mine] for column in table.columns},
             "finished": [run.finished() for run in mine],
             "attribution": [run.attribution() for run in mine],
         }
         others = {} if row.name == table.baseline else baseline
         both = [run for run in mine if run.seed in others and row.data_sets == others[run.seed].row.data_sets]
         if row.predicts == "attributes" and both:
-            test = _test_split(next(iter(baseline.values())).files.config)
-            pairs = [(_predictions(run, test), _predictions(baseline[run.seed], test)) for run in both]
-            truth = test.attributes.astype(bool)
-            record["difference"] = bootstrap_differences(pairs, truth, resamples, test.identities)
+            images = _images(next(iter(baseline.values())).files.config, split)
+            pairs = [
+                (_predictions(run, images, split), _predictions(baseline[run.seed], images, split)) for run in both
+            ]
+            truth = images.attributes.astype(bool)
+            record["difference"] = bootstrap_differences(pairs, truth, resamples, images.identities)
         yield record
 
 
-def _score(run: Run, part: str, column: str) -> float | None:
+def _score(run: Run, part: str, column: str, split: Split) -> float | None:
     """A score of all, the IoU of a class, or the accuracy of an attribute, in percent; ``None`` if there is none."""
-    scores = run.results()[part]
+    scores = run.results()[part] if split == "test" else _val_scores(run)
     if "per_attribute" in scores and column not in scores:
         errors = {name: each["error"] for name, each in scores["per_attribute"].items()}
         error: float | None = (errors | {"mean_accuracy": scores["error"]}).get(column)
@@ -183,20 +193,29 @@ def _score(run: Run, part: str, column: str) -> float | None:
     return value
 
 
+@lru_cache
+def _val_scores(run: Run) -> dict[str, Any]:
+    """The scores of the predictions of the validation images."""
+    images = _images(run.files.config, "val")
+    scores = AttributeScores(ATTRIBUTES)
+    scores.update(torch.from_numpy(_predictions(run, images, "val")).logit(), torch.from_numpy(images.attributes))
+    return scores.compute()
+
+
 @lru_cache(1)
-def _test_split(config: Path) -> AttributeDataset:
-    """The images that a run was tested on."""
+def _images(config: Path, split: Split) -> AttributeDataset:
+    """The images that a run is scored on."""
     settings = read_config(config)["data"]
     module, _, name = settings["class_path"].rpartition(".")
     data = getattr(import_module(module), name)(**{**settings["init_args"], "augmentations": None})
-    records = data.records("test")
+    records = data.records(split)
     assert isinstance(records, AttributeDataset)
     return records
 
 
-def _predictions(run: Run, test: AttributeDataset) -> npt.NDArray[np.float64]:
-    """The probabilities ``(n, A)`` of the test images."""
-    with run.predictions.open(newline="", encoding="utf-8") as file:
+def _predictions(run: Run, images: AttributeDataset, split: Split) -> npt.NDArray[np.float64]:
+    """The probabilities ``(n, A)`` of the images."""
+    with run.predictions(split).open(newline="", encoding="utf-8") as file:
         rows = {row[0]: row[1:] for row in csv.reader(file)}
     assert rows["name"] == list(ATTRIBUTES)
-    return np.array([rows[name] for name in test.names], dtype=np.float64)
+    return np.array([rows[name] for name in images.names], dtype=np.float64)

@@ -6,12 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
-from typing import Any
+from typing import Any, Literal, get_args
 
 from facelightning.configs import chain, config_folder, find_config, find_recipe, read_config, recipe_folder
 from facelightning.errors import ConfigurationError
 from facelightning.reproduce.tables import ATTRIBUTION, Row, listed, read_tables
 from facelightning.runs import RunFolder
+
+Split = Literal["val", "test"]
+"""What a run is scored on: to choose by, and at the end."""
 
 COMPUTING = ("accelerator", "precision")
 """Trainer settings that a score may depend on."""
@@ -29,6 +32,7 @@ class Run:
         configs: Its configuration files, and all that they extend.
         command: Arguments of ``facelightning``: ``fit``, or ``test`` for an assembled row, and its options.
         prediction: The same for its predictions.
+        choice: The same for predictions of the validation images, by which one chooses.
         minutes: How long it took when the recipe was measured.
     """
 
@@ -39,6 +43,7 @@ class Run:
     configs: Sequence[Path]
     command: Sequence[str]
     prediction: Sequence[str]
+    choice: Sequence[str]
     minutes: float | None
 
     @property
@@ -51,10 +56,9 @@ class Run:
         """The folder of all its files."""
         return self.files.path
 
-    @property
-    def predictions(self) -> Path:
-        """The table of its predictions."""
-        return RunFolder(self.folder / "test").predictions / f"{self.row.predicts}.csv"
+    def predictions(self, split: Split = "test") -> Path:
+        """The table of its predictions of a split."""
+        return RunFolder(self.folder / split).predictions / f"{self.row.predicts}.csv"
 
     @property
     def state(self) -> str:
@@ -140,7 +144,7 @@ class Plan:
             paths = [str(parents[parent].files.best) for parent in listed(value)]
             model[key] = paths[0] if isinstance(value, str) else paths
         given = {key: self._place(place) for key, place in row.data.items()}
-        given |= {key: str(parents[parent].predictions) for key, parent in row.data_from.items()}
+        given |= {key: str(parents[parent].predictions()) for key, parent in row.data_from.items()}
         data = _options("data", given)
         logger = {"save_dir": str(self.folder), "name": name, "version": files.path.name}
         configs = [*self._configs(row), *([] if row.assembled else self.overlays)]
@@ -149,11 +153,14 @@ class Plan:
         command += [f"--recipe={self.recipe}"] if recipe else []
         command += [*self._seen, *self._computing] if row.assembled else ["--test_after_fit=true"]
         command += [*data, *_options("model", model), *_options("trainer.logger", logger), f"--seed_everything={seed}"]
-        prediction = ["predict", f"--ckpt_path={files.best}", *data, *self._computing]
-        prediction += ["--data.predicted=all"] if name in self._in_full else []
-        prediction += _options("trainer.logger", {**logger, "version": f"{files.path.name}/test"})
+        predict = ["predict", f"--ckpt_path={files.best}", *data, *self._computing]
+        val, test = ({**logger, "version": f"{files.path.name}/{split}"} for split in get_args(Split))
+        choice = [*predict, "--data.predicted=val", *_options("trainer.logger", val)]
+        prediction = [*predict, *(["--data.predicted=all"] if name in self._in_full else [])]
+        prediction += _options("trainer.logger", test)
         every = [file for path in (*configs, *filter(None, [recipe])) for file, _ in chain(path)]
-        return Run(row, seed, files, [*parents.values()], every, command, prediction, self._minutes.get(name))
+        minutes = self._minutes.get(name)
+        return Run(row, seed, files, [*parents.values()], every, command, prediction, choice, minutes)
 
     def _place(self, place: str) -> str:
         """The path of a data set, or of a folder in it."""

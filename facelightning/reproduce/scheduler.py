@@ -36,12 +36,18 @@ def alone(folder: Path, wait: bool = True) -> Iterator[bool]:
         yield True
 
 
-def train_all(runs: Sequence[Run], attribution: bool) -> list[str]:
-    """Train the unfinished runs, sharing them with other processes; returns the names of the runs that failed."""
+def train_all(runs: Sequence[Run], attribution: bool, choosing: bool = False) -> list[str]:
+    """Train the unfinished runs, sharing them with other processes; returns the names of the runs that failed.
+
+    Args:
+        runs: Each after those that it starts from.
+        attribution: Also measure where attribute networks look.
+        choosing: They also predict the validation images.
+    """
     failed: list[Run] = []
     left, waiting = list(runs), False
     while left:
-        ended = [run for run in left if _advance(run, runs, failed, attribution)]
+        ended = [run for run in left if _advance(run, runs, failed, attribution, choosing)]
         left = [run for run in left if run not in ended]
         if left and not ended:
             if not waiting:
@@ -52,7 +58,7 @@ def train_all(runs: Sequence[Run], attribution: bool) -> list[str]:
     return [run.title for run in failed]
 
 
-def _advance(run: Run, runs: Sequence[Run], failed: list[Run], attribution: bool) -> bool:
+def _advance(run: Run, runs: Sequence[Run], failed: list[Run], attribution: bool, choosing: bool = False) -> bool:
     """Train a run if that is possible now; returns whether it has ended. Failed or skipped runs join ``failed``."""
     title = f"[{runs.index(run) + 1}/{len(runs)}] {run.title}"
     if broken := [parent.title for parent in run.parents if parent in failed]:
@@ -71,6 +77,8 @@ def _advance(run: Run, runs: Sequence[Run], failed: list[Run], attribution: bool
         done = run.finished() is not None or _train(run)
         if attribution and run.row.predicts == "attributes":
             done = done and _attribute(run)
+        if choosing and run.row.predicts == "attributes":
+            done = done and _predict_val(run)
         if not done:
             failed.append(run)
         return True
@@ -123,6 +131,17 @@ def _attribute(run: Run) -> bool:
     if measured:
         written.rename(path)
     return measured
+
+
+def _predict_val(run: Run) -> bool:
+    """Predict the validation images, unless that was done; returns whether it succeeded."""
+    predicted, done = run.predictions("val"), run.folder / "val" / "finished"
+    if not done.is_file():
+        shutil.rmtree(predicted.parent, ignore_errors=True)  # of an interrupted prediction
+        if _call(run.choice) is None:
+            return False
+        done.touch()
+    return True
 
 
 def _call(command: Sequence[str]) -> float | None:

@@ -93,8 +93,8 @@ def _table(content: Mapping[str, Any]) -> Table:
     return Table(**{**content, "columns": columns, "rows": rows})
 
 
-def write_tables(folder: Path, records: Sequence[Mapping[str, Any]]) -> str:
-    """Write ``tables.md``, ``tables.csv`` and ``tables.json``; the first is also returned.
+def write_tables(folder: Path, records: Sequence[Mapping[str, Any]], split: str = "test") -> str:
+    """Write ``tables.md``, ``tables.csv`` and ``tables.json``, or ``tables_val.…``; the first is also returned.
 
     Args:
         folder: Where to write.
@@ -102,17 +102,19 @@ def write_tables(folder: Path, records: Sequence[Mapping[str, Any]]) -> str:
             ``original`` (column → number), ``ours`` (column → a score for each seed), ``finished`` (time and memory of
             each), ``attribution`` (scores of each, ``None`` where not measured) and, against the baseline,
             ``difference`` of :func:`~facelightning.metrics.statistics.bootstrap_differences`.
+        split: What was scored.
     """
     tables = read_tables()
     titles = {row.name: row.title for table in tables for row in table.rows}
     text = "\n\n".join(
-        _markdown(table, [record for record in records if record["table"] == table.name], titles[table.baseline])
+        _markdown(table, [record for record in records if record["table"] == table.name], titles[table.baseline], split)
         for table in tables
         if any(record["table"] == table.name and record["seeds"] for record in records)
     )
-    (folder / "tables.md").write_text(text + "\n")
-    (folder / "tables.json").write_text(json.dumps(list(records), indent=2) + "\n")
-    with (folder / "tables.csv").open("w", newline="") as file:
+    name = "tables" if split == "test" else f"tables_{split}"
+    (folder / f"{name}.md").write_text(text + "\n")
+    (folder / f"{name}.json").write_text(json.dumps(list(records), indent=2) + "\n")
+    with (folder / f"{name}.csv").open("w", newline="") as file:
         flat = [_flat(record) for record in records]
         writer = csv.DictWriter(file, list(dict.fromkeys(key for row in flat for key in row)))
         writer.writeheader()
@@ -131,7 +133,7 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02} min" if minutes >= 60 else f"{minutes} min" if minutes else "< 1 min"
 
 
-def _markdown(table: Table, records: Sequence[Mapping[str, Any]], baseline: str) -> str:
+def _markdown(table: Table, records: Sequence[Mapping[str, Any]], baseline: str, split: str) -> str:
     """A table as Markdown: published | ours, with differences where there are any; transposed if it is wide."""
     titles = list(table.columns.values())
     published = [[_published(record, column) for column in table.columns] for record in records]
@@ -150,9 +152,10 @@ def _markdown(table: Table, records: Sequence[Mapping[str, Any]], baseline: str)
     head, *body = map(_line, lines)
     text = [f"**{table.title}** (published: {table.source})", "", head, _line(["---"] * len(lines[0])), *body]
     seeds = sorted({seed for record in records for seed in record["seeds"]})
-    text += ["", f"Ours: mean ± standard deviation (each), over seeds {', '.join(map(str, seeds))}, of finished runs."]
+    over = ", ".join(map(str, seeds))
+    text += ["", f"Ours, on {split}: mean ± standard deviation (each), over seeds {over}, of finished runs."]
     if any("difference" in record for record in records):
-        text.append(f"Δ: to {baseline}, with a bootstrap interval over the test's persons, or also over trainings.")
+        text.append(f"Δ: to {baseline}, with a bootstrap interval over the {split}'s persons, or also over trainings.")
     text.append("Time: from start to end, perhaps beside other runs. Memory: of the main process, without a GPU's.")
     return "\n".join(text)
 

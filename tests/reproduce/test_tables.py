@@ -7,10 +7,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
+from sklearn.metrics import average_precision_score
 
 from facelightning.__main__ import main
+from facelightning.data import CelebA
 from facelightning.labels import ATTRIBUTES
 from facelightning.reproduce import scheduler
 from facelightning.reproduce.plan import Plan, Run
@@ -40,6 +43,39 @@ def test_tables_hold_what_was_published_and_measured(reproduced: Path) -> None:
 def test_two_processes_have_shared_the_runs(reproduced: Path) -> None:
     attempts = [json.loads(path.read_text())["attempts"] for path in reproduced.glob("*/*/finished.json")]
     assert attempts == [1, 1]
+
+
+def test_variants_are_chosen_on_val(reproduced: Path, faces: Path) -> None:
+    """Finished runs predict val, once; what they scored on test is in other files, which stay."""
+    test = {path: path.read_bytes() for path in reproduced.rglob("*") if path.is_file()}
+    command = [*words(faces, reproduced.parent, "avg", "spp"), "--split=val"]
+    assert main(command) == 0
+    assert {path: path.read_bytes() for path in test} == test
+    predicted = {title: reproduced / row / "seed_0/val/predictions/attributes.csv" for title, row in ROWS.items()}
+    written = {path: path.stat().st_mtime_ns for path in predicted.values()}
+    assert main(command) == 0
+    assert {path: path.stat().st_mtime_ns for path in written} == written
+
+    images = CelebA(str(faces / "celeba"), "val")
+    every = json.loads((reproduced / "tables_val.json").read_text())
+    records = {record["row"]: record for record in every if record["table"] == "table2"}
+    errors = {}
+    for title, path in predicted.items():
+        with path.open(newline="") as file:
+            rows = {row["name"]: row for row in csv.DictReader(file)}
+        assert list(rows) == list(images.names)
+        likely = np.array([[float(rows[name][attribute]) for attribute in ATTRIBUTES] for name in images.names])
+        truth = images.attributes.astype(bool)
+        known = [i for i in range(40) if truth[:, i].any()]
+        precisions = [average_precision_score(truth[:, i], likely[:, i]) for i in known]
+        errors[title] = 100 * ((likely > 0.5) != truth).mean()
+        assert records[title]["ours"]["error"] == [pytest.approx(errors[title])]
+        assert records[title]["ours"]["mean_ap"] == [pytest.approx(100 * np.mean(precisions))]
+    difference = records["SPPNet*"]["difference"]["persons"]["error"][0]
+    assert difference == pytest.approx(errors["SPPNet*"] - errors["Avg. Pooling"])
+    text = (reproduced / "tables_val.md").read_text()
+    assert "Ours, on val:" in text
+    assert "over the val's persons" in text
 
 
 def test_a_kill_changes_nothing(reproduced: Path, faces: Path, tmp_path: Path) -> None:
