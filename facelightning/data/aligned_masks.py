@@ -7,7 +7,7 @@ import numpy.typing as npt
 from facelightning.data.alignment import HEIGHT, WIDTH, similarity
 from facelightning.data.files import DerivedRecords, Record, Records
 from facelightning.errors import DataFormatError, quoted
-from facelightning.labels import IGNORE_INDEX, LabelSpace
+from facelightning.labels import LabelSpace
 
 Points = npt.NDArray[np.float64]
 
@@ -26,7 +26,7 @@ class AlignedRecords(DerivedRecords):
     """Records of images with masks, moved into CelebA's frame by the centroids of eyes, nose and mouth.
 
     At least two of the three must be there; in a profile, one eye is enough. Beyond the image its edge goes on, as in
-    CelebA, and the mask is ignored.
+    CelebA, and so does the edge of the mask: a parser that learned nothing there would find anything there.
 
     Args:
         records: Records with ``image`` and ``mask``.
@@ -53,9 +53,9 @@ class AlignedRecords(DerivedRecords):
             )
         points, places = (np.array(each, np.float64) for each in zip(*found, strict=True))
         matrix = similarity(points, places)
-        mask = _moved(record["mask"], matrix, cv2.INTER_NEAREST, cv2.BORDER_CONSTANT)
+        mask = _moved(record["mask"], matrix, cv2.INTER_NEAREST)
         image, matrix = _shrunk(record["image"], matrix)
-        image = _moved(image, matrix, cv2.INTER_CUBIC, cv2.BORDER_REPLICATE)
+        image = _moved(image, matrix, cv2.INTER_CUBIC)
         return Record(**{**record, "image": image, "mask": mask, "is_cut": True})
 
     def _pixels(self, mask: npt.NDArray[np.uint8]) -> list[tuple[npt.NDArray[np.int64], tuple[float, float]]]:
@@ -75,9 +75,8 @@ def _shrunk(image: npt.NDArray[np.uint8], matrix: Points) -> tuple[npt.NDArray[n
     return cv2.resize(image, small, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False), matrix @ back
 
 
-def _moved(image: npt.NDArray[np.uint8], matrix: Points, interpolation: int, border: int) -> npt.NDArray[np.uint8]:
+def _moved(image: npt.NDArray[np.uint8], matrix: Points, interpolation: int) -> npt.NDArray[np.uint8]:
     """An image in CelebA's frame; OpenCV's 0 is the first pixel's centre, ours its edge."""
     centred = matrix + np.hstack([np.zeros((2, 2)), matrix[:, :2].sum(axis=1, keepdims=True) / 2 - 0.5])
-    size, outside = (WIDTH, HEIGHT), (IGNORE_INDEX,)
-    moved = cv2.warpAffine(image, centred, size, flags=interpolation, borderMode=border, borderValue=outside)
-    return moved.astype(np.uint8, copy=False)
+    size, beyond = (WIDTH, HEIGHT), cv2.BORDER_REPLICATE
+    return cv2.warpAffine(image, centred, size, flags=interpolation, borderMode=beyond).astype(np.uint8, copy=False)

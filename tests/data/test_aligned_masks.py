@@ -73,14 +73,16 @@ class TestAlignedRecords:
         image = aligned(Record(**{**record, "image": stripes}), HELEN7)["image"]
         np.testing.assert_allclose(image[20:-20, 20:-20], 100, atol=40)
 
-    def test_are_ignored_beyond_the_image(self) -> None:
+    def test_go_on_with_their_edge_beyond_the_image(self) -> None:
         record = face(HELEN7, 1, 0)
-        record = Record(**{**record, "image": record["image"][60:] + 9, "mask": record["mask"][60:]})
-        found = aligned(record, HELEN7)
-        outside = found["mask"] == 255
-        assert outside.any(axis=1).argmin() == outside[:, 89].sum() > 10
-        assert not outside[100:, 80:100].any()
-        assert (found["image"][outside] == 9).all()  # the edge goes on
+        image, mask = record["image"][60:] + 9, record["mask"][60:]
+        mask[:3, : mask.shape[1] // 2], image[:3, : mask.shape[1] // 2] = 1, 99  # hair
+        found = aligned(Record(**{**record, "image": image, "mask": mask}), HELEN7)
+        hair = found["mask"] == 1
+        beyond = 12  # rows, at least
+        assert 0 < hair[0].sum() < hair.shape[1]
+        assert (found["mask"][:beyond] == found["mask"][0]).all()
+        assert (found["image"][:beyond][hair[:beyond]] == 99).mean() > 0.95
         assert (found["name"], found["is_cut"]) == ("a", True)
 
     def test_two_places_are_enough_and_one_is_not(self) -> None:
