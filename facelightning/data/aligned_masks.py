@@ -26,7 +26,7 @@ class AlignedRecords(DerivedRecords):
     """Records of images with masks, moved into CelebA's frame by the centroids of eyes, nose and mouth.
 
     At least two of the three must be there; in a profile, one eye is enough. Beyond the image its edge goes on, as in
-    CelebA, and so does the edge of the mask: a parser that learned nothing there would find anything there.
+    CelebA, and so does the edge of the mask: a parser that learned nothing there could find anything.
 
     Args:
         records: Records with ``image`` and ``mask``.

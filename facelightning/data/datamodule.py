@@ -239,7 +239,7 @@ class AttributeDataModule(IdentityDataModule):
 
     Args:
         crop: A cut around each face; the whole images if not given.
-        predicted: The images that are predicted: those of the test split, of val, or ``all``.
+        predicted: The images that are predicted: those of the test split, of the validation split, or ``all``.
         train_images: So many of the training images, to see what a smaller set teaches: all images of one identity
             after another, in an order that ``seed`` decides; of the last one perhaps not all. A larger number adds to
             what a smaller one takes. All images if not given.

@@ -1,5 +1,6 @@
 """Gating in the middle of an encoder: activations are kept apart by semantic region while they are pooled."""
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any, cast
 
@@ -130,15 +131,15 @@ class SemanticGating(Gate):
             scale, shift = self._normalization(x, masks)
         slopes, weights = self.activation.weight, self.restore.weight
         # pooling before or after them makes no difference, unless one of them turns large into small
-        in_order = x.is_meta or bool(((scale > 0) & (slopes >= 0)).all())
+        in_order = x.is_meta or bool(((scale >= 0) & (slopes >= 0)).all())
         # maps that are not pooled are too large to exist all at once
-        groups = masks.shape[1] if isinstance(self.pool, nn.Identity) else 1
+        parts = masks.chunk(masks.shape[1], dim=1) if isinstance(self.pool, nn.Identity) else [masks]
+        sizes = [x.shape[1] * part.shape[1] for part in parts]
         total = torch.zeros((), dtype=x.dtype, device=x.device)
-        of_groups = (each.chunk(groups) for each in (scale, shift, slopes))
-        for some, *own in zip(masks.chunk(groups, dim=1), *of_groups, weights.chunk(groups, dim=1), strict=True):
-            maps = [self._pooled(x, some)] if in_order else [self._pooled(x, some), -self._pooled(x, -some)]
-            mixed = _mixed if in_order else _mixed_extremes
-            total = total + checkpoint(mixed, *maps, *own, use_reentrant=False, preserve_rng_state=False)
+        of_parts = [torch.split(each, sizes, dim) for each, dim in ((scale, 0), (shift, 0), (slopes, 0), (weights, 1))]
+        for part, *own in zip(parts, *of_parts, strict=True):
+            maps = [self._pooled(x, part)] if in_order else [self._pooled(x, part), -self._pooled(x, -part)]
+            total = total + checkpoint(_mixed, own, *maps, use_reentrant=False, preserve_rng_state=False)
         return cast(Tensor, self.restored(total))
 
     def _pooled(self, x: Tensor, masks: Tensor) -> Tensor:
@@ -211,26 +212,14 @@ class Moments(torch.autograd.Function):
         return of_x, None, of_masks
 
 
-def _mixed(maps: Tensor, scale: Tensor, shift: Tensor, slopes: Tensor, weights: Tensor) -> Tensor:
-    """What regions add to the mixture, of their pooled maps, for positive scales: two products.
+def _mixed(own: Sequence[Tensor], *extremes: Tensor) -> Tensor:
+    """What regions add to the mixture, of the largest, and perhaps the smallest, of their activations in each window.
 
-    Normalised by s and t and activated with the slope k, x is k·s·x + (1 − k)·s·max(0, x + t/s) + k·t.
+    Whatever the sign of a slope, what is largest after normalisation and activation was largest or smallest before.
     """
-    below, above = (weights * (each * scale).view(-1, 1, 1) for each in (slopes, 1 - slopes))
-    constant, bend = weights.flatten(1) @ (slopes * shift), (shift / scale).view(-1, 1, 1)
-    below, above, constant, bend = (each.to(maps.dtype) for each in (below, above, constant, bend))
-    return conv2d(maps, below, constant) + conv2d(torch.relu_(maps + bend), above)
-
-
-def _mixed_extremes(
-    largest: Tensor, smallest: Tensor, scale: Tensor, shift: Tensor, slopes: Tensor, weights: Tensor
-) -> Tensor:
-    """The same for any scales and slopes: what is largest in the end was the largest or the smallest in its window."""
-    scale, shift, slopes, weights = (each.to(largest.dtype) for each in (scale, shift, slopes, weights))
-    ends = [
-        prelu(torch.addcmul(shift.view(-1, 1, 1), maps, scale.view(-1, 1, 1)), slopes) for maps in (largest, smallest)
-    ]
-    return conv2d(torch.maximum(*ends), weights)
+    scale, shift, slopes, weights = (each.to(extremes[0].dtype) for each in own)
+    ends = [prelu(torch.addcmul(shift.view(-1, 1, 1), maps, scale.view(-1, 1, 1)), slopes) for maps in extremes]
+    return conv2d(ends[0] if len(ends) == 1 else torch.maximum(*ends), weights)
 
 
 class LargestOfWindow(torch.autograd.Function):

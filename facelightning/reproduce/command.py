@@ -68,12 +68,11 @@ def reproduce(
         overlay: Configurations for the machine, such as overlays/fast.yaml, applied to every training after the recipe.
             Ensembles, which train nothing, take only accelerator, precision and data settings from them.
         output: Folder for runs and tables.
-        resamples: Number of bootstrap resamples of the test set, for intervals.
+        resamples: Number of bootstrap resamples of the scored images, for intervals.
         attribution: Also measure on drawn faces whether the attribute networks look in the right place, as
             ``facelightning attribution`` does; meaningful for networks that were trained on drawn faces.
-        split: What the attribute networks are scored on: ``val``, to choose between variants, or the test data, for the
-            one that was chosen. Scores of val are those of the probabilities that are written, and have tables of their
-            own.
+        split: ``val`` prints tables of the validation data instead, with the same intervals, to choose between variants
+            before anything of the test data is seen. They show rows that predict attributes.
         dry_run: Only list the rows, what they need, their progress, and the time per run: measured here, or with the
             recipe. Needs no data.
     """
@@ -96,6 +95,8 @@ def reproduce(
         if not dry_run and (obstacle := plan.obstacle(name)):
             raise ConfigurationError(obstacle)
     wanted = rows or [name for name in plan.rows if dry_run or plan.obstacle(name) is None]
+    if split == "val" and not any(plan.rows[name].predicts == "attributes" for name in wanted):
+        raise ConfigurationError(f"--split=val compares predicted attributes, but {', '.join(wanted)} predicts none")
     if not wanted:
         raise ConfigurationError("nothing to train: give the folders of the data, at least --celeba and --helen")
     for seed in seeds or [0]:
@@ -109,9 +110,9 @@ def reproduce(
     folder.mkdir(parents=True, exist_ok=True)
     for run in runs.values():
         check_settings(run)
-    failed = train_all(list(runs.values()), attribution, choosing=split == "val")
+    failed = train_all(list(runs.values()), attribution, compared=wanted if split == "val" else ())
     with alone(folder):
-        done = [run for (name, _), run in runs.items() if name in wanted and run.finished() is not None]
+        done = [run for (name, _), run in runs.items() if name in wanted and run.scored(split)]
         tables = [table for table in read_tables() if split == "test" or table.part == "attributes"]
         records = [record for table in tables for record in _records(table, done, resamples, split)]
         text = write_tables(folder, records, split)
@@ -164,8 +165,8 @@ def _records(table: Table, runs: Sequence[Run], resamples: int, split: Split) ->
             "table": table.name,
             "row": row.title,
             "seeds": [run.seed for run in mine],
-            "published": row.published,
-            "original": row.original,
+            "published": row.published if split == "test" else {},
+            "original": row.original if split == "test" else {},
             "ours": {column: [_score(run, table.part, column, split) for run in mine] for column in table.columns},
             "finished": [run.finished() for run in mine],
             "attribution": [run.attribution() for run in mine],

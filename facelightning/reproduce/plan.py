@@ -70,6 +70,12 @@ class Run:
         path = self.folder / "finished.json"
         return json.loads(path.read_text()) if path.is_file() else None
 
+    def scored(self, split: Split) -> bool:
+        """Whether there are scores of a split; of val only of attributes."""
+        if split == "val":
+            return self.row.predicts == "attributes" and (self.folder / "val" / "finished").is_file()
+        return self.finished() is not None
+
     def results(self) -> dict[str, Any]:
         """The scores on the test data."""
         results: dict[str, Any] = json.loads(self.files.results.read_text())
@@ -122,10 +128,12 @@ class Plan:
         missing = [data for data in row.data_sets if data not in self.roots]
         if missing:
             return f"row {name} needs {' and '.join(missing)}: give --{missing[0]}"
-        for place in row.data.values():
-            given = Path(self.roots[place.partition("/")[0]]).is_dir()  # a plan alone may be without data
-            if given and not Path(self._place(place)).exists():
-                return f"row {name} needs {place}, which does not exist"
+        for place in filter(lambda place: "/" in place, row.data.values()):
+            path = Path(self._place(place))
+            if (
+                path.is_absolute() and not path.exists()
+            ):  # where no data is given, the names of data sets stand for them
+                return f"row {name} needs the folder {path}, which does not exist"
         if self.recipe and not row.assembled and self._recipe(row) is None:
             return f"recipe {self.recipe} has nothing for row {name}"
         return next((found for parent in row.parents if (found := self.obstacle(parent))), None)

@@ -36,18 +36,18 @@ def alone(folder: Path, wait: bool = True) -> Iterator[bool]:
         yield True
 
 
-def train_all(runs: Sequence[Run], attribution: bool, choosing: bool = False) -> list[str]:
+def train_all(runs: Sequence[Run], attribution: bool, compared: Sequence[str] = ()) -> list[str]:
     """Train the unfinished runs, sharing them with other processes; returns the names of the runs that failed.
 
     Args:
         runs: Each after those that it starts from.
         attribution: Also measure where attribute networks look.
-        choosing: They also predict the validation images.
+        compared: Names of the rows that also predict the validation images.
     """
     failed: list[Run] = []
     left, waiting = list(runs), False
     while left:
-        ended = [run for run in left if _advance(run, runs, failed, attribution, choosing)]
+        ended = [run for run in left if _advance(run, runs, failed, attribution, compared)]
         left = [run for run in left if run not in ended]
         if left and not ended:
             if not waiting:
@@ -58,7 +58,7 @@ def train_all(runs: Sequence[Run], attribution: bool, choosing: bool = False) ->
     return [run.title for run in failed]
 
 
-def _advance(run: Run, runs: Sequence[Run], failed: list[Run], attribution: bool, choosing: bool = False) -> bool:
+def _advance(run: Run, runs: Sequence[Run], failed: list[Run], attribution: bool, compared: Sequence[str] = ()) -> bool:
     """Train a run if that is possible now; returns whether it has ended. Failed or skipped runs join ``failed``."""
     title = f"[{runs.index(run) + 1}/{len(runs)}] {run.title}"
     if broken := [parent.title for parent in run.parents if parent in failed]:
@@ -77,7 +77,7 @@ def _advance(run: Run, runs: Sequence[Run], failed: list[Run], attribution: bool
         done = run.finished() is not None or _train(run)
         if attribution and run.row.predicts == "attributes":
             done = done and _attribute(run)
-        if choosing and run.row.predicts == "attributes":
+        if run.row.name in compared and run.row.predicts == "attributes":
             done = done and _predict_val(run)
         if not done:
             failed.append(run)

@@ -44,7 +44,7 @@ class Row:
 
     @property
     def data_sets(self) -> list[str]:
-        """The data sets that it is given, or folders of."""
+        """The data sets that it is given, whole or a folder of."""
         return list(dict.fromkeys(place.partition("/")[0] for place in self.data.values()))
 
     @property
@@ -155,7 +155,7 @@ def _markdown(table: Table, records: Sequence[Mapping[str, Any]], baseline: str,
     over = ", ".join(map(str, seeds))
     text += ["", f"Ours, on {split}: mean ± standard deviation (each), over seeds {over}, of finished runs."]
     if any("difference" in record for record in records):
-        text.append(f"Δ: to {baseline}, with a bootstrap interval over the {split}'s persons, or also over trainings.")
+        text.append(f"Δ: to {baseline}, with a bootstrap interval over the persons of {split}, or also over trainings.")
     text.append("Time: from start to end, perhaps beside other runs. Memory: of the main process, without a GPU's.")
     return "\n".join(text)
 

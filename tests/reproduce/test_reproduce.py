@@ -84,7 +84,7 @@ class TestRows:
 
     def test_a_row_is_given_a_folder_of_a_data_set(self, tmp_path: Path) -> None:
         plan = Plan({"celeba": str(tmp_path)}, None, [], tmp_path)
-        assert plan.obstacle("ssp_known") == "row ssp_known needs celeba/Masks, which does not exist"
+        assert plan.obstacle("ssp_known") == f"row ssp_known needs the folder {tmp_path}/Masks, which does not exist"
         (tmp_path / "Masks").mkdir()
         assert plan.obstacle("ssp_known") is None
         assert {f"--data.root={tmp_path}", f"--data.masks={tmp_path}/Masks"} <= set(plan.add("ssp_known", 0).command)
@@ -303,6 +303,8 @@ class TestCommand:
             reproduce(celeba=celeba, recipe="smal")
         with pytest.raises(ConfigurationError, match="nothing to train"):
             reproduce()
+        with pytest.raises(ConfigurationError, match="compares predicted attributes, but segnet predicts none"):
+            reproduce(helen=celeba, rows=["segnet"], split="val")
         with pytest.raises(
             DataNotFoundError, match=r"--celeba: the data root \S+nowhere does not exist; give the folder"
         ):

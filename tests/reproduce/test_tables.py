@@ -45,7 +45,9 @@ def test_two_processes_have_shared_the_runs(reproduced: Path) -> None:
     assert attempts == [1, 1]
 
 
-def test_variants_are_chosen_on_val(reproduced: Path, faces: Path) -> None:
+def test_variants_are_chosen_on_val(
+    reproduced: Path, faces: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Finished runs predict val, once; what they scored on test is in other files, which stay."""
     test = {path: path.read_bytes() for path in reproduced.rglob("*") if path.is_file()}
     command = [*words(faces, reproduced.parent, "avg", "spp"), "--split=val"]
@@ -75,7 +77,16 @@ def test_variants_are_chosen_on_val(reproduced: Path, faces: Path) -> None:
     assert difference == pytest.approx(errors["SPPNet*"] - errors["Avg. Pooling"])
     text = (reproduced / "tables_val.md").read_text()
     assert "Ours, on val:" in text
-    assert "over the val's persons" in text
+    assert "over the persons of val" in text
+
+    capsys.readouterr()
+    (reproduced / "spp/seed_0/val/finished").unlink()
+    monkeypatch.setattr(scheduler, "_call", lambda _: None)
+    assert main(command) == 1
+    printed = capsys.readouterr()
+    assert "1 of 2 runs failed: spp, seed 0" in printed.err
+    assert f"{errors['Avg. Pooling']:.2f}" in printed.out
+    assert f"{errors['SPPNet*']:.2f}" not in printed.out
 
 
 def test_a_kill_changes_nothing(reproduced: Path, faces: Path, tmp_path: Path) -> None:
