@@ -128,11 +128,8 @@ class Plan:
         missing = [data for data in row.data_sets if data not in self.roots]
         if missing:
             return f"row {name} needs {' and '.join(missing)}: give --{missing[0]}"
-        for place in filter(lambda place: "/" in place, row.data.values()):
-            path = Path(self._place(place))
-            if (
-                path.is_absolute() and not path.exists()
-            ):  # where no data is given, the names of data sets stand for them
+        for path in (Path(self._place(place)) for place in row.data.values() if "/" in place):
+            if path.is_absolute() and not path.exists():  # a relative one stands for data that is not given
                 return f"row {name} needs the folder {path}, which does not exist"
         if self.recipe and not row.assembled and self._recipe(row) is None:
             return f"recipe {self.recipe} has nothing for row {name}"
