@@ -71,8 +71,8 @@ def reproduce(
         resamples: Number of bootstrap resamples of the scored images, for intervals.
         attribution: Also measure on drawn faces whether the attribute networks look in the right place, as
             ``facelightning attribution`` does; meaningful for networks that were trained on drawn faces.
-        split: ``val`` prints tables of the validation data instead, with the same intervals, to choose variants by. They
-            show rows that predict attributes, and no score of the test data.
+        split: ``val`` prints tables of the validation data instead, with the same intervals, to choose variants by.
+            They show rows that predict attributes, and no score of the test data.
         dry_run: Only list the rows, what they need, their progress, and the time per run: measured here, or with the
             recipe. Needs no data.
     """
