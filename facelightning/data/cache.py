@@ -7,6 +7,7 @@ from copy import copy
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import cv2
@@ -31,6 +32,9 @@ BATCH = 16
 
 IMAGES_FOR_A_PROCESS = 500
 """It does not pay to start one for fewer."""
+
+LITTLE = 10**9
+"""Bytes of decoded images that may be kept without asking."""
 
 SOME = 16
 """From so many images the size of a file is estimated."""
@@ -100,6 +104,29 @@ def cached(dataset: FaceDataset, folder: Path, kind: type[CacheFile] = CacheFile
     return CachedFaces(dataset, file)
 
 
+def decoded_once(dataset: FaceDataset) -> CachedFaces | None:
+    """The same data set, read from a file that no other process sees, and that is gone when this one ends.
+
+    Returns:
+        ``None`` if the file would be larger than :data:`LITTLE`, or take more than a quarter of what the folder for
+        temporary files has free; or if the records do not say what they are read from.
+    """
+    records = dataset.records
+    if not isinstance(records, FileRecords):
+        return None
+    try:
+        # on Windows, what is mapped cannot be deleted before the process ends
+        with TemporaryDirectory(prefix="facelightning-", ignore_cleanup_errors=True) as folder:
+            file = CacheFile(Path(folder) / "decoded", dataset.transform.fitted(records[0]), len(records), 0)
+            if file.end > min(LITTLE, shutil.disk_usage(folder).free // 4):
+                return None
+            _make(dataset, records, file, f"decoding {_bytes(file.end)} of images once")
+            file.mapped()
+    except OSError:  # there is no such folder, or it is full: the images are read from their own files
+        return None
+    return CachedFaces(dataset, file)
+
+
 def _fingerprint(records: FileRecords, transform: FaceTransform) -> str:
     about = [FORMAT, type(records).__name__, records.reading, transform.image_size]
     hashed = sha256(repr([*about, cv2.__version__, version("albumentations")]).encode())
@@ -125,8 +152,8 @@ class _Making(Dataset[Bytes]):
         return self.file.packed(fitted, [self.records.sources(index) for index in batch])
 
 
-def _make(dataset: FaceDataset, records: FileRecords, file: CacheFile) -> None:
-    """Write the file beside its place, and move it there once it is complete."""
+def _make(dataset: FaceDataset, records: FileRecords, file: CacheFile, what: str | None = None) -> None:
+    """Write the file beside its place, and move it there once it is complete; ``what`` is said meanwhile."""
     part = copy(file)
     part.path = file.path.with_suffix(".part")
     part.path.unlink(missing_ok=True)
@@ -150,7 +177,7 @@ def _make(dataset: FaceDataset, records: FileRecords, file: CacheFile) -> None:
         worker_init_fn=single_threaded,
         generator=own,
     )
-    what = f"caching {_bytes(needed)} in {ending(part.path.parent)}"
+    what = what or f"caching {_bytes(needed)} in {ending(part.path.parent)}"
     try:
         with part.path.open("wb") as opened:
             opened.write(part.header)

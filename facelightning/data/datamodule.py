@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from math import inf
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +14,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from facelightning.data.batch_augmentation import BatchAugmentation
-from facelightning.data.cache import CachedFaces, cached, single_threaded
+from facelightning.data.cache import CachedFaces, cached, decoded_once, single_threaded
 from facelightning.data.cache_file import CacheFile, JpegCacheFile
 from facelightning.data.cropping import CroppedRecords, FaceCrop
 from facelightning.data.device_augmentation import DeviceAugmentation
@@ -33,6 +34,9 @@ from facelightning.errors import ConfigurationError, DataFormatError
 from facelightning.facts import DataFacts
 from facelightning.labels import ATTRIBUTES
 
+MANY = 100
+"""Batches of a training from which it pays to decode its images once, before it begins."""
+
 
 @dataclass(kw_only=True, eq=False)  # data modules compare by identity, not by options
 class Loading:
@@ -43,15 +47,17 @@ class Loading:
     Args:
         image_size: Height and width of the network's input, in pixels (Kalayeh et al.: 218×178).
         batch_size: Images per step and process.
-        num_workers: Processes that read and augment; 0 reads in the main process. If not given, 2, or 0 if ``cache`` is
-            true.
+        num_workers: Processes that read and augment; 0 reads in the main process. If not given, 2, or 0 for decoded
+            images.
         augmentations: For training: Albumentations transforms, or what is done to whole batches; the paper's horizontal
             flip if not given.
         seed: Seed of order and augmentation; the run's ``seed_everything`` if not given.
         cache: Decode and resize the images once, into a file that later trainings and tests read instead. Batches are
             the same to the bit. The file is made anew when an image, the size or the crop changes. ``jpeg`` resizes
             once, and decodes each time: a smaller file. JPEG files of the network's size stay as they are; what was
-            resized differs a little, by another encoding at quality 95.
+            resized differs a little, by another encoding at quality 95. If not given, a training on a processor
+            decodes its images once, into a file that is gone when it ends, unless they are many or seen only once, or
+            workers shall augment them.
         cache_folder: Where such files are; they may be deleted at any time.
     """
 
@@ -60,22 +66,17 @@ class Loading:
     num_workers: int | None = None
     augmentations: list[Augmentation] | BatchAugmentation | None = None
     seed: int | None = None
-    cache: bool | Literal["jpeg"] = False
+    cache: bool | Literal["jpeg"] | None = None
     cache_folder: str = "~/.cache/facelightning"
 
     def __post_init__(self) -> None:
-        if self.cache not in (True, False, "jpeg"):
+        if self.cache not in (True, False, "jpeg", None):
             raise ConfigurationError(f"{type(self).__name__}: cache is true, false or jpeg, not {self.cache}")
         if min(*self.image_size, self.batch_size) < 1 or (self.num_workers or 0) < 0 or (self.seed or 0) < 0:
             raise ConfigurationError(
                 f"{type(self).__name__}: image_size {self.image_size} and batch_size {self.batch_size} must be "
                 f"positive, num_workers {self.num_workers} and seed {self.seed} not negative"
             )
-
-    @property
-    def workers(self) -> int:
-        """``num_workers``, or what is fast if it is not given."""
-        return self.num_workers if self.num_workers is not None else 0 if self.cache is True else 2
 
 
 class FaceDataModule(Loading, L.LightningDataModule):
@@ -88,7 +89,7 @@ class FaceDataModule(Loading, L.LightningDataModule):
         super().__post_init__()
         L.LightningDataModule.__init__(self)  # super() would call the dataclass constructor, which resets the options
         self._datasets: dict[Split, FaceDataset] = {}
-        self._cached: dict[Split, CachedFaces] = {}
+        self._loaded: dict[Split, FaceDataset | CachedFaces] = {}
 
     def records(self, split: Split) -> Records:
         """One split of the data set."""
@@ -112,12 +113,40 @@ class FaceDataModule(Loading, L.LightningDataModule):
 
     def loaded(self, split: Split) -> FaceDataset | CachedFaces:
         """The same as loaders read it: from its cache, if there shall be one."""
-        if not self.cache:
-            return self.dataset(split)
-        if split not in self._cached:
-            kind = JpegCacheFile if self.cache == "jpeg" else CacheFile
-            self._cached[split] = cached(self.dataset(split), Path(self.cache_folder).expanduser(), kind)
-        return self._cached[split]
+        if split not in self._loaded:
+            dataset = self.dataset(split)
+            if self.cache:
+                kind = JpegCacheFile if self.cache == "jpeg" else CacheFile
+                self._loaded[split] = cached(dataset, Path(self.cache_folder).expanduser(), kind)
+            else:
+                self._loaded[split] = dataset
+        return self._loaded[split]
+
+    def _trains_often(self) -> bool:
+        """Whether a training reads the images often, on a processor, for whose cores workers would compete with it."""
+        trainer = self.trainer
+        if self.cache is not None or trainer is None or trainer.world_size > 1:
+            return False
+        if trainer.strategy.root_device.type != "cpu" or self.num_workers:
+            return False
+        if self.augmentations and isinstance(self.augmentations, list):  # each costs more than decoding
+            return False
+        images = len(self.dataset("train"))
+        steps = trainer.max_steps * trainer.accumulate_grad_batches
+        by_steps = steps * self.batch_size / images if steps > 0 else inf
+        by_epochs = inf if trainer.max_epochs in (None, -1) else float(trainer.max_epochs)
+        times = min(by_steps, by_epochs)
+        return times >= 2 and times * images >= MANY * self.batch_size
+
+    @property
+    def workers(self) -> int:
+        """Processes that read training images: ``num_workers``, or what is fast if it is not given."""
+        return self._workers(self.loaded("train"))
+
+    def _workers(self, dataset: FaceDataset | CachedFaces) -> int:
+        if self.num_workers is not None:
+            return self.num_workers
+        return dataset.file.workers if isinstance(dataset, CachedFaces) else 2
 
     def seen(self, records: Records) -> Records:
         """What a network sees of a split's images."""
@@ -128,7 +157,10 @@ class FaceDataModule(Loading, L.LightningDataModule):
         splits: dict[str, tuple[Split, ...]] = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
         if stage == "predict":  # reads each image once, and goes on where one cannot be read: without a cache
             self.dataset(self.predicted)
+        often = stage == "fit" and self._trains_often()
         for split in splits.get(stage, ()):
+            if often and split not in self._loaded and (decoded := decoded_once(self.dataset(split))):
+                self._loaded[split] = decoded
             self.loaded(split)
 
     @property
@@ -139,7 +171,7 @@ class FaceDataModule(Loading, L.LightningDataModule):
     def train_dataloader(self) -> ResumableLoader:
         """Shuffled, augmented, resumable."""
         dataset = self.loaded("train")
-        return ResumableLoader(dataset, sampler=self.train_sampler(self.own_seed), **self._loading())
+        return ResumableLoader(dataset, sampler=self.train_sampler(self.own_seed), **self._loading(dataset))
 
     def train_sampler(self, seed: int) -> TrainSampler:
         """The order of this process's training samples."""
@@ -157,7 +189,7 @@ class FaceDataModule(Loading, L.LightningDataModule):
         """Likewise what is predicted; it goes on where an image cannot be read."""
         dataset = self.dataset(self.predicted)
         readable = Readable(dataset, dataset.names)
-        return PredictionLoader(readable, sampler=self._sampler(self.predicted), **self._loading(apart))
+        return PredictionLoader(readable, sampler=self._sampler(self.predicted), **self._loading(dataset, apart))
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Augment a training batch on its device, if its loader has left that to it."""
@@ -170,7 +202,7 @@ class FaceDataModule(Loading, L.LightningDataModule):
 
     def _evaluation_loader(self, split: Split) -> DataLoader[Sample]:
         dataset = self.loaded(split)
-        return DataLoader(dataset, sampler=self._sampler(split), **self._loading())
+        return DataLoader(dataset, sampler=self._sampler(split), **self._loading(dataset))
 
     def _sampler(self, split: Split) -> Any:
         dataset = self.dataset(split)
@@ -185,12 +217,13 @@ class FaceDataModule(Loading, L.LightningDataModule):
     def _process(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
-    def _loading(self, collate: Callable[[Any], Any] = as_it_is) -> dict[str, Any]:
+    def _loading(self, dataset: FaceDataset | CachedFaces, collate: Callable[[Any], Any] = as_it_is) -> dict[str, Any]:
+        workers = self._workers(dataset)
         return {
             "batch_size": self.batch_size,
             "collate_fn": collate,
-            "num_workers": self.workers,
-            "persistent_workers": self.workers > 0,
+            "num_workers": workers,
+            "persistent_workers": workers > 0,
             "pin_memory": torch.cuda.is_available(),
             "worker_init_fn": single_threaded,
         }

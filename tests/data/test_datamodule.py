@@ -152,7 +152,7 @@ def test_shared_options_are_options_of_every_data_module(module: type[FaceDataMo
     config = parser.parse_args([f"--data={module.__name__}", *given])
     assert config.data.class_path.endswith(f".{module.__name__}")
     assert {"image_size", "batch_size", "num_workers", "augmentations", "seed"} <= set(vars(config.data.init_args))
-    assert config.data.init_args.cache is False  # a default, in what is printed and saved
+    assert config.data.init_args.cache is None  # a default, in what is printed and saved
     data = parser.instantiate_classes(config).data
     assert isinstance(data, module)
     assert (data.image_size, data.batch_size, data.seed) == (SIZE, 4, 3)
