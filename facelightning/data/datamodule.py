@@ -89,7 +89,7 @@ class FaceDataModule(Loading, L.LightningDataModule):
         super().__post_init__()
         L.LightningDataModule.__init__(self)  # super() would call the dataclass constructor, which resets the options
         self._datasets: dict[Split, FaceDataset] = {}
-        self._loaded: dict[Split, FaceDataset | CachedFaces] = {}
+        self._cached: dict[Split, CachedFaces] = {}
 
     def records(self, split: Split) -> Records:
         """One split of the data set."""
@@ -113,14 +113,12 @@ class FaceDataModule(Loading, L.LightningDataModule):
 
     def loaded(self, split: Split) -> FaceDataset | CachedFaces:
         """The same as loaders read it: from its cache, if there shall be one."""
-        if split not in self._loaded:
-            dataset = self.dataset(split)
-            if self.cache:
-                kind = JpegCacheFile if self.cache == "jpeg" else CacheFile
-                self._loaded[split] = cached(dataset, Path(self.cache_folder).expanduser(), kind)
-            else:
-                self._loaded[split] = dataset
-        return self._loaded[split]
+        if self.cache and split not in self._cached:
+            kind = JpegCacheFile if self.cache == "jpeg" else CacheFile
+            self._cached[split] = cached(self.dataset(split), Path(self.cache_folder).expanduser(), kind)
+        if self.num_workers and not self.cache:  # what is decoded for this process alone cannot be sent to workers
+            return self.dataset(split)
+        return self._cached.get(split) or self.dataset(split)
 
     def _trains_often(self) -> bool:
         """Whether a training reads the images often, on a processor, for whose cores workers would compete with it."""
@@ -159,8 +157,8 @@ class FaceDataModule(Loading, L.LightningDataModule):
             self.dataset(self.predicted)
         often = stage == "fit" and self._trains_often()
         for split in splits.get(stage, ()):
-            if often and split not in self._loaded and (decoded := decoded_once(self.dataset(split))):
-                self._loaded[split] = decoded
+            if often and split not in self._cached and (decoded := decoded_once(self.dataset(split))):
+                self._cached[split] = decoded
             self.loaded(split)
 
     @property

@@ -97,6 +97,14 @@ def test_only_what_is_trained_on(opened: Opened, monkeypatch: pytest.MonkeyPatch
     assert not is_decoded_once(data)
 
 
+def test_workers_that_come_later_read_the_files(opened: Opened) -> None:
+    data = opened()
+    data.num_workers = 1
+    assert not is_decoded_once(data)
+    data.num_workers = 0
+    assert is_decoded_once(data)
+
+
 def test_many_images_stay_in_their_files(opened: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     size = opened().loaded("train").file.end
     monkeypatch.setattr(cache, "LITTLE", size)
