@@ -63,11 +63,12 @@ class Case:
         width: Filters of the first layer, of the parser too.
         size: Height and width of the images.
         batch_size: Their number.
+        compiled: Whether the networks are compiled, as long trainings are.
     """
 
-    def __init__(self, folder: Path, width: int, size: tuple[int, int], batch_size: int) -> None:
+    def __init__(self, folder: Path, width: int, size: tuple[int, int], batch_size: int, compiled: bool) -> None:
         torch.manual_seed(0)
-        self.folder, self.width = folder, width
+        self.folder, self.width, self.compiled = folder, width, compiled
         self.images = torch.randint(256, (batch_size, 3, *size), dtype=torch.uint8)
         self.truth = torch.randint(2, (batch_size, len(ATTRIBUTES))).float()
         self.parser = folder / "segnet.ckpt"
@@ -82,7 +83,10 @@ class Case:
         if parts:
             store = str(self.folder / "masks.sqlite") if stored else None
             parts = parts | {"regions": partial(ParserRegions, str(self.parser), store=store)}
-        return AttributeNetwork(len(ATTRIBUTES), self.width, **parts).train()
+        network = AttributeNetwork(len(ATTRIBUTES), self.width, **parts).train()
+        if self.compiled:
+            network.compile(dynamic=False)
+        return network
 
     def step(self, network: AttributeNetwork, precision: torch.dtype) -> None:
         network.zero_grad()
@@ -144,12 +148,14 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--compiled", action="store_true", help="compile the networks, as long trainings do")
     parser.add_argument("--output", type=Path, help="JSON file to write")
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
+    torch._dynamo.config.recompile_limit = 2 * len(WAYS)  # of one function, in both precisions
     results: dict[str, Any] = {}
     with TemporaryDirectory() as folder:
-        arguments = (Path(folder), asked.width, tuple(asked.size), asked.batch_size)
+        arguments = (Path(folder), asked.width, tuple(asked.size), asked.batch_size, asked.compiled)
         case = Case(*arguments)
         for precision in (torch.float32, torch.bfloat16):
             name = str(precision).removeprefix("torch.")
