@@ -18,11 +18,12 @@ from PIL import Image
 
 from facelightning.__main__ import main
 from facelightning.commands.export import export
-from facelightning.data import CelebA
+from facelightning.data import CelebA, CelebADataModule
 from facelightning.data.files import SPLITS
 from facelightning.data.synthetic import write_synthetic
 from facelightning.facts import DataFacts
 from facelightning.labels import ATTRIBUTES, HELEN7
+from facelightning.models import ParserRegions
 from facelightning.models.lnet import LNet
 from facelightning.tasks import AttributeNet, CascadeNet, FaceTask, SegNet
 from tests.conftest import SIZE
@@ -296,7 +297,7 @@ def test_predicting_writes_the_same_files_in_both_ways(tmp_path: Path) -> None:
 def test_gating(tmp_path: Path) -> None:
     """All ways are timed, and both forms of SSG are one function."""
     benchmark = script("gating")
-    case = benchmark.Case(tmp_path, 2, SIZE, 2)
+    case = benchmark.Case(tmp_path, 2, SIZE, 2, compiled=False)
     found = benchmark.time_steps(case, torch.bfloat16, rounds=2)
     assert list(found) == list(benchmark.WAYS)
     assert found["Avg. Pooling"]["ratio_quartiles"] == [1, 1, 1]
@@ -305,8 +306,23 @@ def test_gating(tmp_path: Path) -> None:
     networks[1].load_state_dict(networks[0].state_dict())
     first, second = (network(case.images)["attributes"] for network in networks)
     torch.testing.assert_close(first, second)
-    growth = benchmark.growth_of_memory("SSG, masks stored", torch.float32, tmp_path, 2, SIZE, 2)
+    growth = benchmark.growth_of_memory("SSG, masks stored", torch.float32, tmp_path, 2, SIZE, 2, False)
     assert -1 < growth < 1000  # megabytes; the kernel's two counts lag by some pages: a peak may be below them
+
+
+def test_parts_found(faces: Path, tmp_path: Path) -> None:
+    parser = ParserRegions(str(script("gating").Case(tmp_path, 2, SIZE, 2, compiled=False).parser))
+    data = CelebADataModule(str(faces / "celeba"), image_size=SIZE, batch_size=3, num_workers=0)
+    found = script("parts_found").found(parser, data)
+    assert list(found) == [*script("parts_found").WINDOWS, "parts elsewhere", "of masks inside"]
+    inside = in_all = 0.0
+    for batch in data.val_dataloader():
+        for masks in parser.parse(batch["image"]).at(1).double().numpy():
+            for name in ("eyes", "eyebrows", "mouth", "nose"):
+                index = HELEN7.index(name)
+                inside += masks[index][masks.argmax(axis=0) == index].sum()
+                in_all += masks[index].sum()
+    assert found["of masks inside"] == pytest.approx(100 * inside / in_all, abs=0.06)
 
 
 def test_fast_paths(faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
