@@ -24,9 +24,6 @@ from facelightning.tasks import FaceTask
 SHORT = 100
 """Batches below which a training is left as it is: it would take longer to choose."""
 
-DENSE = 100_000
-"""Operations a pixel and step above which bfloat16 wins: it makes products faster, but has to round every number."""
-
 LONG = {"cpu": 50e12, "cuda": 10e15}
 """Operations of a training above which compiling wins: on two cores, ten minutes."""
 
@@ -53,7 +50,7 @@ class Fast(Callback):
     clock: the same training is computed alike each time. Its rules, measured on processors; a training of less than
     :data:`SHORT` batches is left as it is:
 
-    - bfloat16, if the machine has instructions for it, and a step has more than :data:`DENSE` operations a pixel.
+    - bfloat16, if the machine has instructions for it.
     - Compiling, if it works here, and the training has more than :data:`LONG` operations.
     - As many threads as cores were idle before the training, unless ``OMP_NUM_THREADS`` says how many.
 
@@ -167,10 +164,8 @@ def choose(task: FaceTask, batch: Batch, batches: float, idle: int | None) -> Sp
     device = task.device.type
     if batches < SHORT or device not in LONG:
         return Speed(threads=idle)
-    counted = operations(task, batch)
-    dense = counted > DENSE * pixels(batch)
-    long = counted * batches > LONG[device]
-    return Speed(dense and has_bfloat16(device), long and trial(task.device) is None, idle)
+    long = operations(task, batch) * batches > LONG[device]
+    return Speed(has_bfloat16(device), long and trial(task.device) is None, idle)
 
 
 def operations(task: FaceTask, batch: Batch) -> int:
@@ -205,19 +200,6 @@ def operations(task: FaceTask, batch: Batch) -> int:
         for module, store in stores.items():
             vars(module)["store"] = store
     return int(counter.get_total_flops())
-
-
-def pixels(batch: Any) -> int:
-    """The pixels of all images in a batch, which may hold two.
-
-    Example:
-        >>> pixels({"parsing_batch": {"image": torch.zeros(2, 3, 4, 5)}, "attribute_batch": {}})
-        40
-    """
-    if not isinstance(batch, dict):
-        return 0
-    own = batch["image"][:, 0].numel() if "image" in batch else 0
-    return own + sum(map(pixels, batch.values()))
 
 
 def _tensors(output: Any) -> Iterator[Tensor]:

@@ -29,7 +29,6 @@ def able(monkeypatch: pytest.MonkeyPatch) -> None:
     """Any machine can do all, and tiny trainings are long."""
     monkeypatch.setattr(fast, "has_bfloat16", lambda device: True)
     monkeypatch.setattr(fast, "SHORT", 0)
-    monkeypatch.setattr(fast, "DENSE", 0)
 
 
 def test_operations_are_those_of_a_step() -> None:
@@ -70,17 +69,16 @@ def test_what_is_stored_does_not_decide(tmp_path: Path) -> None:
 def test_what_pays_is_chosen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(fast, "has_bfloat16", lambda device: True)
     monkeypatch.setattr(fast, "trial", lambda device: None)
-    wide, narrow = (AttributeNet(width=width).build(DataFacts((20, 16), attributes=ATTRIBUTES)) for width in (16, 4))
+    task = AttributeNet(width=4).build(DataFacts((20, 16), attributes=ATTRIBUTES))
     batch = {"image": torch.zeros(2, 3, 20, 16)}
-    long = LONG["cpu"] / operations(wide, batch)
-    assert choose(wide, batch, 1.1 * long, 3) == Speed(bfloat16=True, compiled=True, threads=3)
-    assert choose(wide, batch, 0.9 * long, None) == Speed(bfloat16=True)
-    assert choose(narrow, batch, 1.1 * long, None) == Speed()
-    assert choose(narrow, batch, float("inf"), None) == Speed(compiled=True)
-    assert choose(wide, batch, 99, 1) == Speed(threads=1)
+    long = LONG["cpu"] / operations(task, batch)
+    assert choose(task, batch, 1.1 * long, 3) == Speed(bfloat16=True, compiled=True, threads=3)
+    assert choose(task, batch, 0.9 * long, None) == Speed(bfloat16=True)
+    assert choose(task, batch, float("inf"), None) == Speed(bfloat16=True, compiled=True)
+    assert choose(task, batch, 99, 1) == Speed(threads=1)
     monkeypatch.setattr(fast, "has_bfloat16", lambda device: False)
     monkeypatch.setattr(fast, "trial", lambda device: "no compiler")
-    assert choose(wide, batch, 1.1 * long, 3) == Speed(threads=3)
+    assert choose(task, batch, 1.1 * long, 3) == Speed(threads=3)
 
 
 def test_instructions_are_the_processors_own() -> None:
