@@ -98,7 +98,8 @@ class _PReLU(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, slopes: Tensor) -> Tensor:
-        return functional.prelu(_rows(x), slopes.repeat(x.shape[3])).view(_last(x).shape).permute(0, 3, 1, 2)
+        each = slopes.expand(x.shape[3], -1).flatten()
+        return functional.prelu(_rows(x), each).view(_last(x).shape).permute(0, 3, 1, 2)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
@@ -107,7 +108,7 @@ class _PReLU(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
         x, slopes = ctx.saved_tensors
-        rows, given, each = _rows(x), _rows(gradient), slopes.repeat(x.shape[3])
+        rows, given, each = _rows(x), _rows(gradient), slopes.expand(x.shape[3], -1).flatten()
         positive = torch.ops.aten.threshold_backward(given, rows, 0)
         rest = given - positive
         if torch.is_grad_enabled():  # a second derivative needs what is overwritten below
