@@ -140,7 +140,11 @@ class LearningTask(Training, FaceTask):
                 "module: give it to the trainer, not its loader"
             )
         keys = (int(os.environ.get("PL_GLOBAL_SEED", 0)), self.current_epoch, batch_idx, self.global_rank)
-        torch.manual_seed(int(np.random.SeedSequence(keys).generate_state(1)[0]))
+        seed = int(np.random.SeedSequence(keys).generate_state(1)[0])
+        if self.device.type == "cpu":  # at once: torch.manual_seed also prepares to seed devices that are not there
+            torch.default_generator.manual_seed(seed)
+        else:
+            torch.manual_seed(seed)
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Validate after the last step, so that a training of any length ends with scores and a best checkpoint.
