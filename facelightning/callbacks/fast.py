@@ -1,5 +1,6 @@
 """Fast without asking: what this machine is good at, where a training is long enough to gain from it."""
 
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -23,6 +24,10 @@ from facelightning.tasks import FaceTask
 
 SHORT = 100
 """Batches below which a training is left as it is: it would take longer to choose."""
+
+SMALL = 32
+"""Pixels of a side up to which products stay in float32 on a processor: there, convolutions of stride 2 in bfloat16, on
+maps of one or two columns, read memory that nobody wrote (oneDNN 3.13 with AMX)."""
 
 LONG = {"cpu": 50e12, "cuda": 10e15}
 """Operations of a training above which compiling wins: on two cores, ten minutes."""
@@ -50,7 +55,7 @@ class Fast(Callback):
     clock: the same training is computed alike each time. Its rules, measured on processors; a training of less than
     :data:`SHORT` batches is left as it is:
 
-    - bfloat16, if the machine has instructions for it.
+    - bfloat16, if the machine has instructions for it; on a processor, of images larger than :data:`SMALL` only.
     - Compiling, if it works here, and the training has more than :data:`LONG` operations.
     - As many threads as cores were idle before the training, unless ``OMP_NUM_THREADS`` says how many.
 
@@ -164,8 +169,9 @@ def choose(task: FaceTask, batch: Batch, batches: float, idle: int | None) -> Sp
     device = task.device.type
     if batches < SHORT or device not in LONG:
         return Speed(threads=idle)
+    bfloat16 = has_bfloat16(device) and (device != "cpu" or smallest_side(batch) > SMALL)
     long = operations(task, batch) * batches > LONG[device]
-    return Speed(has_bfloat16(device), long and trial(task.device) is None, idle)
+    return Speed(bfloat16, long and trial(task.device) is None, idle)
 
 
 def operations(task: FaceTask, batch: Batch) -> int:
@@ -200,6 +206,19 @@ def operations(task: FaceTask, batch: Batch) -> int:
         for module, store in stores.items():
             vars(module)["store"] = store
     return int(counter.get_total_flops())
+
+
+def smallest_side(batch: Any) -> float:
+    """The smaller of height and width, in pixels, of the images in a batch, which may hold two.
+
+    Example:
+        >>> smallest_side({"parsing_batch": {"image": torch.zeros(2, 3, 4, 5)}, "name": []})
+        4
+    """
+    if not isinstance(batch, dict):
+        return math.inf
+    own = min(batch["image"].shape[-2:]) if "image" in batch else math.inf
+    return min(own, *map(smallest_side, batch.values()))
 
 
 def _tensors(output: Any) -> Iterator[Tensor]:

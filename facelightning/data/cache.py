@@ -111,8 +111,10 @@ def decoded_once(dataset: FaceDataset) -> CachedFaces | None:
         ``None`` if the file would be larger than :data:`LITTLE`, or take more than a quarter of what the folder for
         temporary files has free; or if the records do not say what they are read from.
     """
-    records = dataset.records
-    if not isinstance(records, FileRecords):
+    try:
+        records = with_sources(dataset.records)
+        _ = records.reading, records.columns  # records that are made of others have them if those have
+    except ConfigurationError:
         return None
     try:
         # on Windows, what is mapped cannot be deleted before the process ends

@@ -56,8 +56,8 @@ class Loading:
             the same to the bit. The file is made anew when an image, the size or the crop changes. ``jpeg`` resizes
             once, and decodes each time: a smaller file. JPEG files of the network's size stay as they are; what was
             resized differs a little, by another encoding at quality 95. If not given, a training on a processor
-            decodes its images once, into a file that is gone when it ends, unless they are many or seen only once, or
-            workers shall augment them.
+            decodes its images once, into a file that is gone with its process, unless they are many or seen only once,
+            or workers shall augment them.
         cache_folder: Where such files are; they may be deleted at any time.
     """
 
@@ -90,6 +90,10 @@ class FaceDataModule(Loading, L.LightningDataModule):
         L.LightningDataModule.__init__(self)  # super() would call the dataclass constructor, which resets the options
         self._datasets: dict[Split, FaceDataset] = {}
         self._cached: dict[Split, CachedFaces] = {}
+        self._decoded: dict[Split, CachedFaces] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_decoded": {}}  # other processes and copies cannot map what has no name
 
     def records(self, split: Split) -> Records:
         """One split of the data set."""
@@ -112,18 +116,22 @@ class FaceDataModule(Loading, L.LightningDataModule):
         return self._datasets[split]
 
     def loaded(self, split: Split) -> FaceDataset | CachedFaces:
-        """The same as loaders read it: from its cache, if there shall be one."""
-        if self.cache and split not in self._cached:
-            kind = JpegCacheFile if self.cache == "jpeg" else CacheFile
-            self._cached[split] = cached(self.dataset(split), Path(self.cache_folder).expanduser(), kind)
-        if self.num_workers and not self.cache:  # what is decoded for this process alone cannot be sent to workers
-            return self.dataset(split)
-        return self._cached.get(split) or self.dataset(split)
+        """The same as loaders read it: from its cache, if there shall be one, or decoded already."""
+        if self.cache:
+            if split not in self._cached:
+                kind = JpegCacheFile if self.cache == "jpeg" else CacheFile
+                self._cached[split] = cached(self.dataset(split), Path(self.cache_folder).expanduser(), kind)
+            return self._cached[split]
+        if split in self._decoded and self.cache is None and not self.num_workers:
+            return self._decoded[split]
+        return self.dataset(split)
 
     def _trains_often(self) -> bool:
         """Whether a training reads the images often, on a processor, for whose cores workers would compete with it."""
         trainer = self.trainer
-        if self.cache is not None or trainer is None or trainer.world_size > 1:
+        if self.cache is not None or trainer is None:
+            return False
+        if trainer.world_size > 1 or trainer.strategy.launcher is not None:  # it trains in other processes
             return False
         if trainer.strategy.root_device.type != "cpu" or self.num_workers:
             return False
@@ -131,7 +139,7 @@ class FaceDataModule(Loading, L.LightningDataModule):
             return False
         images = len(self.dataset("train"))
         steps = trainer.max_steps * trainer.accumulate_grad_batches
-        by_steps = steps * self.batch_size / images if steps > 0 else inf
+        by_steps = steps * self.batch_size / images if steps >= 0 else inf
         by_epochs = inf if trainer.max_epochs in (None, -1) else float(trainer.max_epochs)
         times = min(by_steps, by_epochs)
         return times >= 2 and times * images >= MANY * self.batch_size
@@ -157,8 +165,8 @@ class FaceDataModule(Loading, L.LightningDataModule):
             self.dataset(self.predicted)
         often = stage == "fit" and self._trains_often()
         for split in splits.get(stage, ()):
-            if often and split not in self._cached and (decoded := decoded_once(self.dataset(split))):
-                self._cached[split] = decoded
+            if often and split not in self._decoded and (decoded := decoded_once(self.dataset(split))):
+                self._decoded[split] = decoded
             self.loaded(split)
 
     @property

@@ -29,6 +29,7 @@ def able(monkeypatch: pytest.MonkeyPatch) -> None:
     """Any machine can do all, and tiny trainings are long."""
     monkeypatch.setattr(fast, "has_bfloat16", lambda device: True)
     monkeypatch.setattr(fast, "SHORT", 0)
+    monkeypatch.setattr(fast, "SMALL", 0)
 
 
 def test_operations_are_those_of_a_step() -> None:
@@ -69,13 +70,14 @@ def test_what_is_stored_does_not_decide(tmp_path: Path) -> None:
 def test_what_pays_is_chosen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(fast, "has_bfloat16", lambda device: True)
     monkeypatch.setattr(fast, "trial", lambda device: None)
-    task = AttributeNet(width=4).build(DataFacts((20, 16), attributes=ATTRIBUTES))
-    batch = {"image": torch.zeros(2, 3, 20, 16)}
+    task = AttributeNet(width=4).build(DataFacts((40, 33), attributes=ATTRIBUTES))
+    batch = {"image": torch.zeros(2, 3, 40, 33)}
     long = LONG["cpu"] / operations(task, batch)
     assert choose(task, batch, 1.1 * long, 3) == Speed(bfloat16=True, compiled=True, threads=3)
     assert choose(task, batch, 0.9 * long, None) == Speed(bfloat16=True)
     assert choose(task, batch, float("inf"), None) == Speed(bfloat16=True, compiled=True)
     assert choose(task, batch, 99, 1) == Speed(threads=1)
+    assert choose(task, {"image": torch.zeros(2, 3, 40, 32)}, 100, None) == Speed()
     monkeypatch.setattr(fast, "has_bfloat16", lambda device: False)
     monkeypatch.setattr(fast, "trial", lambda device: "no compiler")
     assert choose(task, batch, 1.1 * long, 3) == Speed(threads=3)

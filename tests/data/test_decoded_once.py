@@ -1,5 +1,6 @@
 """A training on a processor decodes few images once, without asking, and its batches are the same to the bit."""
 
+import copy
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from facelightning.data import (
 from facelightning.data.batch_augmentation import Affine, BatchAugmentation
 from facelightning.data.cache import CachedFaces
 from facelightning.data.datamodule import FaceDataModule
+from facelightning.data.files import DerivedRecords
 from facelightning.data.tables import AttributeDataset
 from facelightning.errors import FacelightningError
 from tests.conftest import SIZE
@@ -74,7 +76,9 @@ def test_its_batches_are_the_same_to_the_bit(augmentations: Any, opened: Opened,
         ({"max_epochs": -1, "max_steps": 11}, {}, True),
         ({"max_epochs": 1, "max_steps": 11}, {}, False),
         ({"max_epochs": -1, "max_steps": 6, "accumulate_grad_batches": 2}, {}, True),
+        ({"max_epochs": -1, "max_steps": 0}, {}, False),
         ({"devices": 2, "strategy": "ddp"}, {}, False),  # each process would decode all of them
+        ({"devices": 1, "strategy": "ddp_spawn"}, {}, False),  # another process could not map them
         ({}, {"num_workers": 0}, True),
         ({}, {"num_workers": 1}, False),
         ({}, {"cache": False}, False),
@@ -90,7 +94,7 @@ def test_only_what_is_trained_on(opened: Opened, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(cache, "_make", None)
     for stage in ("validate", "test", "predict"):
         opened(stage=stage)
-    gpu = SimpleNamespace(root_device=SimpleNamespace(type="cuda"))
+    gpu = SimpleNamespace(root_device=SimpleNamespace(type="cuda"), launcher=None)
     data = opened(stage="test")
     data.trainer = SimpleNamespace(strategy=gpu, world_size=1, max_epochs=2, max_steps=-1, accumulate_grad_batches=1)  # type: ignore[assignment]  # of a machine with a GPU
     data.setup("fit")
@@ -103,6 +107,20 @@ def test_workers_that_come_later_read_the_files(opened: Opened) -> None:
     assert not is_decoded_once(data)
     data.num_workers = 0
     assert is_decoded_once(data)
+
+
+def test_copies_and_caches_asked_for_later_have_their_own(opened: Opened, tmp_path: Path) -> None:
+    data = opened(cache_folder=str(tmp_path / "cache"))
+    expected = [next(iter(data.val_dataloader()))]
+    assert is_decoded_once(data)
+    copied = copy.deepcopy(data)
+    assert not is_decoded_once(copied)
+    assert_same([next(iter(copied.val_dataloader()))], expected)
+    data.cache = False
+    assert not is_decoded_once(data)
+    data.cache = True
+    assert_same([next(iter(data.val_dataloader()))], expected)
+    assert len(list((tmp_path / "cache").glob("*.npy"))) == 1
 
 
 def test_many_images_stay_in_their_files(opened: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,10 +164,15 @@ def test_records_that_do_not_say_their_files_are_read_as_they_are(
         def __getitem__(self, index: int) -> Any:
             return self.read(index)
 
-    monkeypatch.setattr(CelebADataModule, "seen", lambda self, records: Plain(records))
-    data = opened()
-    assert not is_decoded_once(data)
-    assert len(list(data.train_dataloader())) == 6
+    class Same(DerivedRecords):
+        def __getitem__(self, index: int) -> Any:
+            return self.records[index]
+
+    for seen in (Plain, lambda records: Same(Plain(records), "the same")):  # or are made of such
+        monkeypatch.setattr(CelebADataModule, "seen", lambda self, records, seen=seen: seen(records))
+        data = opened()
+        assert not is_decoded_once(data)
+        assert len(list(data.train_dataloader())) == 6
 
 
 def test_what_cannot_be_read_is_said_before_training(opened: Opened, faces: Path, tmp_path: Path) -> None:
