@@ -4,6 +4,7 @@ import csv
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
@@ -36,6 +37,7 @@ def reproduce(
     ages: str | None = None,
     races: str | None = None,
     rows: list[str] | None = None,
+    baseline: str | None = None,
     seeds: list[int] | None = None,
     recipe: str | None = None,
     overlay: list[str] | None = None,
@@ -63,6 +65,7 @@ def reproduce(
         ages: Folder of faces of known age, as agenet.yaml reads it.
         races: Folder of faces of known race, as racenet.yaml reads it.
         rows: Names of rows; if not given, all that the given data allows. The rows that a row starts from are added.
+        baseline: The one of them that all others are compared with; if not given, each table has its own.
         seeds: Each row is trained once per seed; seed 0 if not given.
         recipe: Recipe for size, optimiser and length of every training, such as small; the paper's if not given.
         overlay: Configurations for the machine, such as overlays/fast.yaml, applied to every training after the recipe.
@@ -99,6 +102,8 @@ def reproduce(
         raise ConfigurationError(f"--split=val compares predicted attributes, but {', '.join(wanted)} predicts none")
     if not wanted:
         raise ConfigurationError("nothing to train: give the folders of the data, at least --celeba and --helen")
+    if baseline is not None and baseline not in wanted:
+        raise ConfigurationError(f"--baseline={baseline} is none of the rows: {', '.join(wanted)}")
     for seed in seeds or [0]:
         for name in wanted:
             plan.add(name, seed)
@@ -113,9 +118,10 @@ def reproduce(
     failed = train_all(list(runs.values()), attribution, compared=wanted if split == "val" else ())
     with alone(folder):
         done = [run for (name, _), run in runs.items() if name in wanted and run.scored(split)]
-        tables = [table for table in read_tables() if split == "test" or table.part == "attributes"]
+        tables = [replace(each, baseline=baseline or each.baseline) for each in read_tables()]
+        tables = [table for table in tables if split == "test" or table.part == "attributes"]
         records = [record for table in tables for record in _records(table, done, resamples, split)]
-        text = write_tables(folder, records, split)
+        text = write_tables(folder, tables, records, split)
     print(text)
     if failed:
         raise FacelightningError(f"{len(failed)} of {len(runs)} runs failed: {', '.join(failed)}; see above")

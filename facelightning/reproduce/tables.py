@@ -93,18 +93,20 @@ def _table(content: Mapping[str, Any]) -> Table:
     return Table(**{**content, "columns": columns, "rows": rows})
 
 
-def write_tables(folder: Path, records: Sequence[Mapping[str, Any]], split: str = "test") -> str:
+def write_tables(
+    folder: Path, tables: Sequence[Table], records: Sequence[Mapping[str, Any]], split: str = "test"
+) -> str:
     """Write ``tables.md``, ``tables.csv`` and ``tables.json``, or ``tables_val.…``; the first is also returned.
 
     Args:
         folder: Where to write.
+        tables: Those whose rows were scored.
         records: One for each row of each table: ``table`` and ``row`` (its title), ``seeds``, ``published`` and
             ``original`` (column → number), ``ours`` (column → a score for each seed), ``finished`` (time and memory of
             each), ``attribution`` (scores of each, ``None`` where not measured) and, against the baseline,
             ``difference`` of :func:`~facelightning.metrics.statistics.bootstrap_differences`.
         split: What was scored.
     """
-    tables = read_tables()
     titles = {row.name: row.title for table in tables for row in table.rows}
     text = "\n\n".join(
         _markdown(table, [record for record in records if record["table"] == table.name], titles[table.baseline], split)

@@ -77,7 +77,17 @@ def test_variants_are_chosen_on_val(
     assert difference == pytest.approx(errors["SPPNet*"] - errors["Avg. Pooling"])
     text = (reproduced / "tables_val.md").read_text()
     assert "Ours, on val:" in text
-    assert "over the persons of val" in text
+    assert "Δ: to Avg. Pooling, with a bootstrap interval over the persons of val" in text
+
+    assert main([*command, "--baseline=spp"]) == 0
+    every = json.loads((reproduced / "tables_val.json").read_text())
+    others = {record["row"]: record["difference"] for record in every if "difference" in record}
+    assert others.keys() == {"Avg. Pooling"}
+    assert others["Avg. Pooling"]["persons"]["error"][0] == pytest.approx(-difference)
+    assert "Δ: to SPPNet*, with" in (reproduced / "tables_val.md").read_text()
+    capsys.readouterr()
+    assert main([*command, "--baseline=ssp"]) == 1
+    assert "--baseline=ssp is none of the rows: avg, spp" in capsys.readouterr().err
 
     capsys.readouterr()
     (reproduced / "spp/seed_0/val/finished").unlink()
@@ -188,7 +198,7 @@ def test_a_wide_table_is_printed_transposed(tmp_path: Path) -> None:
     persons = {"error": [-1.0, -2.0, 0.5], "mean_ap": [3.0, 1.0, 4.0]}
     both = {"error": [-1.0, -2.5, 1.5], "mean_ap": [3.0, -1.0, 5.0]}
     records[-2]["difference"] = {"persons": persons, "persons_and_trainings": both}  # of anet
-    text = write_tables(tmp_path, records)
+    text = write_tables(tmp_path, read_tables(), records)
     head, rule, *lines = [
         [cell.strip() for cell in line[1:-1].split(" | ")] for line in text.splitlines() if "|" in line
     ]
@@ -221,7 +231,7 @@ def test_differences_name_the_baseline_of_another_table(tmp_path: Path) -> None:
     ours = {"mean_accuracy": [80.0], "mean_ap": [50.0], "balanced_accuracy": [60.0]}
     difference = {"persons": {"error": [1.0, 0.5, 1.5], "mean_ap": [0.0, -1.0, 1.0]}}
     record |= {"ours": ours, "finished": [], "attribution": [None], "difference": difference}
-    assert "\nΔ: to ANet without pre-training, with a bootstrap" in write_tables(tmp_path, [record])
+    assert "\nΔ: to ANet without pre-training, with a bootstrap" in write_tables(tmp_path, read_tables(), [record])
 
 
 def test_accuracy_of_anet_with_and_without_identities(
