@@ -90,10 +90,11 @@ class FaceDataModule(Loading, L.LightningDataModule):
         L.LightningDataModule.__init__(self)  # super() would call the dataclass constructor, which resets the options
         self._datasets: dict[Split, FaceDataset] = {}
         self._cached: dict[Split, CachedFaces] = {}
-        self._decoded: dict[Split, CachedFaces] = {}
+        self._often = False
+        self._decoded: dict[Split, CachedFaces | None] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_decoded": {}}  # other processes and copies cannot map what has no name
+        return {**vars(self), "_often": False, "_decoded": {}}  # others cannot map a file without a name
 
     def records(self, split: Split) -> Records:
         """One split of the data set."""
@@ -116,24 +117,27 @@ class FaceDataModule(Loading, L.LightningDataModule):
         return self._datasets[split]
 
     def loaded(self, split: Split) -> FaceDataset | CachedFaces:
-        """The same as loaders read it: from its cache, if there shall be one, or decoded already."""
+        """The same as loaders read it: from its cache if there shall be one, or decoded once by a training."""
         if self.cache:
             if split not in self._cached:
                 kind = JpegCacheFile if self.cache == "jpeg" else CacheFile
                 self._cached[split] = cached(self.dataset(split), Path(self.cache_folder).expanduser(), kind)
             return self._cached[split]
-        if split in self._decoded and self.cache is None and not self.num_workers:
-            return self._decoded[split]
-        return self.dataset(split)
+        dataset = self.dataset(split)
+        if not self._often or split == "test" or self.cache is False or self.num_workers:
+            return dataset
+        if split not in self._decoded:
+            self._decoded[split] = decoded_once(dataset)
+        return self._decoded[split] or dataset
 
     def _trains_often(self) -> bool:
         """Whether a training reads the images often, on a processor, for whose cores workers would compete with it."""
         trainer = self.trainer
-        if self.cache is not None or trainer is None:
+        if trainer is None:
             return False
         if trainer.world_size > 1 or trainer.strategy.launcher is not None:  # it trains in other processes
             return False
-        if trainer.strategy.root_device.type != "cpu" or self.num_workers:
+        if trainer.strategy.root_device.type != "cpu":
             return False
         if self.augmentations and isinstance(self.augmentations, list):  # each costs more than decoding
             return False
@@ -163,11 +167,9 @@ class FaceDataModule(Loading, L.LightningDataModule):
         splits: dict[str, tuple[Split, ...]] = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
         if stage == "predict":  # reads each image once, and goes on where one cannot be read: without a cache
             self.dataset(self.predicted)
-        often = stage == "fit" and self._trains_often()
+        self._often = self._often or (stage == "fit" and self._trains_often())
         for split in splits.get(stage, ()):
-            if often and split not in self._decoded and (decoded := decoded_once(self.dataset(split))):
-                self._decoded[split] = decoded
-            self.loaded(split)
+            self.loaded(split) if self.cache else self.dataset(split)
 
     @property
     def own_seed(self) -> int:

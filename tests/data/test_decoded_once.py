@@ -93,7 +93,8 @@ def test_where_it_pays(training: dict[str, Any], options: dict[str, Any], once: 
 def test_only_what_is_trained_on(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache, "_make", None)
     for stage in ("validate", "test", "predict"):
-        opened(stage=stage)
+        data = opened(stage=stage)
+        data.loaded("val"), data.loaded("test")
     gpu = SimpleNamespace(root_device=SimpleNamespace(type="cuda"), launcher=None)
     data = opened(stage="test")
     data.trainer = SimpleNamespace(strategy=gpu, world_size=1, max_epochs=2, max_steps=-1, accumulate_grad_batches=1)  # type: ignore[assignment]  # of a machine with a GPU
@@ -180,7 +181,7 @@ def test_what_cannot_be_read_is_said_before_training(opened: Opened, faces: Path
     image = next((tmp_path / "celeba/Img").rglob("000003.*"))
     image.write_bytes(image.read_bytes()[:100])
     with pytest.raises(FacelightningError, match=r"000003\S+: it is cut short"):
-        opened(root=str(tmp_path / "celeba"))
+        opened(root=str(tmp_path / "celeba")).train_dataloader()
     assert not list((tmp_path / "temporary").iterdir())
 
 
