@@ -179,12 +179,13 @@ def _make(dataset: FaceDataset, records: FileRecords, file: CacheFile, what: str
         worker_init_fn=single_threaded,
         generator=own,
     )
+    delay = 0 if what is None else 1  # seconds; what nobody asked for is said if it takes long
     what = what or f"caching {_bytes(needed)} in {ending(part.path.parent)}"
     try:
         with part.path.open("wb") as opened:
             opened.write(part.header)
             opened.truncate(part.end)
-        with tqdm(total=file.count, desc=what, unit="image") as progress:
+        with tqdm(total=file.count, desc=what, unit="image", delay=delay) as progress:
             for batch, packed in zip(batches, loader, strict=True):
                 part.add(batch[0], len(batch), packed.numpy())
                 progress.update(len(batch))
