@@ -279,7 +279,6 @@ class FaceCLI(LightningCLI):
         if not first or not isinstance(data, FaceDataModule | JointDataModule):
             return
         data.prepare_data()
-        data.trainer = self.trainer  # how it trains decides how its images are read
         data.setup(stage)
         if self.model.facts is None:
             self.model.build(data.facts)

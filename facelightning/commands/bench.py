@@ -196,6 +196,7 @@ def planned(trainer: Any, batches: int) -> float:
 def prepared(cli: FaceCLI) -> Bench:
     """Open the data, build the task, and choose its speed as its training would."""
     trainer, device = cli.settings.trainer, cli.trainer.strategy.root_device
+    cli.datamodule.trainer = cli.trainer  # whose length decides how images are read: those of a measurement are short
     cli.before_fit()
     cli.model.to(device)
     computing = {key: trainer[key] for key in ("accelerator", "precision", *CLIPPING) if trainer[key] is not None}

@@ -113,7 +113,7 @@ def decoded_once(dataset: FaceDataset) -> CachedFaces | None:
     """
     try:
         records = with_sources(dataset.records)
-        _ = records.reading, records.columns  # records that are made of others have them if those have
+        _ = records.reading, records.columns  # records made of others raise only when asked for these
     except ConfigurationError:
         return None
     try:

@@ -32,7 +32,7 @@ class CacheFile:
 
     suffix: ClassVar[str] = ".npy"
     workers: ClassVar[int] = 0
-    """Processes that it pays to read it with."""
+    """Processes that read it, if nobody says how many."""
 
     def __init__(self, path: Path, fitted: Fitted, rows: int, start: int) -> None:
         self.path, self.count, self.start = path.with_name(path.name + self.suffix), rows, start

@@ -35,7 +35,7 @@ from facelightning.facts import DataFacts
 from facelightning.labels import ATTRIBUTES
 
 MANY = 100
-"""Batches of a training from which it pays to decode its images once, before it begins."""
+"""Shorter trainings, in batches, do not decode their images once: that would take longer."""
 
 
 @dataclass(kw_only=True, eq=False)  # data modules compare by identity, not by options
@@ -131,7 +131,7 @@ class FaceDataModule(Loading, L.LightningDataModule):
         return self._decoded[split] or dataset
 
     def _trains_often(self) -> bool:
-        """Whether a training reads the images often, on a processor, for whose cores workers would compete with it."""
+        """Whether a training on a processor reads the images often: its workers would take cores from it."""
         trainer = self.trainer
         if trainer is None:
             return False

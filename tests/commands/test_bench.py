@@ -14,7 +14,7 @@ from facelightning.commands import bench
 from facelightning.commands.bench import planned
 from facelightning.commands.measuring import WARM, Clock, loading_rate, matrix_peak
 from facelightning.commands.peers import CarefulImages, PILImages, plain_network
-from facelightning.data import CelebADataModule
+from facelightning.data import CelebADataModule, datamodule
 from facelightning.errors import ConfigurationError
 from facelightning.facts import DataFacts
 from facelightning.labels import ATTRIBUTES
@@ -45,6 +45,19 @@ def test_all_of_it(
     printed = capsys.readouterr().out
     assert printed.count("facelightning is ") == 3
     assert "recommended: " in printed
+
+
+def test_images_are_decoded_once_where_the_training_would(
+    command: Callable[..., None], faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded = list[int]()
+    monkeypatch.setattr(datamodule, "MANY", 2)
+    monkeypatch.setattr(datamodule, "decoded_once", lambda images: decoded.append(len(images)))
+    small = small_overlay("avg.yaml", faces, tmp_path)
+    for epochs in (1, 2):
+        words = [f"--trainer.max_epochs={epochs}", "--trainer.max_steps=-1", "--steps=1", "--rounds=1"]
+        command("bench", "avg.yaml", f"--config={small}", "--data.num_workers=0", *words)
+    assert decoded == [21]
 
 
 def test_a_step_alone_learns_from_an_augmented_batch(

@@ -97,7 +97,7 @@ def test_only_what_is_trained_on(opened: Opened, monkeypatch: pytest.MonkeyPatch
         data.loaded("val"), data.loaded("test")
     gpu = SimpleNamespace(root_device=SimpleNamespace(type="cuda"), launcher=None)
     data = opened(stage="test")
-    data.trainer = SimpleNamespace(strategy=gpu, world_size=1, max_epochs=2, max_steps=-1, accumulate_grad_batches=1)  # type: ignore[assignment]  # of a machine with a GPU
+    data.trainer = SimpleNamespace(strategy=gpu, world_size=1, max_epochs=2, max_steps=-1, accumulate_grad_batches=1)  # type: ignore[assignment]  # in place of a trainer with a GPU, which may not be here
     data.setup("fit")
     assert not is_decoded_once(data)
 

@@ -355,8 +355,10 @@ class TestSemanticGating:
         x, masks = small_case()
         gating = SemanticGating(3, 4).double().train(training)
         at_once = copy.deepcopy(gating)
-        at_once.forward = lambda x, regions: at_once._all_at_once(at_once.convolution(x), at_once.masks(x, regions))  # type: ignore[method-assign]  # as for a GPU
-        compiled = torch.compile(copy.deepcopy(gating), backend="eager", fullgraph=not training)
+        at_once.forward = lambda x, regions: at_once._all_at_once(at_once.convolution(x), at_once.masks(x, regions))  # type: ignore[method-assign]  # the path that only a GPU takes
+        alone = copy.deepcopy(gating)
+        setattr(alone, "_all_at_once" if training else "_one_by_one", None)  # would fail if it were called
+        compiled = torch.compile(alone, backend="eager", fullgraph=not training)
         results = []
         for run in (gating, compiled, at_once):
             value = x.clone().requires_grad_()
