@@ -117,7 +117,8 @@ class Plan:
         trainer = {key: value for content in contents for key, value in _section(content, "trainer").items()}
         self._seen = _options("data", {key: value for key, value in data.items() if key != "image_size"})
         self._computing = _options("trainer", {key: trainer[key] for key in COMPUTING if key in trainer})
-        self._minutes = read_config(recipe_folder(recipe) / "minutes.yaml") if recipe else {}
+        minutes = recipe_folder(recipe) / "minutes.yaml" if recipe else None
+        self._minutes = read_config(minutes) if minutes is not None and minutes.exists() else {}
         self.rows = {row.name: row for table in read_tables() for row in table.rows if row.name}
         self._in_full = {name for row in self.rows.values() for name in row.data_from.values()}
         self.runs: dict[tuple[str, int], Run] = {}

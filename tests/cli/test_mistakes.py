@@ -115,7 +115,7 @@ def test_a_name_that_is_unlike_any_lists_what_there_is(refused: Callable[..., st
     assert "nope.yaml is neither in" in nowhere
     assert "there are agenet, " in nowhere
     assert "overlays/cpu, " in nowhere
-    assert "there are adagrad, eighth, longer, quickstart" in refused(*FIT, "--recipe=xyzzy")
+    assert "there are adagrad, eighth, eighth_long, longer, quickstart" in refused(*FIT, "--recipe=xyzzy")
     assert "small is a recipe, which changes a configuration: add --recipe small" in refused("fit", "--config=small")
 
 

@@ -299,6 +299,8 @@ class TestCommand:
             reproduce(celeba=celeba, rows=["ssp"])
         with pytest.raises(ConfigurationError, match="recipe quickstart has nothing for row jointnet"):
             reproduce(celeba=celeba, helen=celeba, rows=["jointnet"], recipe="quickstart")
+        with pytest.raises(ConfigurationError, match="recipe scenes has nothing for row avg"):  # it knows no times
+            reproduce(celeba=celeba, rows=["avg"], recipe="scenes")
         with pytest.raises(ConfigurationError, match=r"no recipe is named smal; did you mean small\?"):
             reproduce(celeba=celeba, recipe="smal")
         with pytest.raises(ConfigurationError, match="nothing to train"):
