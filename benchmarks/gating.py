@@ -2,18 +2,21 @@
 
     python benchmarks/gating.py --threads 1 --output gating.json
 
-All take turns in one process, so that whatever else the machine does befalls all alike, and each is compared with Avg.
-Pooling of the same round. A step is forward, loss and backward on images that the file of masks holds, without
-optimiser and data; times are those of the processor, not of the clock. The networks have learned nothing: it makes no
-difference. "All maps at once" is SSG as it is written down, with N·C maps. The peak of memory is that of one step in a
-process of its own.
+Each has a process of its own, as in a training, and they take turns, so that whatever else the machine does befalls
+all alike; each is compared with Avg. Pooling of the same round. A step is forward, loss and backward on images that the
+file of masks holds, without optimiser and data; times are those of the processor, not of the clock. The networks have
+learned nothing: it makes no difference. "All maps at once" is SSG as it is written down, with N·C maps. The peak of
+memory is that of a step after the first, as PyTorch counts it, without what weights and images take.
 """
 
 import argparse
 import json
 import time
+from contextlib import ExitStack
 from functools import partial
+from itertools import accumulate
 from multiprocessing import get_context
+from multiprocessing.pool import Pool
 from pathlib import Path
 from statistics import median, quantiles
 from tempfile import TemporaryDirectory
@@ -22,7 +25,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.profiler import ProfilerActivity, profile
 
+from facelightning.__main__ import prepare
 from facelightning.facts import DataFacts
 from facelightning.labels import ATTRIBUTES, HELEN7
 from facelightning.models.attributes import AttributeNetwork
@@ -53,6 +58,9 @@ WAYS: dict[str, tuple[dict[str, Any], bool]] = {
     "SSG, masks stored, all maps at once": ({"gate": AllMapsAtOnce}, True),
 }
 """The parts of each network, and whether its masks are stored."""
+
+WARM = 3
+"""Steps that do not count: a network is compiled in the first, and its masks are stored."""
 
 
 class Case:
@@ -96,49 +104,50 @@ class Case:
         loss.backward()  # type: ignore[no-untyped-call]  # torch is only partly typed
 
 
-def time_steps(case: Case, precision: torch.dtype, rounds: int) -> dict[str, Any]:
-    """Milliseconds of a step of each way, and their ratios to Avg. Pooling's: median and quartiles."""
-    networks = {way: case.network(way) for way in WAYS}
-    taken: dict[str, list[float]] = {way: [] for way in WAYS}
-    for network in networks.values():
-        case.step(network, precision)
-    for number in range(rounds):
-        for way in list(WAYS)[:: 1 if number % 2 else -1]:
-            began = time.process_time()
-            case.step(networks[way], precision)
-            taken[way].append(1000 * (time.process_time() - began))
-    found = {}
-    for way, times in taken.items():
-        ratios = [one / other for one, other in zip(times, taken["Avg. Pooling"], strict=True)]
+CASE: Case
+NETWORK: AttributeNetwork
+"""Those of this process."""
+
+
+def begin(way: str, threads: int, *arguments: Any) -> None:
+    global CASE, NETWORK
+    prepare("gating")
+    torch.set_num_threads(threads)
+    CASE = Case(*arguments)
+    NETWORK = CASE.network(way)
+
+
+def step(precision: torch.dtype) -> float:
+    """Take a step; how many milliseconds it took."""
+    began = time.process_time()
+    CASE.step(NETWORK, precision)
+    return 1000 * (time.process_time() - began)
+
+
+def growth(precision: torch.dtype) -> float:
+    """By how many megabytes a step takes more, at its peak, than there was before it."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        CASE.step(NETWORK, precision)
+    assert profiler.profiler is not None and profiler.profiler.kineto_results is not None
+    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
+    held = accumulate(event.nbytes() for event in sorted(events, key=lambda event: event.start_ns()))
+    return max(held) / 1e6
+
+
+def compare(precision: torch.dtype, pools: dict[str, Pool], rounds: int) -> dict[str, Any]:
+    """Milliseconds of a step of each way, their ratios to Avg. Pooling's (quartiles), and the growth of memory."""
+    taken: dict[str, list[float]] = {way: [] for way in pools}
+    for number in range(WARM + rounds):
+        for way in list(pools)[:: 1 if number % 2 else -1]:
+            taken[way].append(pools[way].apply(step, (precision,)))
+    steps = {}
+    for way in pools:
+        times, basis = taken[way][WARM:], taken["Avg. Pooling"][WARM:]
+        ratios = [one / other for one, other in zip(times, basis, strict=True)]
         quartiles = [round(value, 3) for value in quantiles(ratios, n=4, method="inclusive")]
-        found[way] = {"ms": round(median(times), 1), "ratio_quartiles": quartiles}
-    return found
-
-
-def memory(which: str) -> float:
-    """Megabytes of this process on Linux: ``VmRSS`` now, ``VmHWM`` at most so far."""
-    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(which))
-    return int(line.split()[1]) / 1024
-
-
-def growth_of_memory(way: str, precision: torch.dtype, *arguments: Any) -> float:
-    """By how many megabytes a step of a way takes this process, at its peak, above what it had before."""
-    torch.set_num_threads(1)
-    case = Case(*arguments)
-    network = case.network(way)
-    before = memory("VmRSS")
-    case.step(network, precision)
-    return memory("VmHWM") - before
-
-
-def peaks(precision: torch.dtype, *arguments: Any) -> dict[str, float]:
-    """The growth of each way's memory, each in a process of its own."""
-    with get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-        return {
-            way: round(pool.apply(growth_of_memory, (way, precision, *arguments)), 1)
-            for way in WAYS
-            if not way.endswith("run")
-        }
+        steps[way] = {"ms": round(median(times), 1), "ratio_quartiles": quartiles}
+    peaks = {way: round(pool.apply(growth, (precision,)), 1) for way, pool in pools.items()}
+    return {"steps": steps, "peak_megabytes": peaks}
 
 
 def main() -> None:
@@ -151,16 +160,15 @@ def main() -> None:
     parser.add_argument("--compiled", action="store_true", help="compile the networks, as long trainings do")
     parser.add_argument("--output", type=Path, help="JSON file to write")
     asked = parser.parse_args()
-    torch.set_num_threads(asked.threads)
-    torch._dynamo.config.recompile_limit = 2 * len(WAYS)  # of one function, in both precisions
     results: dict[str, Any] = {}
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder, ExitStack() as stack:
         arguments = (Path(folder), asked.width, tuple(asked.size), asked.batch_size, asked.compiled)
-        case = Case(*arguments)
+        Case(*arguments)  # the parser, once
+        start = partial(get_context("spawn").Pool, 1, begin)
+        pools = {way: stack.enter_context(start((way, asked.threads, *arguments))) for way in WAYS}
         for precision in (torch.float32, torch.bfloat16):
             name = str(precision).removeprefix("torch.")
-            results[name] = {"steps": time_steps(case, precision, asked.rounds)}
-            results[name]["peak_megabytes"] = peaks(precision, *arguments)
+            results[name] = compare(precision, pools, asked.rounds)
             print(name, json.dumps(results[name], indent=2), flush=True)
     if asked.output is not None:
         asked.output.write_text(json.dumps(results, indent=2) + "\n")

@@ -75,10 +75,14 @@ class AttributeNetwork(nn.Module):
             raise ConfigurationError(
                 f"{type(self.head).__name__} needs a network for each attribute: set `encoder` to SeparateEncoder"
             )
-        if self.regions is not None and not any(getattr(part, "needs_regions", False) for part in self.modules()):
-            raise ConfigurationError(
-                f"no part of this network needs regions, but `regions` is {type(self.regions).__name__}"
-            )
+        if self.regions is not None:
+            asking = [part for part in self.modules() if getattr(part, "needs_regions", False)]
+            if not asking:
+                raise ConfigurationError(
+                    f"no part of this network needs regions, but `regions` is {type(self.regions).__name__}"
+                )
+            strides = {getattr(part, "stride", 0) for part in asking} - {0}  # parts without one ask for boxes
+            self.regions.strides = tuple(sorted(strides))
         self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor, landmarks: Tensor | None = None, masks: Tensor | None = None) -> dict[str, Any]:

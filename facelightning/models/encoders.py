@@ -59,6 +59,7 @@ class MaskedInput(Input):
     """
 
     needs_regions = True
+    stride = 1
 
     def __init__(self, num_regions: int) -> None:
         super().__init__(num_regions)

@@ -1,17 +1,14 @@
 """Gating in the middle of an encoder: activations are kept apart by semantic region while they are pooled."""
 
-from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, distributed, nn
-from torch.autograd.function import once_differentiable
 from torch.distributed.nn.functional import all_reduce
-from torch.nn.functional import conv2d, max_pool2d
-from torch.utils.checkpoint import checkpoint
 
-from facelightning.models.blocks import PReLU, max_pool, prelu
+from facelightning.models.blocks import PReLU, max_pool
+from facelightning.models.gated_maps import MixedRegions, Moments, corners, extreme
 from facelightning.models.regions import Regions, need_regions
 
 
@@ -78,9 +75,8 @@ class SemanticGating(Gate):
     after it would cancel one. Its initial weights average a map's N versions, a case of the sparse weights with which
     SSG mimics plain max pooling; where regions differ, their average is not what the plain block gives.
 
-    Before pooling, the N·C maps never exist together: BatchNorm's statistics are matrix products of masks and maps, and
-    a region's C maps are pooled first, then normalised and activated, which gives the same numbers. Only what is
-    exported has them at once, and what is compiled for a GPU, where :func:`torch.compile` keeps few of them by itself.
+    The N·C maps never exist together: BatchNorm's statistics are matrix products of masks and maps, and one region's
+    maps follow another's. Compiled, a window of pixels follows another, with all its regions. The numbers are the same.
 
     Args:
         channels: C.
@@ -124,36 +120,30 @@ class SemanticGating(Gate):
     def forward(self, x: Tensor, regions: Regions | None) -> Tensor:
         x = self.convolution(x)
         masks = self.masks(x, regions)
-        # on a processor, a compiled training is faster with a gate that is not
-        if torch.compiler.is_compiling() and not (self.training and x.device.type == "cpu"):
-            return cast(Tensor, self.restored(self._all_at_once(x, masks)))
-        return cast(Tensor, self.restored(self._one_by_one(x, masks)))
-
-    def _all_at_once(self, x: Tensor, masks: Tensor) -> Tensor:
-        gated = (masks.unsqueeze(2) * x.unsqueeze(1)).flatten(1, 2).contiguous(memory_format=torch.channels_last)
-        return cast(Tensor, self.restore(self.pool(self.activation(self.norm(gated)))))
+        # processes that wait for one another are nothing that a compiler could join
+        alone = torch.compiler.is_compiling() and not isinstance(self.norm, nn.SyncBatchNorm)
+        return cast(Tensor, self.restored(self._by_window(x, masks) if alone else self._by_region(x, masks)))
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch is only partly typed
-    def _one_by_one(self, x: Tensor, masks: Tensor) -> Tensor:
-        with nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False):
-            scale, shift = self._normalization(x, masks)
-        slopes, weights = self.activation.weight, self.restore.weight
-        # pooling before or after them makes no difference, unless one of them turns large into small
-        in_order = x.is_meta or bool(((scale >= 0) & (slopes >= 0)).all())
-        # maps that are not pooled are too large to exist all at once
-        parts = masks.chunk(masks.shape[1], dim=1) if isinstance(self.pool, nn.Identity) else [masks]
-        sizes = [x.shape[1] * part.shape[1] for part in parts]
-        total = torch.zeros((), dtype=x.dtype, device=x.device)
-        of_parts = [torch.split(each, sizes, dim) for each, dim in ((scale, 0), (shift, 0), (slopes, 0), (weights, 1))]
-        for part, *own in zip(parts, *of_parts, strict=True):
-            maps = [self._pooled(x, part)] if in_order else [self._pooled(x, part), -self._pooled(x, -part)]
-            total = total + checkpoint(_mixed, own, *maps, use_reentrant=False, preserve_rng_state=False)
-        return total
+    def _by_region(self, x: Tensor, masks: Tensor) -> Tensor:
+        scale, shift = self._normalization(x, masks)
+        own = (each.to(x.dtype) for each in (scale, shift, self.activation.weight, self.restore.weight))
+        return cast(Tensor, MixedRegions.apply(x, masks, *own, not isinstance(self.pool, nn.Identity)))
 
-    def _pooled(self, x: Tensor, masks: Tensor) -> Tensor:
-        if isinstance(self.pool, nn.Identity):
-            return x * masks
-        return cast(Tensor, LargestOfWindow.apply(x, masks))
+    def _by_window(self, x: Tensor, masks: Tensor) -> Tensor:
+        """What compilers make one loop of, which a pooling would not be.
+
+        Whatever the sign of a slope, what is largest after normalisation and activation was largest or smallest before.
+        """
+        scale, shift = self._normalization(x, masks)
+        own = (each.to(x.dtype).view(-1, x.shape[1]) for each in (scale, shift, self.activation.weight))
+        scale, shift, slopes = own
+        windows = (corners(each, 1 if isinstance(self.pool, nn.Identity) else 2) for each in (x, masks))
+        # (B, H, W, N, C), which the last line makes N·C maps of
+        gated = [values.unsqueeze(3) * mask.unsqueeze(4) for values, mask in zip(*windows, strict=True)]
+        normed = [scale * extreme(end, gated) + shift for end in (torch.maximum, torch.minimum)]
+        ends = (torch.where(maps > 0, maps, slopes * maps) for maps in normed)
+        return cast(Tensor, self.restore(torch.maximum(*ends).flatten(3).movedim(-1, 1)))
 
     def _normalization(self, x: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
         """What the BatchNorm multiplies and adds, ``(N·C,)`` each: its statistics are products of masks and maps."""
@@ -161,21 +151,8 @@ class SemanticGating(Gate):
         assert norm.running_mean is not None and norm.running_var is not None and norm.num_batches_tracked is not None
         mean, variance = norm.running_mean, norm.running_var
         if norm.training:
-            masks = masks.to(torch.promote_types(x.dtype, torch.float32))
-            count = _total(torch.tensor(float(masks[:, 0].numel()), device=x.device), norm)
-            if not count.is_meta and count < 2:
-                raise ValueError("SemanticGating in training needs more than one value of each map, as BatchNorm does")
-            # one row for each map's, and each mask's, values in all images: a sum over them is one product
-            x, masks = x.movedim(1, -1).flatten(0, -2), masks.transpose(0, 1).flatten(1)
-            # the variance is a small difference of large squares, unless the maps lie around 0
-            centre = _total(x.detach().sum(dim=0, dtype=masks.dtype), norm) / count
-            first, mixed, second = _total(Moments.apply(x, centre, masks), norm) / count
-            squares = masks.square()
-            of_masks = torch.stack([masks.sum(dim=1), squares.sum(dim=1)])[..., None]
-            of_mask, of_square = _total(of_masks, norm) / count
-            mean = (first + of_mask * centre).flatten()
-            variance = second - first.square() + 2 * centre * (mixed - of_mask * first)
-            variance = (variance + centre.square() * (of_square - of_mask.square())).clamp(min=0).flatten()
+            with nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False):
+                mean, variance, count = self._statistics(x, masks)
             with torch.no_grad():
                 norm.num_batches_tracked += 1
                 share = 1 / norm.num_batches_tracked if norm.momentum is None else norm.momentum
@@ -184,89 +161,32 @@ class SemanticGating(Gate):
         scale = norm.weight * (variance + norm.eps).rsqrt()
         return scale, norm.bias - mean * scale
 
+    def _statistics(self, x: Tensor, masks: Tensor) -> tuple[Tensor, Tensor, Tensor | float]:
+        """Mean and variance of the gated maps, ``(N·C,)`` each, and how many values of each there are."""
+        masks = masks.to(torch.promote_types(x.dtype, torch.float32))
+        count: Tensor | float = float(masks[:, 0].numel())
+        if isinstance(self.norm, nn.SyncBatchNorm):
+            count = _total(torch.tensor(count, device=x.device), self.norm)
+        if not x.is_meta and count < 2:
+            raise ValueError("SemanticGating in training needs more than one value of each map, as BatchNorm does")
+        # one row for each map's, and each mask's, values in all images: a sum over them is one product
+        x, masks = x.movedim(1, -1).flatten(0, -2), masks.transpose(0, 1).flatten(1)
+        # the variance is a small difference of large squares, unless the maps lie around 0
+        centre = _total(x.detach().sum(dim=0, dtype=masks.dtype), self.norm) / count
+        first, mixed, second = _total(Moments.apply(x, centre, masks), self.norm) / count
+        squares = masks.square()
+        of_masks = torch.stack([masks.sum(dim=1), squares.sum(dim=1)])[..., None]
+        of_mask, of_square = _total(of_masks, self.norm) / count
+        variance = second - first.square() + 2 * centre * (mixed - of_mask * first)
+        variance = (variance + centre.square() * (of_square - of_mask.square())).clamp(min=0)
+        return (first + of_mask * centre).flatten(), variance.flatten(), count
+
 
 def _total(values: Tensor, norm: nn.BatchNorm2d | nn.SyncBatchNorm) -> Tensor:
     """The sum over all processes whose batches a BatchNorm sees."""
     if isinstance(norm, nn.SyncBatchNorm) and distributed.is_available() and distributed.is_initialized():
         return cast(Tensor, all_reduce(values, group=norm.process_group))  # type: ignore[no-untyped-call]  # torch is only partly typed
     return values
-
-
-class Moments(torch.autograd.Function):
-    """The sums of m·x, m²·x and m²·x² for each mask m and map x; it keeps neither squares nor x in single precision.
-
-    Shape:
-        - x: ``(P, C)``, from which ``centre``, ``(C,)``, is taken first.
-        - masks: ``(N, P)``.
-        - return: ``(3, N, C)``.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, centre: Tensor, masks: Tensor) -> Tensor:
-        ctx.save_for_backward(x, centre, masks)
-        x, squares = x - centre, masks.square()
-        return torch.stack([masks @ x, squares @ x, squares @ x.square()])
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None, Tensor | None]:
-        kept, centre, masks = ctx.saved_tensors
-        x, squares, (first, mixed, second), of_x, of_masks = kept - centre, masks.square(), gradient, None, None
-        if ctx.needs_input_grad[0]:
-            of_x = torch.cat([masks, squares]).t() @ torch.cat([first, mixed])
-            of_x = of_x.addcmul_(squares.t() @ second, x, value=2).to(kept.dtype)
-        if ctx.needs_input_grad[2]:
-            of_masks = first @ x.t() + 2 * masks * (mixed @ x.t() + second @ x.square().t())
-        return of_x, None, of_masks
-
-
-def _mixed(own: Sequence[Tensor], *extremes: Tensor) -> Tensor:
-    """What regions add to the mixture, of the largest, and perhaps the smallest, of their activations in each window.
-
-    Whatever the sign of a slope, what is largest after normalisation and activation was largest or smallest before.
-    """
-    scale, shift, slopes, weights = (each.to(extremes[0].dtype) for each in own)
-    ends = [prelu(torch.addcmul(shift.view(-1, 1, 1), maps, scale.view(-1, 1, 1)), slopes) for maps in extremes]
-    return conv2d(ends[0] if len(ends) == 1 else torch.maximum(*ends), weights)
-
-
-class LargestOfWindow(torch.autograd.Function):
-    """The largest of each region's activations in each window of 2×2; for the gradient it keeps their places alone.
-
-    Shape:
-        - x: ``(B, C, H, W)``.
-        - masks: ``(B, N, H, W)``.
-        - return: ``(B, N·C, ⌈H/2⌉, ⌈W/2⌉)``, the first region's maps first; of equal values the first has the gradient.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, masks: Tensor) -> Tensor:
-        number = masks.shape[1]
-        small = torch.int16 if x.shape[2] * x.shape[3] < 2**15 else torch.int32
-        largest, places = [], []
-        for mask in masks.chunk(number, dim=1):
-            values, indices = max_pool2d(x * mask, 2, ceil_mode=True, return_indices=True)
-            largest.append(values)
-            places.append(indices.to(small))
-        ctx.save_for_backward(x, masks, *places)
-        return torch.cat(largest, dim=1)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        x, masks, *places = ctx.saved_tensors
-        layout = torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
-        number, (needs_x, needs_masks) = masks.shape[1], ctx.needs_input_grad
-        of_x, of_masks = torch.zeros_like(x) if needs_x else None, []
-        for mask, part, place in zip(masks.chunk(number, dim=1), gradient.chunk(number, dim=1), places, strict=True):
-            part, place = (each.contiguous(memory_format=layout) for each in (part, place.long()))
-            # as that of the plain pooling, which reads no more of x than its size
-            spread = torch.ops.aten.max_pool2d_with_indices_backward(part, x, [2], [2], [0], [1], True, place)
-            if of_x is not None:
-                of_x.addcmul_(spread, mask)
-            if needs_masks:
-                of_masks.append((spread * x).sum(dim=1, keepdim=True))
-        return of_x, torch.cat(of_masks, dim=1) if needs_masks else None
 
 
 class SymbioticAugmentation(Gate):

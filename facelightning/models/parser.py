@@ -206,7 +206,14 @@ class ParserRegions(Frozen, RegionSource):
         self.freeze()
 
     def forward(self, images: Tensor, landmarks: Tensor | None = None) -> Regions:
-        return self.parse(images) if self.store is None else StoredRegions(self, self.store, images)
+        return self.parse(images) if self.store is None else self._stored(self.store, images)
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # not typed
+    def _stored(self, store: MapStore, images: Tensor) -> "StoredRegions":
+        regions = StoredRegions(self, store, images)
+        for stride in self.strides:  # all before the network begins, which is compiled as a whole then
+            regions.at(stride)
+        return regions
 
     @torch.no_grad()
     def parse(self, images: Tensor) -> ParsedRegions:
@@ -247,11 +254,15 @@ class StoredRegions:
 
     def __init__(self, parser: ParserRegions, store: MapStore, images: Tensor) -> None:
         self._parser, self._store, self._images = parser, store, images
+        self._masks: dict[int, Tensor] = {}
 
     def at(self, stride: int) -> Tensor:
         """Probabilities ``(B, K, ⌈H/stride⌉, ⌈W/stride⌉)``, float32."""
-        packed: Tensor = self._kept(f"masks of stride {stride}", lambda found: pack_masks(found.at(stride)))
-        return unpack_masks(packed, [(side + stride - 1) // stride for side in self._images.shape[-2:]])
+        if stride not in self._masks:
+            packed = self._kept(f"masks of stride {stride}", lambda found: pack_masks(found.at(stride)))
+            size = [(side + stride - 1) // stride for side in self._images.shape[-2:]]
+            self._masks[stride] = unpack_masks(packed, size)
+        return self._masks[stride]
 
     def boxes(self) -> Tensor:
         """The box of each class, ``(B, K, 4)``."""

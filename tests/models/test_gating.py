@@ -349,25 +349,33 @@ class TestSemanticGating:
             gating(torch.rand(1, 3, 1, 1), known(torch.rand(1, 4, 1, 1)))
         assert gating.norm.running_var is not None and gating.norm.running_var.isfinite().all()
 
+    @POOLS
     @pytest.mark.parametrize("training", [True, False])
-    def test_compiled(self, training: bool) -> None:
-        """On a processor a training leaves the gate as it is; all else, a GPU's training too, has all maps at once."""
+    def test_compiled(self, training: bool, step: int) -> None:
+        """Window by window, in one graph; whatever the signs of slopes."""
         x, masks = small_case()
-        gating = SemanticGating(3, 4).double().train(training)
-        at_once = copy.deepcopy(gating)
-        at_once.forward = lambda x, regions: at_once._all_at_once(at_once.convolution(x), at_once.masks(x, regions))  # type: ignore[method-assign]  # the path that only a GPU takes
+        gating = SemanticGating(3, 4, pool=step == 2).double().train(training)
+        shake(gating)
         alone = copy.deepcopy(gating)
-        setattr(alone, "_all_at_once" if training else "_one_by_one", None)  # would fail if it were called
-        compiled = torch.compile(alone, backend="eager", fullgraph=not training)
+        alone._by_region = None  # type: ignore[method-assign, assignment]  # would fail if it were called
         results = []
-        for run in (gating, compiled, at_once):
-            value = x.clone().requires_grad_()
-            maps = run(value, known(masks))
+        for run in (gating, torch.compile(alone, backend="eager", fullgraph=True)):
+            values = [each.clone().requires_grad_() for each in (x, masks)]
+            maps = run(values[0], known(values[1]))
             maps.square().sum().backward()
-            results.append([maps, value.grad, *run.buffers()])
-        for mine, *others in zip(*results, strict=True):
-            for other in others:
-                torch.testing.assert_close(mine, other)
+            gradients = [each.grad for each in (*values, *run.parameters())]
+            results.append([maps, *gradients, *run.buffers()])
+        assert len(results[0]) == 1 + 2 + 5 + 3
+        for mine, other in zip(*results, strict=True):
+            torch.testing.assert_close(mine, other)
+
+    def test_compiled_where_processes_wait_for_one_another(self) -> None:
+        x, masks = small_case()
+        gating = SemanticGating(3, 4).double()
+        expected = copy.deepcopy(gating)(x, known(masks))
+        gating = nn.SyncBatchNorm.convert_sync_batchnorm(gating)
+        gating._by_window = lambda x, masks: x  # would be wrong
+        torch.testing.assert_close(torch.compile(gating, backend="eager")(x, known(masks)), expected)
 
     @POOLS
     def test_low_precision(self, step: int) -> None:

@@ -326,6 +326,23 @@ class TestStoredMasks:
         found = network(images)["attributes"]
         assert 0 < (found - exact).square().mean().sqrt() < 0.01 * exact.std(dim=0).mean()
 
+    def test_all_are_read_before_the_network_begins(self, tmp_path: Path) -> None:
+        """So that the network is compiled as a whole, although what reads a file cannot be."""
+        parser, images, graphs = make_parser(), torch.randint(256, (2, 3, *SIZE), dtype=torch.uint8), []
+        parts = {"gate": SemanticGating, "pooling": SemanticPooling, "head": LocalizationHead}
+        regions = partial(ParserRegions, **parser.settings | {"store": str(tmp_path / "masks.sqlite")})
+        network = AttributeNetwork(40, 4, **parts, regions=regions).eval()
+        assert network.regions.strides == (4, 16)
+        expected = network(images)["attributes"]
+
+        def count(graph: torch.fx.GraphModule, _: object) -> torch.fx.GraphModule:
+            graphs.append(graph)
+            return graph
+
+        compiled = torch.compile(network, backend=count, dynamic=False)
+        torch.testing.assert_close(compiled(images)["attributes"], expected)
+        assert len(graphs) == 1
+
     def test_a_checkpoint_needs_no_store(self, tmp_path: Path) -> None:
         store, images = tmp_path / "masks.sqlite", torch.randint(256, (2, 3, *SIZE), dtype=torch.uint8)
         regions = partial(ParserRegions, make_parser().settings["checkpoint"], store=str(store))

@@ -1,0 +1,141 @@
+"""The arithmetic of semantic gating, without N·C maps: sums over all of them, and one region's maps at a time."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import max_pool2d, prelu
+
+
+class Moments(torch.autograd.Function):
+    """The sums of m·x, m²·x and m²·x² for each mask m and map x; it keeps neither squares nor x in single precision.
+
+    Shape:
+        - x: ``(P, C)``, from which ``centre``, ``(C,)``, is taken first.
+        - masks: ``(N, P)``.
+        - return: ``(3, N, C)``.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, centre: Tensor, masks: Tensor) -> Tensor:
+        ctx.save_for_backward(x, centre, masks)
+        x, squares = x - centre, masks.square()
+        return torch.stack([masks @ x, squares @ x, squares @ x.square()])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None, Tensor | None]:
+        kept, centre, masks = ctx.saved_tensors
+        x, squares, (first, mixed, second), of_x, of_masks = kept - centre, masks.square(), gradient, None, None
+        if ctx.needs_input_grad[0]:
+            of_x = torch.cat([masks, squares]).t() @ torch.cat([first, mixed])
+            of_x = of_x.addcmul_(squares.t() @ second, x, value=2).to(kept.dtype)
+        if ctx.needs_input_grad[2]:
+            of_masks = first @ x.t() + 2 * masks * (mixed @ x.t() + second @ x.square().t())
+        return of_x, None, of_masks
+
+
+class MixedRegions(torch.autograd.Function):
+    """Gate by each region, pool, normalise, activate, and mix: one region's maps at a time, also for the gradient.
+
+    For that it keeps what was chosen in each window of 2×2, and where; without pooling, nothing. Of equal values the
+    first has the gradient.
+
+    Shape:
+        - x: ``(B, C, H, W)``.
+        - masks: ``(B, N, H, W)``.
+        - scale, shift, slopes: ``(N·C,)``, of normalisation and activation; the first region's first.
+        - weights: ``(D, N·C, 1, 1)``.
+        - return: ``(B, D, ⌈H/2⌉, ⌈W/2⌉)``, or ``(B, D, H, W)`` without pooling.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, masks: Tensor, scale: Tensor, shift: Tensor, slopes: Tensor, weights: Tensor, pool: bool
+    ) -> Tensor:
+        # pooling before or after them makes no difference, unless one of them turns large into small
+        in_order = x.is_meta or bool(((scale >= 0) & (slopes >= 0)).all())
+        small = torch.int16 if x.shape[2] * x.shape[3] < 2**15 else torch.int32
+        total, kept = x.new_zeros(1, len(weights)), []
+        for mask, of_scale, of_shift, of_slopes, of_weights in _by_region(masks, scale, shift, slopes, weights):
+            maps = x * mask
+            if pool:
+                compared = maps
+                if not in_order:
+                    compared = _as_maps(prelu(torch.addcmul(of_shift, _pixels(maps), of_scale), of_slopes), maps)
+                largest, places = max_pool2d(compared, 2, ceil_mode=True, return_indices=True)
+                maps = largest if in_order else maps.flatten(2).gather(2, places.flatten(2)).view_as(places)
+                kept += [maps, places.to(small)]
+            ends = prelu(torch.addcmul(of_shift, _pixels(maps), of_scale), of_slopes)
+            total = torch.addmm(total, ends, of_weights.t())
+        ctx.save_for_backward(x, masks, scale, shift, slopes, weights, *kept)
+        return _as_maps(total, maps)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, masks, *saved = ctx.saved_tensors
+        own, kept = saved[:4], saved[4:]
+        needs_x, needs_masks, *_ = ctx.needs_input_grad
+        layout = torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+        given, of_x = _pixels(gradient), torch.zeros_like(x) if needs_x else None
+        of_masks: list[Tensor] = []
+        of_own: list[tuple[Tensor, ...]] = []
+        for number, (mask, scale, shift, slopes, weights) in enumerate(_by_region(masks, *own)):
+            maps, places = kept[2 * number : 2 * number + 2] if kept else (x * mask, None)
+            rows = _pixels(maps)
+            normed = torch.addcmul(shift, rows, scale)
+            of_ends = given @ weights
+            positive = torch.ops.aten.threshold_backward(of_ends, normed, 0)
+            negative = of_ends.sub_(positive)
+            of_slopes, of_weights = (negative * normed).sum(dim=0), given.t() @ prelu(normed, slopes)
+            of_normed = positive.addcmul_(negative, slopes)
+            of_own.append(((of_normed * rows).sum(dim=0), of_normed.sum(dim=0), of_slopes, of_weights))
+            of_maps = _as_maps(of_normed.mul_(scale), maps)
+            if places is not None:
+                of_maps, places = (each.contiguous(memory_format=layout) for each in (of_maps, places.long()))
+                # as that of the plain pooling, which reads no more of x than its size
+                of_maps = torch.ops.aten.max_pool2d_with_indices_backward(of_maps, x, [2], [2], [0], [1], True, places)
+            if needs_masks:
+                of_masks.append((of_maps * x).sum(dim=1, keepdim=True))
+            if of_x is not None:
+                of_x.add_(of_maps.mul_(mask))
+        *vectors, matrices = zip(*of_own, strict=True)
+        rest = (*(torch.cat(each) for each in vectors), torch.cat(matrices, dim=1)[..., None, None], None)
+        return of_x, torch.cat(of_masks, dim=1) if needs_masks else None, *rest
+
+
+def _by_region(masks: Tensor, *own: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Each region's mask ``(B, 1, H, W)``, scale, shift and slopes ``(C,)``, and weights ``(D, C)``."""
+    *vectors, matrix = own
+    size = len(vectors[0]) // masks.shape[1]
+    parts = [*(torch.split(each, size) for each in vectors), torch.split(matrix.flatten(1), size, dim=1)]
+    return zip(torch.split(masks, 1, dim=1), *parts, strict=True)
+
+
+def _pixels(maps: Tensor) -> Tensor:
+    """``(B, C, H, W)`` to a row for each pixel, ``(B·H·W, C)``."""
+    return maps.movedim(1, -1).flatten(0, -2)
+
+
+def _as_maps(pixels: Tensor, like: Tensor) -> Tensor:
+    """A row for each pixel, ``(B·H·W, C)``, to maps of the size of others, ``(B, C, H, W)``."""
+    return pixels.view(len(like), *like.shape[2:], -1).movedim(-1, 1)
+
+
+def corners(maps: Tensor, side: int) -> list[Tensor]:
+    """The pixels of each window of ``side``², row by row: ``(B, C, H, W)`` to ``(B, ⌈H/side⌉, ⌈W/side⌉, C)`` each.
+
+    At the edge, where a window of 2×2 has no second row or column, it has the first one twice.
+    """
+    for dim in (2, 3):
+        if maps.shape[dim] % side:
+            maps = torch.cat([maps, maps.narrow(dim, -1, 1)], dim=dim)
+    return [maps[:, :, row::side, column::side].movedim(1, -1) for row in range(side) for column in range(side)]
+
+
+def extreme(end: Callable[[Tensor, Tensor], Tensor], window: list[Tensor]) -> Tensor:
+    """The largest or smallest pixel of a window, compared in pairs: a long chain is slow when it is compiled."""
+    return window[0] if len(window) == 1 else end(extreme(end, window[::2]), extreme(end, window[1::2]))
