@@ -40,8 +40,8 @@ class Moments(torch.autograd.Function):
 class MixedRegions(torch.autograd.Function):
     """Gate by each region, pool, normalise, activate, and mix: one region's maps at a time, also for the gradient.
 
-    For that it keeps what was chosen in each window of 2×2, and where; without pooling, nothing. Of equal values the
-    first has the gradient.
+    For that it keeps, besides its inputs, what was chosen in each window of 2×2, and where; without pooling, it gates
+    again. Of equal values the first has the gradient.
 
     Shape:
         - x: ``(B, C, H, W)``.
@@ -58,8 +58,10 @@ class MixedRegions(torch.autograd.Function):
         # pooling before or after them makes no difference, unless one of them turns large into small
         in_order = x.is_meta or bool(((scale >= 0) & (slopes >= 0)).all())
         small = torch.int16 if x.shape[2] * x.shape[3] < 2**15 else torch.int32
-        total, kept = x.new_zeros(1, len(weights)), []
-        for mask, of_scale, of_shift, of_slopes, of_weights in _by_region(masks, scale, shift, slopes, weights):
+        # the sum over regions is rounded once
+        total = x.new_zeros(1, len(weights), dtype=torch.promote_types(x.dtype, torch.float32))
+        kept: list[Tensor] = []
+        for mask, of_scale, of_shift, of_slopes, of_weights in _per_region(masks, scale, shift, slopes, weights):
             maps = x * mask
             if pool:
                 compared = maps
@@ -68,10 +70,10 @@ class MixedRegions(torch.autograd.Function):
                 largest, places = max_pool2d(compared, 2, ceil_mode=True, return_indices=True)
                 maps = largest if in_order else maps.flatten(2).gather(2, places.flatten(2)).view_as(places)
                 kept += [maps, places.to(small)]
-            ends = prelu(torch.addcmul(of_shift, _pixels(maps), of_scale), of_slopes)
-            total = torch.addmm(total, ends, of_weights.t())
+            activated = prelu(torch.addcmul(of_shift, _pixels(maps), of_scale), of_slopes)
+            total = total + activated @ of_weights.t()
         ctx.save_for_backward(x, masks, scale, shift, slopes, weights, *kept)
-        return _as_maps(total, maps)
+        return _as_maps(total.to(x.dtype), maps)
 
     @staticmethod
     @once_differentiable
@@ -83,15 +85,15 @@ class MixedRegions(torch.autograd.Function):
         given, of_x = _pixels(gradient), torch.zeros_like(x) if needs_x else None
         of_masks: list[Tensor] = []
         of_own: list[tuple[Tensor, ...]] = []
-        for number, (mask, scale, shift, slopes, weights) in enumerate(_by_region(masks, *own)):
+        for number, (mask, scale, shift, slopes, weights) in enumerate(_per_region(masks, *own)):
             maps, places = kept[2 * number : 2 * number + 2] if kept else (x * mask, None)
             rows = _pixels(maps)
             normed = torch.addcmul(shift, rows, scale)
-            of_ends = given @ weights
-            positive = torch.ops.aten.threshold_backward(of_ends, normed, 0)
-            negative = of_ends.sub_(positive)
-            of_slopes, of_weights = (negative * normed).sum(dim=0), given.t() @ prelu(normed, slopes)
-            of_normed = positive.addcmul_(negative, slopes)
+            of_activated = given @ weights
+            of_positive = torch.ops.aten.threshold_backward(of_activated, normed, 0)
+            of_negative = of_activated.sub_(of_positive)
+            of_slopes, of_weights = (of_negative * normed).sum(dim=0), given.t() @ prelu(normed, slopes)
+            of_normed = of_positive.addcmul_(of_negative, slopes)
             of_own.append(((of_normed * rows).sum(dim=0), of_normed.sum(dim=0), of_slopes, of_weights))
             of_maps = _as_maps(of_normed.mul_(scale), maps)
             if places is not None:
@@ -107,7 +109,7 @@ class MixedRegions(torch.autograd.Function):
         return of_x, torch.cat(of_masks, dim=1) if needs_masks else None, *rest
 
 
-def _by_region(masks: Tensor, *own: Tensor) -> Iterator[tuple[Tensor, ...]]:
+def _per_region(masks: Tensor, *own: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Each region's mask ``(B, 1, H, W)``, scale, shift and slopes ``(C,)``, and weights ``(D, C)``."""
     *vectors, matrix = own
     size = len(vectors[0]) // masks.shape[1]
@@ -122,7 +124,7 @@ def _pixels(maps: Tensor) -> Tensor:
 
 def _as_maps(pixels: Tensor, like: Tensor) -> Tensor:
     """A row for each pixel, ``(B·H·W, C)``, to maps of the size of others, ``(B, C, H, W)``."""
-    return pixels.view(len(like), *like.shape[2:], -1).movedim(-1, 1)
+    return pixels.view(len(like), *like.shape[2:], pixels.shape[1]).movedim(-1, 1)
 
 
 def corners(maps: Tensor, side: int) -> list[Tensor]:
@@ -136,6 +138,8 @@ def corners(maps: Tensor, side: int) -> list[Tensor]:
     return [maps[:, :, row::side, column::side].movedim(1, -1) for row in range(side) for column in range(side)]
 
 
-def extreme(end: Callable[[Tensor, Tensor], Tensor], window: list[Tensor]) -> Tensor:
+def reduce_window(compare: Callable[[Tensor, Tensor], Tensor], window: list[Tensor]) -> Tensor:
     """The largest or smallest pixel of a window, compared in pairs: a long chain is slow when it is compiled."""
-    return window[0] if len(window) == 1 else end(extreme(end, window[::2]), extreme(end, window[1::2]))
+    if len(window) == 1:
+        return window[0]
+    return compare(reduce_window(compare, window[::2]), reduce_window(compare, window[1::2]))

@@ -8,7 +8,7 @@ from torch import Tensor, distributed, nn
 from torch.distributed.nn.functional import all_reduce
 
 from facelightning.models.blocks import PReLU, max_pool
-from facelightning.models.gated_maps import MixedRegions, Moments, corners, extreme
+from facelightning.models.gated_maps import MixedRegions, Moments, corners, reduce_window
 from facelightning.models.regions import Regions, need_regions
 
 
@@ -75,8 +75,9 @@ class SemanticGating(Gate):
     after it would cancel one. Its initial weights average a map's N versions, a case of the sparse weights with which
     SSG mimics plain max pooling; where regions differ, their average is not what the plain block gives.
 
-    The N·C maps never exist together: BatchNorm's statistics are matrix products of masks and maps, and one region's
-    maps follow another's. Compiled, a window of pixels follows another, with all its regions. The numbers are the same.
+    Before pooling, the N·C maps never exist together, unless the network is exported: BatchNorm's statistics are matrix
+    products of masks and maps, and one region's maps follow another's. In a compiled training, a window of pixels
+    follows another, with all its regions. The results are the same but for rounding.
 
     Args:
         channels: C.
@@ -120,30 +121,44 @@ class SemanticGating(Gate):
     def forward(self, x: Tensor, regions: Regions | None) -> Tensor:
         x = self.convolution(x)
         masks = self.masks(x, regions)
-        # processes that wait for one another are nothing that a compiler could join
-        alone = torch.compiler.is_compiling() and not isinstance(self.norm, nn.SyncBatchNorm)
-        return cast(Tensor, self.restored(self._by_window(x, masks) if alone else self._by_region(x, masks)))
+        compiled = torch.compiler.is_compiling()
+        if compiled and not self.training:
+            mixed = self._all_at_once(x, masks)
+        elif compiled and not isinstance(self.norm, nn.SyncBatchNorm):  # whose processes wait for one another
+            mixed = self._by_window(x, masks)
+        else:
+            mixed = self._by_region(x, masks)
+        return cast(Tensor, self.restored(mixed))
+
+    def _all_at_once(self, x: Tensor, masks: Tensor) -> Tensor:
+        gated = (masks.unsqueeze(2) * x.unsqueeze(1)).flatten(1, 2).contiguous(memory_format=torch.channels_last)
+        return cast(Tensor, self.restore(self.pool(self.activation(self.norm(gated)))))
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch is only partly typed
     def _by_region(self, x: Tensor, masks: Tensor) -> Tensor:
         scale, shift = self._normalization(x, masks)
-        own = (each.to(x.dtype) for each in (scale, shift, self.activation.weight, self.restore.weight))
-        return cast(Tensor, MixedRegions.apply(x, masks, *own, not isinstance(self.pool, nn.Identity)))
+        parameters = (each.to(x.dtype) for each in (scale, shift, self.activation.weight, self.restore.weight))
+        return cast(Tensor, MixedRegions.apply(x, masks, *parameters, self._pools))
 
     def _by_window(self, x: Tensor, masks: Tensor) -> Tensor:
-        """What compilers make one loop of, which a pooling would not be.
+        """By operations on the pixels of each window, which a compiler fuses into one loop; a pooling it would not.
 
         Whatever the sign of a slope, what is largest after normalisation and activation was largest or smallest before.
         """
         scale, shift = self._normalization(x, masks)
-        own = (each.to(x.dtype).view(-1, x.shape[1]) for each in (scale, shift, self.activation.weight))
-        scale, shift, slopes = own
-        windows = (corners(each, 1 if isinstance(self.pool, nn.Identity) else 2) for each in (x, masks))
+        parameters = (each.to(x.dtype).view(-1, x.shape[1]) for each in (scale, shift, self.activation.weight))
+        scale, shift, slopes = parameters
+        windows = (corners(each, 2 if self._pools else 1) for each in (x, masks))
         # (B, H, W, N, C), which the last line makes N·C maps of
         gated = [values.unsqueeze(3) * mask.unsqueeze(4) for values, mask in zip(*windows, strict=True)]
-        normed = [scale * extreme(end, gated) + shift for end in (torch.maximum, torch.minimum)]
-        ends = (torch.where(maps > 0, maps, slopes * maps) for maps in normed)
-        return cast(Tensor, self.restore(torch.maximum(*ends).flatten(3).movedim(-1, 1)))
+        extremes = [reduce_window(compare, gated) for compare in (torch.maximum, torch.minimum)[: len(gated)]]
+        normed = (scale * each + shift for each in extremes)
+        activated = [torch.where(each > 0, each, slopes * each) for each in normed]
+        return cast(Tensor, self.restore(reduce_window(torch.maximum, activated).flatten(3).movedim(-1, 1)))
+
+    @property
+    def _pools(self) -> bool:
+        return not isinstance(self.pool, nn.Identity)
 
     def _normalization(self, x: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
         """What the BatchNorm multiplies and adds, ``(N·C,)`` each: its statistics are products of masks and maps."""

@@ -206,12 +206,15 @@ class ParserRegions(Frozen, RegionSource):
         self.freeze()
 
     def forward(self, images: Tensor, landmarks: Tensor | None = None) -> Regions:
-        return self.parse(images) if self.store is None else self._stored(self.store, images)
+        return self._find(images, self.strides)
+
+    def _find(self, images: Tensor, strides: Sequence[int] = ()) -> "ParsedRegions | StoredRegions":
+        return self.parse(images) if self.store is None else self._read(self.store, images, strides)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # not typed
-    def _stored(self, store: MapStore, images: Tensor) -> "StoredRegions":
+    def _read(self, store: MapStore, images: Tensor, strides: Sequence[int]) -> "StoredRegions":
         regions = StoredRegions(self, store, images)
-        for stride in self.strides:  # all before the network begins, which is compiled as a whole then
+        for stride in strides:  # here, outside the compiled graph, so that the network after it is one graph
             regions.at(stride)
         return regions
 
@@ -237,7 +240,7 @@ class ParserBoxes(ParserRegions):
     @torch.no_grad()
     def forward(self, images: Tensor, landmarks: Tensor | None = None) -> BoxRegions:
         height, width = images.shape[-2:]
-        return BoxRegions(super().forward(images, landmarks).boxes(), (height, width))
+        return BoxRegions(self._find(images).boxes(), (height, width))
 
 
 class StoredRegions:

@@ -317,6 +317,10 @@ class TestSemanticGating:
         exact = all_maps_at_once(copy.deepcopy(gating), x, masks)
         torch.testing.assert_close(gating.float()(x.float(), known(masks)).double(), exact, rtol=0, atol=2e-5)
 
+    def test_no_images(self) -> None:
+        gating = SemanticGating(3, 4).eval()
+        assert gating(torch.rand(0, 3, 5, 4), known(torch.rand(0, 4, 5, 4))).shape == (0, 3, 3, 2)
+
     @pytest.mark.parametrize("training", [True, False])
     def test_shapes_alone(self, training: bool) -> None:
         """Without numbers, as a checkpoint is looked at before it is trusted."""
@@ -352,12 +356,13 @@ class TestSemanticGating:
     @POOLS
     @pytest.mark.parametrize("training", [True, False])
     def test_compiled(self, training: bool, step: int) -> None:
-        """Window by window, in one graph; whatever the signs of slopes."""
+        """In one graph, whatever the signs of slopes: in training window by window, else all maps at once."""
         x, masks = small_case()
         gating = SemanticGating(3, 4, pool=step == 2).double().train(training)
         shake(gating)
         alone = copy.deepcopy(gating)
-        alone._by_region = None  # type: ignore[method-assign, assignment]  # would fail if it were called
+        for other in ("_by_region", "_all_at_once" if training else "_by_window"):
+            setattr(alone, other, lambda x, masks: x)  # would be wrong
         results = []
         for run in (gating, torch.compile(alone, backend="eager", fullgraph=True)):
             values = [each.clone().requires_grad_() for each in (x, masks)]

@@ -1,6 +1,8 @@
 """Regions from a parser: what they are at each stride, how far it decodes for them, and that it stays as it is."""
 
 import json
+import sqlite3
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -342,6 +344,13 @@ class TestStoredMasks:
         compiled = torch.compile(network, backend=count, dynamic=False)
         torch.testing.assert_close(compiled(images)["attributes"], expected)
         assert len(graphs) == 1
+
+    def test_boxes_alone_are_kept_where_nothing_else_is_asked_for(self, tmp_path: Path) -> None:
+        store, images = tmp_path / "masks.sqlite", torch.randint(256, (2, 3, *SIZE), dtype=torch.uint8)
+        regions = partial(ParserBoxes, **make_parser().settings | {"store": str(store)})
+        AttributeNetwork(40, 4, pooling=SemanticPooling, head=LocalizationHead, regions=regions).eval()(images)
+        with closing(sqlite3.connect(store)) as file:
+            assert file.execute("SELECT COUNT(*) FROM maps").fetchone() == (2,)
 
     def test_a_checkpoint_needs_no_store(self, tmp_path: Path) -> None:
         store, images = tmp_path / "masks.sqlite", torch.randint(256, (2, 3, *SIZE), dtype=torch.uint8)
