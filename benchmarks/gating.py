@@ -110,6 +110,7 @@ NETWORK: AttributeNetwork
 
 
 def begin(way: str, threads: int, *arguments: Any) -> None:
+    """What each process does first."""
     global CASE, NETWORK
     prepare("gating")
     torch.set_num_threads(threads)

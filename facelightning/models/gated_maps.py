@@ -79,13 +79,13 @@ class MixedRegions(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, masks, *saved = ctx.saved_tensors
-        own, kept = saved[:4], saved[4:]
+        parameters, kept = saved[:4], saved[4:]
         needs_x, needs_masks, *_ = ctx.needs_input_grad
         layout = torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
         given, of_x = _pixels(gradient), torch.zeros_like(x) if needs_x else None
         of_masks: list[Tensor] = []
-        of_own: list[tuple[Tensor, ...]] = []
-        for number, (mask, scale, shift, slopes, weights) in enumerate(_per_region(masks, *own)):
+        of_parameters: list[tuple[Tensor, ...]] = []
+        for number, (mask, scale, shift, slopes, weights) in enumerate(_per_region(masks, *parameters)):
             maps, places = kept[2 * number : 2 * number + 2] if kept else (x * mask, None)
             rows = _pixels(maps)
             normed = torch.addcmul(shift, rows, scale)
@@ -94,7 +94,7 @@ class MixedRegions(torch.autograd.Function):
             of_negative = of_activated.sub_(of_positive)
             of_slopes, of_weights = (of_negative * normed).sum(dim=0), given.t() @ prelu(normed, slopes)
             of_normed = of_positive.addcmul_(of_negative, slopes)
-            of_own.append(((of_normed * rows).sum(dim=0), of_normed.sum(dim=0), of_slopes, of_weights))
+            of_parameters.append(((of_normed * rows).sum(dim=0), of_normed.sum(dim=0), of_slopes, of_weights))
             of_maps = _as_maps(of_normed.mul_(scale), maps)
             if places is not None:
                 of_maps, places = (each.contiguous(memory_format=layout) for each in (of_maps, places.long()))
@@ -104,14 +104,14 @@ class MixedRegions(torch.autograd.Function):
                 of_masks.append((of_maps * x).sum(dim=1, keepdim=True))
             if of_x is not None:
                 of_x.add_(of_maps.mul_(mask))
-        *vectors, matrices = zip(*of_own, strict=True)
+        *vectors, matrices = zip(*of_parameters, strict=True)
         rest = (*(torch.cat(each) for each in vectors), torch.cat(matrices, dim=1)[..., None, None], None)
         return of_x, torch.cat(of_masks, dim=1) if needs_masks else None, *rest
 
 
-def _per_region(masks: Tensor, *own: Tensor) -> Iterator[tuple[Tensor, ...]]:
+def _per_region(masks: Tensor, *parameters: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Each region's mask ``(B, 1, H, W)``, scale, shift and slopes ``(C,)``, and weights ``(D, C)``."""
-    *vectors, matrix = own
+    *vectors, matrix = parameters
     size = len(vectors[0]) // masks.shape[1]
     parts = [*(torch.split(each, size) for each in vectors), torch.split(matrix.flatten(1), size, dim=1)]
     return zip(torch.split(masks, 1, dim=1), *parts, strict=True)

@@ -124,7 +124,7 @@ class SemanticGating(Gate):
         compiled = torch.compiler.is_compiling()
         if compiled and not self.training:
             mixed = self._all_at_once(x, masks)
-        elif compiled and not isinstance(self.norm, nn.SyncBatchNorm):  # whose processes wait for one another
+        elif compiled and not isinstance(self.norm, nn.SyncBatchNorm):  # a wait for other processes is not compiled
             mixed = self._by_window(x, masks)
         else:
             mixed = self._by_region(x, masks)

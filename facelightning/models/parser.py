@@ -211,7 +211,7 @@ class ParserRegions(Frozen, RegionSource):
     def _find(self, images: Tensor, strides: Sequence[int] = ()) -> "ParsedRegions | StoredRegions":
         return self.parse(images) if self.store is None else self._read(self.store, images, strides)
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]  # not typed
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch is only partly typed
     def _read(self, store: MapStore, images: Tensor, strides: Sequence[int]) -> "StoredRegions":
         regions = StoredRegions(self, store, images)
         for stride in strides:  # here, outside the compiled graph, so that the network after it is one graph
@@ -272,7 +272,7 @@ class StoredRegions:
         boxes: Tensor = self._kept("boxes", lambda found: found.boxes())
         return boxes
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]  # not typed
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch is only partly typed
     def _kept(self, what: str, of: Callable[[ParsedRegions], Tensor]) -> Tensor:
         parser = self._parser
         network = f"{parser.digest()} {parser.description} {parser.temperature} {what}"

@@ -46,7 +46,7 @@ class RegionSource(nn.Module):
     needs_masks = False
     """Whether it takes the images' known masks instead of their landmarks."""
     strides: tuple[int, ...] = ()
-    """Of the masks that its network will ask for, which a file is read for ahead; others are made on demand."""
+    """Strides of the masks that its network will ask for. These are read ahead from a file; others on demand."""
     settings: Mapping[str, Any] = MappingProxyType({})
     """Arguments that a checkpoint stores instead of the given ones, so that it needs no other file."""
 

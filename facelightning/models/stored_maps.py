@@ -41,7 +41,7 @@ class MapStore:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).expanduser()
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]  # not typed
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch is only partly typed
     def maps(self, network: str, images: Tensor, compute: Callable[[Tensor], Tensor]) -> Tensor:
         """The maps of images ``(B, ...)``, ``(B, C, h, w)``; those that are not in the file are computed.
 
