@@ -398,6 +398,16 @@ class TestSemanticGating:
         for ours, at_once, exact in zip(*found, strict=True):
             assert (ours - exact).norm() < 3 * (at_once - exact).norm() + 1e-6 * exact.norm()
 
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+    def test_the_sum_over_regions_is_rounded_once(self, dtype: torch.dtype) -> None:
+        torch.manual_seed(0)
+        x, masks = torch.randn(2, 8, 32, 32), (3 * torch.randn(2, 11, 32, 32)).softmax(dim=1)
+        gating = SemanticGating(8, 11).eval()
+        nn.init.normal_(gating.restore.weight)
+        exact = by_region(gating, x, masks)
+        ours, at_once = (run(gating.to(dtype), x.to(dtype), masks.to(dtype)) for run in (by_region, all_maps_at_once))
+        assert (ours - exact).norm() < 1.15 * (at_once - exact).norm()
+
     @POOLS
     @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
     def test_all_in_low_precision(self, dtype: torch.dtype, step: int) -> None:
