@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import max_pool2d, prelu
+from torch.nn.functional import conv2d, max_pool2d, prelu
 
 
 class Moments(torch.autograd.Function):
@@ -138,8 +138,32 @@ def corners(maps: Tensor, side: int) -> list[Tensor]:
     return [maps[:, :, row::side, column::side].movedim(1, -1) for row in range(side) for column in range(side)]
 
 
-def reduce_window(compare: Callable[[Tensor, Tensor], Tensor], window: list[Tensor]) -> Tensor:
+def mix_windows(
+    pixels: list[Tensor], masks: Tensor, scale: Tensor, shift: Tensor, slopes: Tensor, weights: Tensor
+) -> Tensor:
+    """Gate the pixels of each window by each region, normalise, activate, take the largest, and mix.
+
+    These are operations on single pixels, which a compiler fuses into one loop; a pooling it would not. Whatever the
+    sign of a slope, what is largest after normalisation and activation was largest or smallest before.
+
+    Shape:
+        - pixels: ``(B, H, W, C)`` each, one or four, as ``corners`` gives them.
+        - masks: ``(N, B, H, W)`` of the maps before that.
+        - scale, shift, slopes: ``(N, C)``, of normalisation and activation.
+        - weights: ``(N, D, C)``.
+        - return: ``(B, D, H, W)``.
+    """
+    window = zip(pixels, corners(masks.movedim(0, 1), 1 if len(pixels) == 1 else 2), strict=True)
+    gated = [values.unsqueeze(3) * mask.unsqueeze(4) for values, mask in window]  # (B, H, W, N, C)
+    extremes = [_reduce(compare, gated) for compare in (torch.maximum, torch.minimum)[: len(gated)]]
+    normed = (scale * each + shift for each in extremes)
+    activated = [torch.where(each > 0, each, slopes * each) for each in normed]
+    maps = _reduce(torch.maximum, activated).flatten(3).movedim(-1, 1)
+    return conv2d(maps, weights.movedim(0, 1).flatten(1)[..., None, None])
+
+
+def _reduce(compare: Callable[[Tensor, Tensor], Tensor], window: list[Tensor]) -> Tensor:
     """The largest or smallest pixel of a window, compared in pairs: a long chain is slow when it is compiled."""
     if len(window) == 1:
         return window[0]
-    return compare(reduce_window(compare, window[::2]), reduce_window(compare, window[1::2]))
+    return compare(_reduce(compare, window[::2]), _reduce(compare, window[1::2]))

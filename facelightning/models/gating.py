@@ -8,7 +8,7 @@ from torch import Tensor, distributed, nn
 from torch.distributed.nn.functional import all_reduce
 
 from facelightning.models.blocks import PReLU, max_pool
-from facelightning.models.gated_maps import MixedRegions, Moments, corners, reduce_window
+from facelightning.models.gated_maps import MixedRegions, Moments, corners, mix_windows
 from facelightning.models.regions import Regions, need_regions
 
 
@@ -77,7 +77,7 @@ class SemanticGating(Gate):
 
     Before pooling, the N·C maps never exist together, unless the network is exported: BatchNorm's statistics are matrix
     products of masks and maps, and one region's maps follow another's. In a compiled training, a window of pixels
-    follows another, with all its regions. The results are the same but for rounding.
+    follows another, and one group of regions another. The results are the same but for rounding.
 
     Args:
         channels: C.
@@ -141,20 +141,14 @@ class SemanticGating(Gate):
         return cast(Tensor, MixedRegions.apply(x, masks, *parameters, self._pools))
 
     def _by_window(self, x: Tensor, masks: Tensor) -> Tensor:
-        """By operations on the pixels of each window, which a compiler fuses into one loop; a pooling it would not.
-
-        Whatever the sign of a slope, what is largest after normalisation and activation was largest or smallest before.
-        """
         scale, shift = self._normalization(x, masks)
-        parameters = (each.to(x.dtype).view(-1, x.shape[1]) for each in (scale, shift, self.activation.weight))
-        scale, shift, slopes = parameters
-        windows = (corners(each, 2 if self._pools else 1) for each in (x, masks))
-        # (B, H, W, N, C), which the last line makes N·C maps of
-        gated = [values.unsqueeze(3) * mask.unsqueeze(4) for values, mask in zip(*windows, strict=True)]
-        extremes = [reduce_window(compare, gated) for compare in (torch.maximum, torch.minimum)[: len(gated)]]
-        normed = (scale * each + shift for each in extremes)
-        activated = [torch.where(each > 0, each, slopes * each) for each in normed]
-        return cast(Tensor, self.restore(reduce_window(torch.maximum, activated).flatten(3).movedim(-1, 1)))
+        vectors = (each.to(x.dtype).view(-1, x.shape[1]) for each in (scale, shift, self.activation.weight))
+        matrices = self.restore.weight.view(x.shape[1], -1, x.shape[1]).movedim(1, 0)
+        pixels = corners(x, 2 if self._pools else 1)
+        # a few regions at a time, so that not all of their gradients exist together
+        groups = (each.tensor_split(min(3, len(matrices))) for each in (masks.movedim(1, 0), *vectors, matrices))
+        mixed = [mix_windows(pixels, *group) for group in zip(*groups, strict=True)]
+        return torch.stack(mixed).sum(dim=0, dtype=torch.promote_types(x.dtype, torch.float32)).to(x.dtype)
 
     @property
     def _pools(self) -> bool:

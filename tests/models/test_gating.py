@@ -355,10 +355,12 @@ class TestSemanticGating:
 
     @POOLS
     @pytest.mark.parametrize("training", [True, False])
-    def test_compiled(self, training: bool, step: int) -> None:
+    @pytest.mark.parametrize("regions", [2, 4])
+    def test_compiled(self, regions: int, training: bool, step: int) -> None:
         """In one graph, whatever the signs of slopes: in training window by window, else all maps at once."""
         x, masks = small_case()
-        gating = SemanticGating(3, 4, pool=step == 2).double().train(training)
+        masks = masks[:, :regions]
+        gating = SemanticGating(3, regions, pool=step == 2).double().train(training)
         shake(gating)
         alone = copy.deepcopy(gating)
         for other in ("_by_region", "_all_at_once" if training else "_by_window"):
