@@ -3,10 +3,11 @@
     python benchmarks/gating.py --threads 1 --output gating.json
 
 Each has a process of its own, as in a training, and they take turns of a few steps, so that whatever else the machine
-does befalls all alike; each is compared with Avg. Pooling of the same round. A step is forward, loss and backward on
-images that the file of masks holds, without optimiser and data; times are those of the processor, not of the clock.
-The networks have learned nothing: it makes no difference. "All maps at once" is SSG as it is written down, with N·C
-maps. The peak of memory is that of a step after the first, as PyTorch counts it, without what weights and images take.
+does befalls all much alike; each is compared with Avg. Pooling of the same round. A step is forward, loss and backward
+on images that the file of masks holds, without optimiser and data; times are those of the processor, not of the clock.
+The networks have learned nothing: a negative slope or scale would make SSG slower where it is not compiled. "All maps
+at once" is SSG as it is written down, with N·C maps. The peak of memory is that of a step after the first, as PyTorch
+counts it, without what weights and images take.
 """
 
 import argparse
@@ -163,7 +164,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, nargs=2, default=(109, 89), help="height and width in pixels")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1, help="of more, the times are added up")
     parser.add_argument("--compiled", action="store_true", help="compile the networks, as long trainings do")
     parser.add_argument("--output", type=Path, help="JSON file to write")
     asked = parser.parse_args()

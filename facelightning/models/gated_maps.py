@@ -147,11 +147,11 @@ def mix_windows(
     sign of a slope, what is largest after normalisation and activation was largest or smallest before.
 
     Shape:
-        - pixels: ``(B, H, W, C)`` each, one or four, as ``corners`` gives them.
-        - masks: ``(N, B, H, W)`` of the maps before that.
+        - pixels: those of ``corners``, four of ``(B, ⌈H/2⌉, ⌈W/2⌉, C)``; without pooling one, ``(B, H, W, C)``.
+        - masks: ``(N, B, H, W)``.
         - scale, shift, slopes: ``(N, C)``, of normalisation and activation.
         - weights: ``(N, D, C)``.
-        - return: ``(B, D, H, W)``.
+        - return: ``(B, D, ⌈H/2⌉, ⌈W/2⌉)``, or ``(B, D, H, W)`` without pooling.
     """
     window = zip(pixels, corners(masks.movedim(0, 1), 1 if len(pixels) == 1 else 2), strict=True)
     gated = [values.unsqueeze(3) * mask.unsqueeze(4) for values, mask in window]  # (B, H, W, N, C)

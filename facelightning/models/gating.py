@@ -1,6 +1,7 @@
 """Gating in the middle of an encoder: activations are kept apart by semantic region while they are pooled."""
 
 from contextlib import nullcontext
+from functools import reduce
 from typing import cast
 
 import torch
@@ -147,8 +148,9 @@ class SemanticGating(Gate):
         pixels = corners(x, 2 if self._pools else 1)
         # a few regions at a time, so that not all of their gradients exist together
         groups = (each.tensor_split(min(3, len(matrices))) for each in (masks.movedim(1, 0), *vectors, matrices))
-        mixed = [mix_windows(pixels, *group) for group in zip(*groups, strict=True)]
-        return torch.stack(mixed).sum(dim=0, dtype=torch.promote_types(x.dtype, torch.float32)).to(x.dtype)
+        wide = torch.promote_types(x.dtype, torch.float32)
+        mixed = (mix_windows(pixels, *group).to(wide) for group in zip(*groups, strict=True))
+        return reduce(torch.add, mixed).to(x.dtype)
 
     @property
     def _pools(self) -> bool:
