@@ -165,6 +165,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=1, help="of more, the times are added up")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), help="beside Avg. Pooling")
     parser.add_argument("--compiled", action="store_true", help="compile the networks, as long trainings do")
     parser.add_argument("--output", type=Path, help="JSON file to write")
     asked = parser.parse_args()
@@ -173,7 +174,11 @@ def main() -> None:
         arguments = (Path(folder), asked.width, tuple(asked.size), asked.batch_size, asked.compiled)
         Case(*arguments)  # the parser, once
         start = partial(get_context("spawn").Pool, 1, begin)
-        pools = {way: stack.enter_context(start((way, asked.threads, *arguments))) for way in WAYS}
+        pools = {
+            way: stack.enter_context(start((way, asked.threads, *arguments)))
+            for way in WAYS
+            if way in ("Avg. Pooling", *asked.ways)
+        }
         for precision in (torch.float32, torch.bfloat16):
             name = str(precision).removeprefix("torch.")
             results[name] = compare(precision, pools, asked.rounds)
