@@ -169,19 +169,17 @@ def main() -> None:
     parser.add_argument("--compiled", action="store_true", help="compile the networks, as long trainings do")
     parser.add_argument("--output", type=Path, help="JSON file to write")
     asked = parser.parse_args()
+    ways = [way for way in WAYS if way in ("Avg. Pooling", *asked.ways)]
     results: dict[str, Any] = {}
-    with TemporaryDirectory() as folder, ExitStack() as stack:
+    with TemporaryDirectory() as folder:
         arguments = (Path(folder), asked.width, tuple(asked.size), asked.batch_size, asked.compiled)
         Case(*arguments)  # the parser, once
         start = partial(get_context("spawn").Pool, 1, begin)
-        pools = {
-            way: stack.enter_context(start((way, asked.threads, *arguments)))
-            for way in WAYS
-            if way in ("Avg. Pooling", *asked.ways)
-        }
         for precision in (torch.float32, torch.bfloat16):
             name = str(precision).removeprefix("torch.")
-            results[name] = compare(precision, pools, asked.rounds)
+            with ExitStack() as stack:
+                pools = {way: stack.enter_context(start((way, asked.threads, *arguments))) for way in ways}
+                results[name] = compare(precision, pools, asked.rounds)
             print(name, json.dumps(results[name], indent=2), flush=True)
     if asked.output is not None:
         asked.output.write_text(json.dumps(results, indent=2) + "\n")
