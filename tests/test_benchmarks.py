@@ -311,6 +311,9 @@ def test_gating(tmp_path: Path) -> None:
     networks[1].load_state_dict(networks[0].state_dict())
     first, second = (network(case.images)["attributes"] for network in networks)
     torch.testing.assert_close(first, second)
+    subprocess.run([sys.executable, BENCHMARKS / "gating.py", *small, "--ways", "SSG, masks stored"], check=True)
+    for found in json.loads(output.read_text()).values():
+        assert list(found["steps"]) == ["Avg. Pooling", "SSG, masks stored"]
 
 
 def test_parts_found(faces: Path, tmp_path: Path) -> None:

@@ -143,7 +143,7 @@ def mix_windows(
 ) -> Tensor:
     """Gate the pixels of each window by each region, normalise, activate, take the largest, and mix.
 
-    These are operations on single pixels, which a compiler fuses into one loop; a pooling it would not. Whatever the
+    A compiler fuses these operations, each on single pixels, into one loop; a pooling it would not fuse. Whatever the
     sign of a slope, what is largest after normalisation and activation was largest or smallest before.
 
     Shape:
