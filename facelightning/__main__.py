@@ -49,8 +49,11 @@ options:
 example: facelightning fit --config quickstart.yaml"""
 
 
-PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME": "0"}
-"""Threads that wait for one another sleep: by default they keep their cores busy, which other processes may need."""
+PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "5000", "KMP_BLOCKTIME": "0"}
+"""Threads that wait for one another soon sleep: by default they keep their cores busy, which other processes may need.
+
+At once would be too soon: narrow networks have hundreds of short waits a step, and to wake a thread takes longer.
+"""
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Options of ``mallopt``: from how many bytes on free memory, and each block, goes back to the system."""
@@ -89,7 +92,7 @@ def sentence(error: BaseException | None) -> str | None:
 
 
 def prepare(command: str) -> None:
-    """What must be done before PyTorch is imported, which takes seconds: threads wait passively, and a user is told.
+    """What must be done before PyTorch is imported, which takes seconds: threads wait for a short time, and a user is told.
 
     Memory that a training step frees is kept for the next one: to map it anew takes time.
     """

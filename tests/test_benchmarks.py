@@ -1,6 +1,7 @@
 """The benchmarks run, and are fair: no edge gives a photographed face away."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from PIL import Image
 from facelightning.__main__ import main
 from facelightning.commands.export import export
 from facelightning.data import CelebA, CelebADataModule
+from facelightning.data.celeba import read_celeba
 from facelightning.data.files import SPLITS
 from facelightning.data.synthetic import write_synthetic
 from facelightning.facts import DataFacts
@@ -329,6 +331,39 @@ def test_parts_found(faces: Path, tmp_path: Path) -> None:
                 inside += masks[index][masks.argmax(axis=0) == index].sum()
                 in_all += masks[index].sum()
     assert found["of masks inside"] == pytest.approx(100 * inside / in_all, abs=0.06)
+
+
+def test_landmarks_are_where_the_parts_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    classes = torch.zeros(2, 109, 89, dtype=torch.long)  # half of CelebA's size; the second image has no parts
+    classes[0, 50:60, 30:34] = HELEN7.index("eyes")
+    classes[0, 52:56, 50:60] = HELEN7.index("eyes")
+    classes[0, 56:64, 40:44] = HELEN7.index("nose")
+    classes[0, 70:78, 36:52] = HELEN7.index("mouth")
+    classes[0, :10, :10] = HELEN7.index("mouth")  # where no mouth can be
+    points, found = script("landmarks").landmarks(classes, HELEN7)
+    half = 4 * np.std(np.arange(16))  # two deviations of half pixels
+    expected = [[64, 110], [110, 108], [84, 128], [88 - half, 148], [88 + half, 148]]
+    np.testing.assert_allclose(points[0], expected)
+    assert points[1].tolist() == [[69, 111], [108, 111], [88, 135], [73, 152], [105, 152]]
+    assert {name: where.tolist() for name, where in found.items()} == {name: [True, False] for name in found}
+
+
+def test_landmarks_are_written_for_celeba(faces: Path, tmp_path: Path) -> None:
+    known = faces / "celeba"
+    parser = script("gating").Case(tmp_path, 2, SIZE, 2, compiled=False).parser
+    words = [sys.executable, BENCHMARKS / "landmarks.py", f"--parser={parser}", "--size", *map(str, SIZE)]
+    words.append(f"--output={tmp_path / 'new'}")
+    done = subprocess.run([*words, f"--celeba={known}"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "has annotated landmarks" in done.stderr and not (tmp_path / "new").exists()
+    plain = tmp_path / "plain"
+    shutil.copytree(known, plain, ignore=shutil.ignore_patterns("list_landmarks*"))
+    subprocess.run([*words, f"--celeba={plain}"], capture_output=True, check=True)
+    before, after = (read_celeba(root)["all"] for root in (known, tmp_path / "new"))
+    assert before.names.tolist() == after.names.tolist() and not (before.attributes != after.attributes).any()
+    assert before.landmarks is not None and after.landmarks is not None
+    # in the pixels of the files, as those of the drawing are
+    assert np.abs(before.landmarks - after.landmarks).max() < 0.2 * max(before[0]["image"].shape[:2])
 
 
 def test_fast_paths(faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

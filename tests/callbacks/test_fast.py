@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from facelightning.__main__ import prepare
 from facelightning.callbacks import Compile, Fast, fast
 from facelightning.callbacks.fast import LONG, Speed, choose, has_bfloat16, idle_cores, operations
 from facelightning.errors import CheckpointError
@@ -72,15 +73,28 @@ def test_what_pays_is_chosen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     monkeypatch.setattr(fast, "trial", lambda device: None)
     task = AttributeNet(width=4).build(DataFacts((40, 33), attributes=ATTRIBUTES))
     batch = {"image": torch.zeros(2, 3, 40, 33)}
-    long = LONG["cpu"] / operations(task, batch)
-    assert choose(task, batch, 1.1 * long, 3) == Speed(bfloat16=True, compiled=True, threads=3)
+    work = operations(task, batch)
+    long = LONG["cpu"] / work
+    assert choose(task, batch, 1.1 * long, 3) == Speed(bfloat16=True, compiled=True, threads=1)
     assert choose(task, batch, 0.9 * long, None) == Speed(bfloat16=True)
     assert choose(task, batch, float("inf"), None) == Speed(bfloat16=True, compiled=True)
     assert choose(task, batch, 99, 1) == Speed(threads=1)
     assert choose(task, {"image": torch.zeros(2, 3, 40, 32)}, 100, None) == Speed()
     monkeypatch.setattr(fast, "has_bfloat16", lambda device: False)
     monkeypatch.setattr(fast, "trial", lambda device: "no compiler")
+    assert choose(task, batch, 100, 3) == Speed(threads=1)
+    monkeypatch.setattr(fast, "FEW", work)
     assert choose(task, batch, 1.1 * long, 3) == Speed(threads=3)
+
+
+def test_waiting_threads_soon_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
+    for asked in ({}, {"OMP_WAIT_POLICY": "ACTIVE"}):
+        found = {"MALLOC_ARENA_MAX": "1"} | asked  # memory is left as it is
+        monkeypatch.setattr(os, "environ", found)
+        prepare("fit")
+        spins = int(found.get("GOMP_SPINCOUNT", -1))
+        # to sleep at once halves the speed of narrow networks; to spin on takes a core from other processes
+        assert spins == -1 if asked else found["OMP_WAIT_POLICY"] == "PASSIVE" and 1000 <= spins <= 10000
 
 
 def test_instructions_are_the_processors_own() -> None:
