@@ -92,9 +92,9 @@ def sentence(error: BaseException | None) -> str | None:
 
 
 def prepare(command: str) -> None:
-    """What must be done before PyTorch is imported, which takes seconds: threads wait for a short time, and a user is told.
+    """What must be done before PyTorch is imported, which takes seconds; a user is told that it does.
 
-    Memory that a training step frees is kept for the next one: to map it anew takes time.
+    Threads that wait soon sleep. Memory that a training step frees is kept for the next one: to map it anew takes time.
     """
     if not PASSIVE.keys() & os.environ.keys():
         os.environ.update(PASSIVE)
