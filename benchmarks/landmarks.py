@@ -1,26 +1,27 @@
 """Landmarks of CelebA's aligned images by a parser, where none were annotated, for the rows BBox and PANDA-l.
 
-    python benchmarks/landmarks.py --celeba /path/to/celeba --parser PARSER.ckpt --output data/celeba_landmarks
+    python benchmarks/landmarks.py --celeba CELEBA --parser PARSER.ckpt --output list_landmarks_align_celeba.csv
 
-Eyes, nose and mouth are the centroids of the pixels likeliest of their class, in a window around their usual place; the
-tip of a nose lies a little below, and the corners of a mouth two standard deviations to the left and right. Where a
-class covers less than a thousandth of the image, the usual place stays. The new folder has the file of landmarks, and
-links to CelebA's own files. Printed is the share of images in which each part was found.
+Put the file beside CelebA's other annotations. Eyes, nose and mouth are the centroids of the pixels of their class, in
+a window around their usual place; the tip of a nose lies a little below, and the corners of a mouth two standard
+deviations to the left and right. Where a class covers less than a thousandth of the image, the usual place stays.
+Printed is the share of images in which each part was found.
 """
 
 import argparse
+import csv
 import json
 import sys
 from pathlib import Path
 
+import cv2
 import torch
 from parts_found import WINDOWS
 from torch import Tensor
 from tqdm import tqdm
 
 from facelightning.boxes import POINTS
-from facelightning.data.celeba import LANDMARK_FILES, find_annotation, read_celeba
-from facelightning.data.transforms import FaceDataset, FaceTransform
+from facelightning.data.celeba import read_celeba
 from facelightning.labels import LabelSpace
 from facelightning.models import ParserRegions
 
@@ -28,7 +29,7 @@ USUAL = {"left eye": (69.0, 111.0), "right eye": (108.0, 111.0), "nose": (88.0, 
 """Where the middle of each part lies in an aligned image of 218×178: x, y in pixels."""
 
 TIP, CORNER = 8.0, 16.0
-"""How far a nose's tip lies below its middle, and a usual mouth's corners beside it."""
+"""How far a nose's tip lies below its middle, and the corners of a mouth that was not found beside its middle."""
 
 BATCH = 64
 """Images that are parsed at once."""
@@ -38,13 +39,15 @@ def landmarks(classes: Tensor, label_space: LabelSpace) -> tuple[Tensor, dict[st
     """The five landmarks of aligned images, and in which images each part was found.
 
     Shape:
-        - classes: ``(B, H, W)``, the likeliest of each pixel.
-        - return: ``(B, 5, 2)``, x, y in pixels of 218×178; of each part ``(B,)``.
+        - classes: ``(B, H, W)``, the likeliest class of each pixel.
+        - return: ``(B, 5, 2)``, x, y from the corner of an image of 218×178; for each part ``(B,)``, whether it was
+          found.
     """
     height, width = classes.shape[1:]
     rows, columns = (torch.arange(count) + 0.5 for count in (height, width))
     y, x = (rows * 218 / height).double(), (columns * 178 / width).double()
     points, found = dict[str, Tensor](), dict[str, Tensor]()
+    half = torch.empty(0)
     for name, usual in USUAL.items():
         label, top, bottom, left, right = WINDOWS[name]
         window = ((y >= top) & (y < bottom)).unsqueeze(1) & (x >= left) & (x < right)
@@ -54,21 +57,14 @@ def landmarks(classes: Tensor, label_space: LabelSpace) -> tuple[Tensor, dict[st
         mask /= area
         across = mask.sum(dim=1)
         middle = torch.stack([across @ x, mask.sum(dim=2) @ y], dim=1)
-        spread = (across @ x.square() - middle[:, 0].square()).clamp(min=0).sqrt()
         points[name] = torch.where(found[name].unsqueeze(1), middle, torch.tensor(usual).double())
-    half = torch.where(found["mouth"], 2 * spread, CORNER)
+        if name == "mouth":
+            spread = (across @ x.square() - middle[:, 0].square()).clamp(min=0).sqrt()
+            half = torch.where(found[name], 2 * spread, CORNER)
     corner = torch.stack([half, torch.zeros_like(half)], dim=1)
     tip = points["nose"] + torch.tensor([0, TIP])
     five = points["left eye"], points["right eye"], tip, points["mouth"] - corner, points["mouth"] + corner
     return torch.stack(five, dim=1), found
-
-
-def linked(celeba: Path, output: Path) -> None:
-    """A folder with links to CelebA's files."""
-    for source in (*celeba.glob("*/*"), *celeba.glob("*.*")):
-        place = output / source.relative_to(celeba)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.symlink_to(source.resolve())
 
 
 @torch.inference_mode()
@@ -76,30 +72,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--celeba", type=Path, required=True, help="folder of CelebA")
     parser.add_argument("--parser", required=True, help="checkpoint of a SegNet of seven classes")
-    parser.add_argument("--output", type=Path, required=True, help="folder to make")
+    parser.add_argument("--output", type=Path, required=True, help="file to write, which must not exist")
     parser.add_argument("--size", type=int, nargs=2, default=(109, 89), help="height and width of what is parsed")
     asked = parser.parse_args()
-    file = Path("Anno") / f"{LANDMARK_FILES['aligned']}.txt"
-    if (known := find_annotation(asked.celeba, file.stem)) is not None:
-        sys.exit(f"landmarks: {known} has annotated landmarks: use {asked.celeba} as it is")
-    asked.output.mkdir(parents=True)
+    if asked.output.exists():
+        sys.exit(f"landmarks: {asked.output} exists: remove it, or write another file")
     regions, records = ParserRegions(asked.parser), read_celeba(asked.celeba)["all"]
-    height, width, _ = records[0]["image"].shape
-    faces = FaceDataset(records, FaceTransform(tuple(asked.size), None, ()))
-    rows, counts = [], dict.fromkeys(USUAL, 0)
+    rows, counts = list[list[object]](), dict.fromkeys(USUAL, 0)
     for start in tqdm(range(0, len(records), BATCH), desc="parsing", unit="batch"):
-        numbers = range(start, min(start + BATCH, len(records)))
-        images = torch.stack([faces[number, 0]["image"] for number in numbers])
-        classes = regions.parse(images).at(1).argmax(dim=1)
-        points, found = landmarks(classes, regions.label_space)
-        rows += (points * torch.tensor([width / 178, height / 218])).flatten(1).tolist()
+        some = [records[number] for number in range(start, min(start + BATCH, len(records)))]
+        shrunk = [cv2.resize(each["image"], asked.size[::-1], interpolation=cv2.INTER_AREA) for each in some]
+        images = torch.stack([torch.from_numpy(image).movedim(2, 0) for image in shrunk])
+        points, found = landmarks(regions.parse(images).at(1).argmax(dim=1), regions.label_space)
         for name, where in found.items():
             counts[name] += int(where.sum())
-    linked(asked.celeba, asked.output)
-    lines = [str(len(rows)), " ".join(POINTS)]
-    for name, row in zip(records.names, rows, strict=True):
-        lines.append(" ".join([str(name), *(f"{value:.1f}" for value in row)]))
-    (asked.output / file).write_text("\n".join(lines) + "\n")
+        for record, five in zip(some, points, strict=True):
+            height, width, _ = record["image"].shape
+            # CelebA's are numbers of pixels, whose middles lie half a pixel further
+            places = five * torch.tensor([width / 178, height / 218]) - 0.5
+            rows.append([record["name"], *(f"{value:.1f}" for value in places.flatten())])
+    with asked.output.open("w", newline="") as file:
+        csv.writer(file).writerows([["image_id", *POINTS], *rows])
     print(json.dumps({name: round(100 * count / len(rows), 1) for name, count in counts.items()}))
 
 

@@ -50,9 +50,10 @@ example: facelightning fit --config quickstart.yaml"""
 
 
 PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "5000", "KMP_BLOCKTIME": "0"}
-"""Threads that wait for one another soon sleep: by default they keep their cores busy, which other processes may need.
+"""A thread that waits for another goes to sleep after a short while; by default it keeps its core busy much longer.
 
-At once would be too soon: narrow networks have hundreds of short waits a step, and to wake a thread takes longer.
+At once would be too soon: narrow networks have hundreds of short waits a step, and to wake a thread takes longer. Only
+libgomp, which PyTorch's own packages for Linux have, knows short whiles; of the others, threads sleep at once.
 """
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
@@ -94,7 +95,7 @@ def sentence(error: BaseException | None) -> str | None:
 def prepare(command: str) -> None:
     """What must be done before PyTorch is imported, which takes seconds; a user is told that it does.
 
-    Threads that wait soon sleep. Memory that a training step frees is kept for the next one: to map it anew takes time.
+    Waiting threads go to sleep. Memory that a training step frees is kept for the next one: to map it anew takes time.
     """
     if not PASSIVE.keys() & os.environ.keys():
         os.environ.update(PASSIVE)

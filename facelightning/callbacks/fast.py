@@ -33,7 +33,7 @@ LONG = {"cpu": 50e12, "cuda": 10e15}
 """Operations of a training above which compiling wins: on two cores, ten minutes."""
 
 FEW = 4e9
-"""Operations of a batch up to which a processor's threads wait for one another as long as they help, or longer."""
+"""Operations of a batch below which one thread of a processor is as fast as two, which would wait for each other."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,7 @@ class Fast(Callback):
         """What was chosen, once the training has begun."""
         self._idle: int | None = None
         self._compile: Compile | None = None
+        self._threads: int | None = None
         self._began = False
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -99,6 +100,7 @@ class Fast(Callback):
     def apply(self, trainer: L.Trainer, task: FaceTask, speed: Speed) -> None:
         """Compute so from now on."""
         if speed.threads is not None and "OMP_NUM_THREADS" not in os.environ:
+            self._threads = torch.get_num_threads()
             torch.set_num_threads(speed.threads)
         if speed.bfloat16 and trainer.precision == "32-true":
             trainer.strategy.precision_plugin = TrainingInBFloat16("bf16-mixed", task.device.type)
@@ -107,7 +109,10 @@ class Fast(Callback):
             self._compile.on_fit_start(trainer, task)
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Restore the network's own ``forward``."""
+        """Restore the network's own ``forward``, and the number of threads."""
+        if self._threads is not None:
+            torch.set_num_threads(self._threads)
+            self._threads = None
         if self._compile is not None:
             self._compile.teardown(trainer, pl_module, stage)
 
@@ -132,11 +137,11 @@ class Fast(Callback):
 
 def speed_of(trainer: L.Trainer) -> str:
     """How a trainer computes, in words: its precision by Lightning's name, whether it compiles, and its threads."""
-    compiled = any(
-        isinstance(each, Compile) or (isinstance(each, Fast) and each.speed is not None and each.speed.compiled)
-        for each in _callbacks(trainer)
-    )
-    threads = torch.get_num_threads()
+    callbacks = _callbacks(trainer)
+    chosen = [each.speed for each in callbacks if isinstance(each, Fast) and each.speed is not None]
+    compiled = any(isinstance(each, Compile) for each in callbacks) or any(speed.compiled for speed in chosen)
+    asked = [speed.threads for speed in chosen if speed.threads is not None and "OMP_NUM_THREADS" not in os.environ]
+    threads = asked[0] if asked else torch.get_num_threads()  # also once the training has ended
     return f"{trainer.precision}, {'' if compiled else 'not '}compiled, {threads} thread{'s' * (threads != 1)}"
 
 

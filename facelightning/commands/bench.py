@@ -1,7 +1,7 @@
 """``facelightning bench``: how fast a configuration trains on this machine, and what its speed hangs on."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
@@ -69,6 +69,7 @@ class Bench:
         steps: Steps of a measurement.
         speed: Chooses precision, compilation and threads, if the configuration leaves that open.
         compiled: The configuration's own callback.
+        decide: Chooses ``speed`` for batches as they are now.
     """
 
     task: FaceTask
@@ -78,6 +79,7 @@ class Bench:
     steps: int
     speed: Fast | None = None
     compiled: Compile | None = None
+    decide: Callable[[], None] = lambda: None
     speed_now: str = field(default="", init=False)
 
     @property
@@ -109,6 +111,7 @@ class Bench:
         before = self.parts[-1].batch_size
         for part in self.parts:
             part.batch_size, part.num_workers = max(1, round(part.batch_size * batch_size / before)), workers
+        self.decide()
 
 
 def measure(bench: Bench, rounds: int, others: dict[str, Peer]) -> tuple[Rates, dict[str, Any]]:
@@ -203,10 +206,15 @@ def prepared(cli: FaceCLI) -> Bench:
     own = next((each for each in cli.trainer.callbacks if isinstance(each, Compile)), None)  # type: ignore[attr-defined]  # Lightning declares it nowhere
     bench = Bench(cli.model, cli.datamodule, device, computing, cli.config["steps"], compiled=own)
     if cli.settings["speed"] == "auto":
-        batch = cli.trainer.strategy.batch_to_device(bench.batch(), device)
-        bench.speed = Fast()
-        batches = max(len(part.train_dataloader()) for part in bench.parts)
-        bench.speed.speed = choose(bench.task, batch, planned(trainer, batches), idle_cores())
+        bench.speed, idle = (fast := Fast()), idle_cores()
+
+        def decide() -> None:
+            batch = cli.trainer.strategy.batch_to_device(bench.batch(), device)
+            batches = max(len(part.train_dataloader()) for part in bench.parts)
+            fast.speed = choose(bench.task, batch, planned(trainer, batches), idle)
+
+        bench.decide = decide
+        decide()
     return bench
 
 

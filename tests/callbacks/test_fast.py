@@ -87,6 +87,13 @@ def test_what_pays_is_chosen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     assert choose(task, batch, 1.1 * long, 3) == Speed(threads=3)
 
 
+def test_one_thread_where_a_second_does_not_help(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fast, "has_bfloat16", lambda device: False)
+    for width, size, threads in ((8, (64, 52), 1), (16, (109, 89), 2)):
+        task = AttributeNet(width=width).build(DataFacts(size, attributes=ATTRIBUTES))
+        assert choose(task, {"image": torch.zeros(8, 3, *size)}, 100, 2) == Speed(threads=threads)
+
+
 def test_waiting_threads_soon_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
     for asked in ({}, {"OMP_WAIT_POLICY": "ACTIVE"}):
         found = {"MALLOC_ARENA_MAX": "1"} | asked  # memory is left as it is
@@ -138,6 +145,18 @@ def test_what_is_said_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         trainer.fit(task, training_loader(task))
         assert len(begun) == times and ", compiled" in fast.speed_of(trainer)
         begun.clear()
+
+
+def test_threads_are_as_before_once_a_training_has_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    asked, chosen, before = list[int](), Fast(), torch.get_num_threads()
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+    chosen.load_state_dict({"bfloat16": False, "compiled": False, "threads": 7})
+    task, trainer = make_task("attributenet-avg", tmp_path), make_trainer(1, chosen)
+    trainer.fit(task, training_loader(task))
+    trainer.test(task, loader(samples("attributes")), verbose=False)
+    assert asked == [7, before]
+    assert fast.speed_of(trainer) == "32-true, not compiled, 7 threads"
 
 
 def test_damaged_state_is_one_sentence() -> None:
