@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from facelightning.callbacks.fast import Speed
 from facelightning.commands import bench
 from facelightning.commands.bench import planned
 from facelightning.commands.measuring import WARM, Clock, loading_rate, matrix_peak
@@ -24,8 +25,19 @@ from tests.test_configs import small_overlay
 
 
 def test_all_of_it(
-    command: Callable[..., None], faces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    command: Callable[..., None],
+    faces: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    sizes, choose = list[int](), bench.choose
+
+    def recorded(task: AttributeNet, batch: dict[str, Any], *rest: Any) -> Speed:
+        sizes.append(len(batch["image"]))
+        return choose(task, batch, *rest)
+
+    monkeypatch.setattr(bench, "choose", recorded)
     small = small_overlay("avg.yaml", faces, tmp_path)
     words = ["--compare=true", "--batch_sizes=[6,2]", "--workers=[0]", "--steps=2", "--rounds=2"]
     command("bench", "avg.yaml", f"--config={small}", "--speed=auto", *words)
@@ -36,6 +48,7 @@ def test_all_of_it(
     found = json.loads((run / "bench.json").read_text())
     rates = found["images_a_second"]
     assert len(rates) == 6 and all(len(rounds) == 2 and min(rounds) > 0 for rounds in rates.values())
+    assert sizes == [4, 2, 6, 2, 6]  # each is computed as its training would be
     assert list(found["tried"]) == ["2 images, 0 workers", "6 images, 0 workers"]
     assert found["images_a_step"] == 4 and found["speed"] == "32-true, not compiled, 1 thread"
     assert all(0 <= share < 100 for share in found["waiting_percent"])
