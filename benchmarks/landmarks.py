@@ -88,7 +88,7 @@ def main() -> None:
             counts[name] += int(where.sum())
         for record, five in zip(some, points, strict=True):
             height, width, _ = record["image"].shape
-            # CelebA's are numbers of pixels, whose middles lie half a pixel further
+            # CelebA's are numbers of pixels: the middle of the first is 0, not 0.5
             places = five * torch.tensor([width / 178, height / 218]) - 0.5
             rows.append([record["name"], *(f"{value:.1f}" for value in places.flatten())])
     with asked.output.open("w", newline="") as file:

@@ -366,7 +366,7 @@ def test_landmarks_are_written_for_celeba(
     height, width, _ = records[0]["image"].shape
     assert records.landmarks is not None and len(records.landmarks) > benchmark.BATCH
     for number, five in enumerate(records.landmarks):
-        share = classes_of(parser, cv2.resize(records[number]["image"], SIZE[::-1], interpolation=cv2.INTER_AREA))
+        share = share_of(parser, cv2.resize(records[number]["image"], SIZE[::-1], interpolation=cv2.INTER_AREA))
         expected = [100 * share * width / 178 - 0.5, 50 * height / 218 - 0.5]
         np.testing.assert_allclose(five, [expected] * 5, atol=0.051)  # they are written with one decimal
     assert json.loads(capsys.readouterr().out) == dict.fromkeys(benchmark.USUAL, 100.0)
@@ -382,8 +382,8 @@ def found_by_colour(classes: torch.Tensor, label_space: object) -> tuple[torch.T
     return points.unsqueeze(1).expand(-1, 5, -1), dict.fromkeys(("left eye", "right eye", "nose", "mouth"), found)
 
 
-def classes_of(parser: Path, image: np.ndarray[Any, Any]) -> float:
-    """The same of one image."""
+def share_of(parser: Path, image: np.ndarray[Any, Any]) -> float:
+    """How much of one image is of another class than the first."""
     masks = ParserRegions(str(parser)).parse(torch.from_numpy(image).movedim(2, 0).unsqueeze(0)).at(1)
     return float((masks.argmax(dim=1) != 0).double().mean())
 

@@ -33,7 +33,7 @@ LONG = {"cpu": 50e12, "cuda": 10e15}
 """Operations of a training above which compiling wins: on two cores, ten minutes."""
 
 FEW = 4e9
-"""Operations of a batch below which one thread of a processor is as fast as two, which would wait for each other."""
+"""Operations of a batch below which two threads of a processor hardly gain, as they mostly wait for each other."""
 
 
 @dataclass(frozen=True)
