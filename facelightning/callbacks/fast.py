@@ -32,8 +32,9 @@ maps of one or two columns, read memory that nobody wrote (oneDNN 3.13 with AMX)
 LONG = {"cpu": 50e12, "cuda": 10e15}
 """Operations of a training above which compiling wins: on two cores, ten minutes."""
 
-FEW = 4e9
-"""Operations of a batch below which two threads of a processor hardly gain, as they mostly wait for each other."""
+FEW = 120e6
+"""Operations of a batch, for each tensor that learns, below which two threads of a processor hardly gain: they wait for
+each other after every layer."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,8 @@ class Fast(Callback):
 
     - bfloat16, if the machine has instructions for it; on a processor, of images larger than :data:`SMALL` only.
     - Compiling, if it works here, and the training has more than :data:`LONG` operations.
-    - As many threads as cores were idle before the training, but one for batches of fewer operations than :data:`FEW`
-      on a processor, unless ``OMP_NUM_THREADS`` says how many.
+    - As many threads as cores were idle before the training, but one on a processor for narrow networks and small
+      batches, whose layers have few operations (:data:`FEW`), unless ``OMP_NUM_THREADS`` says how many.
 
     A precision of the trainer's own, and the callback :class:`~facelightning.callbacks.Compile`, stay as they are. A
     resumed training takes what it began with. Evaluation stays in float32 and is not compiled, so that the scores
@@ -180,7 +181,8 @@ def choose(task: FaceTask, batch: Batch, batches: float, idle: int | None) -> Sp
         return Speed(threads=idle)
     bfloat16 = has_bfloat16(device) and (device != "cpu" or smallest_side(batch) > SMALL)
     work = operations(task, batch)
-    threads = 1 if idle and device == "cpu" and work < FEW else idle
+    learning = sum(each.requires_grad for each in task.network.parameters())
+    threads = 1 if idle and device == "cpu" and work < FEW * learning else idle
     return Speed(bfloat16, work * batches > LONG[device] and trial(task.device) is None, threads)
 
 

@@ -13,11 +13,11 @@ from facelightning.callbacks import Compile, Fast, fast
 from facelightning.callbacks.fast import LONG, Speed, choose, has_bfloat16, idle_cores, operations
 from facelightning.errors import CheckpointError
 from facelightning.facts import DataFacts
-from facelightning.labels import ATTRIBUTES
+from facelightning.labels import ATTRIBUTES, HELEN7
 from facelightning.models.blocks import ConvBlock
 from facelightning.models.gating import SemanticGating
 from facelightning.models.parser import ParserRegions
-from facelightning.tasks import AttributeNet
+from facelightning.tasks import AttributeNet, SegNet
 from tests.conftest import SIZE
 from tests.models.conftest import make_parser
 from tests.tasks.tiny import QUIET, Watch, loader, make_task, make_trainer, samples, training_loader
@@ -83,15 +83,20 @@ def test_what_pays_is_chosen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     monkeypatch.setattr(fast, "has_bfloat16", lambda device: False)
     monkeypatch.setattr(fast, "trial", lambda device: "no compiler")
     assert choose(task, batch, 100, 3) == Speed(threads=1)
-    monkeypatch.setattr(fast, "FEW", work)
+    monkeypatch.setattr(fast, "FEW", 0.9 * work / len(list(task.network.parameters())))
     assert choose(task, batch, 1.1 * long, 3) == Speed(threads=3)
 
 
 def test_one_thread_where_a_second_does_not_help(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fast, "has_bfloat16", lambda device: False)
-    for width, size, threads in ((8, (64, 52), 1), (16, (109, 89), 2)):
-        task = AttributeNet(width=width).build(DataFacts(size, attributes=ATTRIBUTES))
-        assert choose(task, {"image": torch.zeros(8, 3, *size)}, 100, 2) == Speed(threads=threads)
+    for task, images, size, threads in (
+        (AttributeNet(width=8), 16, (64, 52), 1),
+        (AttributeNet(width=16), 16, (64, 52), 2),
+        (AttributeNet(width=8), 32, (109, 89), 2),
+        (SegNet(width=8), 8, (109, 89), 1),  # has more layers, so less work in each
+    ):
+        task.build(DataFacts(size, HELEN7, ATTRIBUTES))
+        assert choose(task, {"image": torch.zeros(images, 3, *size)}, 100, 2) == Speed(threads=threads)
 
 
 def test_waiting_threads_soon_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
