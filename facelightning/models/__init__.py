@@ -11,7 +11,7 @@ from facelightning.models.ensemble import EnsembleNetwork
 from facelightning.models.facetracer import FaceTracer
 from facelightning.models.fusion import Fusion
 from facelightning.models.gating import SemanticGating, SymbioticAugmentation
-from facelightning.models.heads import DenseHead, GroupHead, LinearHead, LocalizationHead
+from facelightning.models.heads import ClusterHead, DenseHead, GroupHead, LinearHead, LocalizationHead
 from facelightning.models.joint import JointNetwork
 from facelightning.models.known_masks import KnownMasks
 from facelightning.models.lnet import LNet
@@ -36,6 +36,7 @@ __all__ = [
     "ANetwork",
     "AttributeNetwork",
     "AveragePooling",
+    "ClusterHead",
     "DenseHead",
     "EnsembleNetwork",
     "FaceParts",

@@ -1,10 +1,11 @@
 """From pooled features to logits: of attributes, of categories, of identities."""
 
 from collections.abc import Callable
-from typing import cast
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 
 from facelightning.errors import ConfigurationError
 from facelightning.labels import ATTRIBUTE_GROUPS, ATTRIBUTES
@@ -183,3 +184,90 @@ class LocalizationHead(Head):
         # the product matters if no place is present: the softmax alone would be uniform
         weights = evidence.softmax(dim=1) * pooled.present
         return {"logits": (self.recognition(pooled.vectors) * weights).sum(dim=1), "region_weights": weights}
+
+
+class ClusterHead(Head):
+    """An embedding for each attribute, where faces with it and faces without it form clusters: the nearest decide.
+
+    LMLE [1]_ classifies a face by its nearest clusters. With d their squared distances to the face, each class has a
+    margin, min d(others) - max d(own), and the class with the larger one is chosen. Of two classes, the difference is
+    the logit here: min d₋ + max d₋ - min d₊ - max d₊.
+
+    The paper takes the nearest clusters of all, which may be of one class alone; here as many of each class count, so
+    that there is always a margin. Embeddings have length 1 (ours); numbers and sizes are ours.
+
+    Nothing learns centres but :class:`~facelightning.objectives.QuintupletAttributes`; without them, every logit is 0.
+
+    Args:
+        channels: C.
+        num_places: N.
+        num_outputs: A.
+        dimensions: D of each attribute's embedding.
+        clusters: K of each class.
+        neighbours: How many of them decide, at most K.
+
+    Shape:
+        - pooled: vectors ``(B, N, C)``.
+        - return: ``"logits"``: ``(B, A)``; ``"embeddings"``: ``(B, A, D)``; ``"distances"``, squared, to the clusters
+          without and with the attribute: ``(B, A, 2, K)``, 4 where a cluster is empty; the buffers ``"centres"``: ``(A,
+          2, K, D)``, and ``"sizes"``: ``(A, 2, K)``.
+
+    Raises:
+        ConfigurationError: If a number is out of its range.
+
+    Example:
+        >>> pooled = Pooled(torch.rand(2, 1, 8), torch.ones(2, 1, 1, dtype=torch.bool))
+        >>> said = ClusterHead(8, 1, 40, dimensions=16, clusters=3)(pooled)
+        >>> said["logits"].shape, said["distances"].shape
+        (torch.Size([2, 40]), torch.Size([2, 40, 2, 3]))
+
+    .. [1] Huang, Li, Loy, Tang, "Learning Deep Representation for Imbalanced Classification", CVPR 2016.
+    """
+
+    centres: Tensor
+    sizes: Tensor
+
+    def __init__(
+        self,
+        channels: int,
+        num_places: int,
+        num_outputs: int,
+        dimensions: int = 64,
+        clusters: int = 4,
+        neighbours: int = 2,
+    ) -> None:
+        super().__init__(channels, num_places, num_outputs)
+        if dimensions < 1 or not 1 <= neighbours <= clusters:
+            raise ConfigurationError(
+                f"ClusterHead: dimensions {dimensions} must be positive, and neighbours {neighbours} lie in 1 to "
+                f"clusters {clusters}"
+            )
+        self.neighbours = neighbours
+        self.embedding = nn.Linear(num_places * channels, num_outputs * dimensions)
+        self.register_buffer("centres", torch.zeros(num_outputs, 2, clusters, dimensions))
+        self.register_buffer("sizes", torch.zeros(num_outputs, 2, clusters))
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        """Keep float32 in a network of lower precision, where small moves of a centre would be lost."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch is only partly typed
+        self.centres, self.sizes = self.centres.float(), self.sizes.float()
+        return self
+
+    def forward(self, pooled: Pooled) -> dict[str, Tensor]:
+        embeddings = self.embedding(pooled.vectors.flatten(1)).unflatten(1, (len(self.centres), -1))
+        embeddings = normalize(embeddings.to(torch.promote_types(embeddings.dtype, torch.float32)), dim=2)
+        centres = self.centres.to(embeddings.dtype)
+        with torch.autocast(embeddings.device.type, enabled=False):  # a difference of squares needs all digits
+            products = torch.einsum("bad,askd->bask", embeddings, centres)
+        distances = 1 - 2 * products + centres.square().sum(dim=3)
+        empty = self.sizes == 0
+        near = distances.masked_fill(empty, torch.inf).sort(dim=3).values[..., : self.neighbours]
+        sums = near[..., 0] + near.masked_fill(near.isinf(), -torch.inf).amax(dim=3)
+        sums = sums.where(~empty.all(dim=2), 8)  # a class without clusters is as far as can be
+        return {
+            "logits": sums[..., 0] - sums[..., 1],
+            "embeddings": embeddings,
+            "distances": distances.masked_fill(empty, 4),
+            "centres": self.centres,
+            "sizes": self.sizes,
+        }

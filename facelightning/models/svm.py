@@ -1,6 +1,7 @@
 """Linear SVMs on the features of a trained network."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -8,6 +9,8 @@ from torch import Tensor, nn
 
 from facelightning.errors import CheckpointError, ConfigurationError
 from facelightning.models.blocks import Frozen
+from facelightning.models.encoders import Encoder
+from facelightning.models.pooling import AveragePooling, Pooling
 
 
 class LinearSVMs(nn.Module):
@@ -91,21 +94,40 @@ def as_vectors(features: Tensor) -> Tensor:
     return features.mean(dim=(2, 3)) if features.ndim == 4 else features
 
 
+@contextmanager
+def seen(network: nn.Module, level: int | None) -> Iterator[list[Tensor]]:
+    """The maps that an encoder makes at this level meanwhile; none without a level."""
+    maps = list[Tensor]()
+    if level is None:
+        yield maps
+        return
+    handle = network.get_submodule("encoder").register_forward_hook(lambda _, __, made: maps.append(made[level]))
+    try:
+        yield maps
+    finally:
+        handle.remove()
+
+
 class SVMNetwork(Frozen):
     """SVMs on the features of a trained network, which is frozen and always in evaluation mode.
 
-    A map of features is averaged over its cells; a vector is taken as it is.
+    A vector of features is taken as it is; a map is pooled, and its places are put beside one another.
 
     Args:
         network: The network.
         describe: Its task's ``predict_batch``, whose output has ``"features"``: ``(B, D, h, w)`` or ``(B, D)``.
         image_size: Height and width of images that it takes.
         num_attributes: A.
+        level: Which of its encoder's maps is taken in place of its features: 0 is the finest.
+        pooling: Makes the pooling of a map; the mean of the whole map if not given.
 
     Shape:
         - images: ``(B, 3, H, W)``, uint8, or float in [0, 1].
         - landmarks: ``(B, 5, 2)``, if the network needs them.
         - return: ``"decisions"``: ``(B, A)``; ``"attributes"``: logits ``(B, A)`` of the probabilities; both float32.
+
+    Raises:
+        ConfigurationError: If the network has no such map, or the pooling needs regions.
     """
 
     def __init__(
@@ -114,18 +136,33 @@ class SVMNetwork(Frozen):
         describe: Callable[[Mapping[str, Any]], tuple[Mapping[str, Any], Any]],
         image_size: tuple[int, int],
         num_attributes: int,
+        level: int | None = None,
+        pooling: Callable[[int], Pooling] | None = None,
     ) -> None:
         super().__init__()
-        self.network, self.describe = network, describe
+        self.network, self.describe, self.level = network, describe, level
+        encoder = getattr(network, "encoder", None)
+        levels = len(encoder.channels) if isinstance(encoder, Encoder) else 0
+        if level is not None and level not in range(levels):
+            its = f"has {levels} maps, from 0 on" if levels else "has no encoder"
+            raise ConfigurationError(f"SVMNet: there is no level {level}: {type(network).__name__} {its}")
+        self.pooling = (pooling or AveragePooling)(16)  # the stride matters with regions only
+        if self.pooling.needs_regions:
+            raise ConfigurationError(f"SVMNet: {type(self.pooling).__name__} needs regions, which SVMs have not")
         self.freeze()
         found = self.features(torch.zeros(1, 3, *image_size), torch.zeros(1, 5, 2))
         self.svms = LinearSVMs(found.shape[1], num_attributes)
 
     def features(self, images: Tensor, landmarks: Tensor | None = None) -> Tensor:
         """The features ``(B, D)`` of images ``(B, 3, H, W)``."""
-        # with the key "attributes", a network that also parses does not
-        output, _ = self.describe({"image": images, "landmarks": landmarks, "attributes": None})
-        return as_vectors(output["features"])
+        with seen(self.network, self.level) as maps:
+            # with the key "attributes", a network that also parses does not
+            output, _ = self.describe({"image": images, "landmarks": landmarks, "attributes": None})
+        features = maps[0] if maps else output["features"]
+        if features.ndim == 4:
+            features = features.to(torch.promote_types(features.dtype, torch.float32))
+            features = self.pooling(features, None).vectors.flatten(1)
+        return as_vectors(features)
 
     def forward(self, images: Tensor, landmarks: Tensor | None = None) -> dict[str, Any]:
         decisions: Tensor = self.svms(self.features(images, landmarks))

@@ -16,6 +16,7 @@ from facelightning.objectives.categories import Categories
 from facelightning.objectives.faces import Faces
 from facelightning.objectives.identities import CentredIdentities, Identities
 from facelightning.objectives.parsing import Parsing
+from facelightning.objectives.quintuplets import QuintupletAttributes
 from facelightning.objectives.related import RelatedAttributes
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "Objective",
     "Output",
     "Parsing",
+    "QuintupletAttributes",
     "RelatedAttributes",
     "SummedAttributes",
 ]

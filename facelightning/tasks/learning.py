@@ -5,7 +5,7 @@ import os
 import warnings
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import Any, Literal, cast
+from typing import Any, Literal, Self, cast
 
 import numpy as np
 import torch
@@ -18,7 +18,9 @@ from torch.optim.lr_scheduler import OneCycleLR
 
 from facelightning.checkpoint import part_class
 from facelightning.errors import CheckpointError, ConfigurationError
-from facelightning.objectives import Batch
+from facelightning.facts import DataFacts
+from facelightning.models.heads import ClusterHead
+from facelightning.objectives import Batch, QuintupletAttributes
 from facelightning.tasks.base import FaceTask
 from facelightning.tasks.lightning_details import (
     begin_next_epoch,
@@ -113,6 +115,18 @@ class LearningTask(Training, FaceTask):
         if isinstance(value, nn.Module) and "_modules" not in vars(self):
             raise ConfigurationError(NO_PART.format(name, value))
         super().__setattr__(name, value)
+
+    def build(self, facts: DataFacts) -> Self:
+        """Build it; clusters are learned by quintuplets, and by nothing else."""
+        super().build(facts)
+        head = getattr(self.network, "head", None)
+        learned = any(isinstance(objective, QuintupletAttributes) for objective in self.objectives.values())
+        if learned != isinstance(head, ClusterHead):
+            raise ConfigurationError(
+                f"{type(self).__name__}: the head ClusterHead and the objective QuintupletAttributes need each other; "
+                "set both, as lmle.yaml does"
+            )
+        return self
 
     @property
     def _rate(self) -> float:

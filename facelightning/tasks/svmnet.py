@@ -10,12 +10,14 @@ from lightning.pytorch.utilities import rank_zero_info
 from facelightning.errors import ConfigurationError, DivergenceError
 from facelightning.facts import DataFacts
 from facelightning.models.encoders import Encoder, Input
+from facelightning.models.pooling import Pooling
 from facelightning.models.regions import RegionSource
 from facelightning.models.svm import SVMNetwork
 from facelightning.objectives import DecidedAttributes, Objective
 from facelightning.tasks.anet import ANet
 from facelightning.tasks.attributenet import AttributeNet
 from facelightning.tasks.base import FaceTask, trained
+from facelightning.tasks.embeddingnet import EmbeddingNet
 from facelightning.tasks.fitting import of_all_processes, validation_batches
 from facelightning.tasks.identitynet import IdentityNet
 from facelightning.tasks.jointnet import JointNet
@@ -32,23 +34,30 @@ class SVMNet(FaceTask):
     decisions. Predictions are calibrated probabilities, and the loss is theirs.
 
     Args:
-        network: Checkpoint of an :class:`ANet`, :class:`AttributeNet`, :class:`IdentityNet` or :class:`JointNet`,
-            whatever it has learned: the SVMs are of the data's attributes. Or a description from a checkpoint, for a
-            network whose weights are loaded later.
+        network: Checkpoint of an :class:`ANet`, :class:`AttributeNet`, :class:`EmbeddingNet`, :class:`IdentityNet` or
+            :class:`JointNet`, whatever it has learned: the SVMs are of the data's attributes. Or a description from a
+            checkpoint, for a network whose weights are loaded later.
         encoder: Takes the place of ``network``: features off the shelf, such as those of
             :class:`~facelightning.models.encoders.TorchvisionEncoder` with pretrained weights, or hand-crafted ones:
             :class:`~facelightning.models.facetracer.FaceTracer`.
         image_input: For an encoder; see :class:`AttributeNet`.
         regions: For an encoder or an image input that needs them.
+        level: Which map of the network's encoder the features are, 0 the finest; what its head sees if not given.
+            Zhong, Sullivan, Li take a middle one [1]_.
+        pooling: Pooling of a map: :class:`~facelightning.models.pooling.GridPooling` keeps places apart; the mean of
+            the whole map if not given.
 
     Raises:
-        ConfigurationError: If there is neither a network nor an encoder, or both; or parts of an encoder without one.
+        ConfigurationError: If there is neither a network nor an encoder, or both; or parts of an encoder without one;
+            or, when built, no such map.
         CheckpointError: If the file is missing, broken, or of another task.
 
     Example:
         >>> SVMNet("runs/avg/version_0/checkpoints/missing.ckpt")  # doctest: +ELLIPSIS
         Traceback (most recent call last):
         facelightning.errors.CheckpointError: SVMNet's network: checkpoint runs/avg/... does not exist; ...
+
+    .. [1] "Leveraging Mid-Level Deep Representations for Predicting Face Attributes in the Wild", ICIP 2016.
     """
 
     made_of = "network"
@@ -60,17 +69,20 @@ class SVMNet(FaceTask):
         encoder: Callable[[Input], Encoder] | None = None,
         image_input: Callable[[int], Input] | None = None,
         regions: Callable[[], RegionSource] | None = None,
+        level: int | None = None,
+        pooling: Callable[[int], Pooling] | None = None,
     ) -> None:
         if (network is None) == (encoder is None):
             raise ConfigurationError("SVMNet needs the checkpoint of a `network`, or an `encoder` in its place")
         if network is not None and (image_input or regions):
             raise ConfigurationError("SVMNet: image_input and regions belong to an `encoder`; a `network` has its own")
-        kinds = (ANet, AttributeNet, IdentityNet, JointNet)
+        kinds = (ANet, AttributeNet, EmbeddingNet, IdentityNet, JointNet)
         found = None if network is None else trained(network, kinds, "SVMNet's network", "avg")
         parts = {"encoder": encoder, "image_input": image_input, "regions": regions}
-        super().__init__({"network": found and found[0], **parts})
+        super().__init__({"network": found and found[0], **parts, "level": level, "pooling": pooling})
         task = found[1] if found else AttributeNet(encoder=encoder, image_input=image_input, regions=regions)
         self._parts = (task,)  # in a tuple: of the network alone
+        self._taken = (level, pooling)
 
     def build(self, facts: DataFacts) -> Self:
         """Build it for the data's attributes; all else is as the network knows it."""
@@ -94,7 +106,8 @@ class SVMNet(FaceTask):
         if task.facts is None:
             task.build(facts)
             self.settings |= {key: task.settings[key] for key in ("encoder", "regions")}  # need no file again
-        network = SVMNetwork(task.network, task.predict_batch, facts.image_size, len(facts.attributes))
+        size, count = facts.image_size, len(facts.attributes)
+        network = SVMNetwork(task.network, task.predict_batch, size, count, *self._taken)
         return network, [DecidedAttributes(facts.attributes)]
 
     def on_test_start(self) -> None:

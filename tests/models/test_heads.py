@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from facelightning.errors import ConfigurationError
 from facelightning.labels import ATTRIBUTE_GROUPS, ATTRIBUTES
-from facelightning.models.heads import GroupHead, Head, LinearHead, LocalizationHead
+from facelightning.models.heads import ClusterHead, GroupHead, Head, LinearHead, LocalizationHead
 from facelightning.models.pooling import AveragePooling, Pooled, SemanticPooling
 from tests.models.conftest import KnownRegions
 
@@ -205,3 +205,59 @@ def test_group_head_is_nine_heads() -> None:
         torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
     with pytest.raises(ConfigurationError, match="40 attributes, not of 3"):
         GroupHead(8, 4, 3)
+
+
+class TestClusterHead:
+    """The rule of LMLE: the class with the larger margin, by the nearest clusters of each."""
+
+    def head(self, neighbours: int = 2) -> ClusterHead:
+        torch.manual_seed(0)
+        head = ClusterHead(6, 2, 4, dimensions=3, clusters=3, neighbours=neighbours)
+        # as means of vectors of length 1 are
+        head.centres.copy_(0.9 * nn.functional.normalize(torch.randn(4, 2, 3, 3), dim=3))
+        head.sizes.fill_(1)
+        return head
+
+    def distances(self, head: ClusterHead, embedding: Tensor, a: int, kind: int) -> list[float]:
+        """Squared ones to the clusters of a class that are not empty, ascending."""
+        there = [k for k in range(3) if head.sizes[a, kind, k] > 0]
+        return sorted(math.dist(embedding.tolist(), head.centres[a, kind, k].tolist()) ** 2 for k in there)
+
+    @pytest.mark.parametrize("neighbours", [1, 2, 3])
+    def test_is_the_definition(self, neighbours: int) -> None:
+        head = self.head(neighbours)
+        head.sizes[1, 0, 2] = 0  # one cluster is empty, and one class has one alone
+        head.sizes[2, 1, 1:] = 0
+        output = head(Pooled(torch.randn(5, 2, 6), torch.ones(5, 2, 1, dtype=torch.bool)))
+        torch.testing.assert_close(output["embeddings"].norm(dim=2), torch.ones(5, 4))
+        for b in range(5):
+            for a in range(4):
+                near = [self.distances(head, output["embeddings"][b, a], a, kind)[:neighbours] for kind in (0, 1)]
+                margin = [min(near[1 - kind]) - max(near[kind]) for kind in (0, 1)]
+                assert output["logits"][b, a].item() == pytest.approx(margin[1] - margin[0], abs=1e-5)
+                found = sorted(output["distances"][b, a, 0].tolist())[: len(near[0])]
+                assert found == pytest.approx(near[0], abs=1e-5)
+
+    def test_a_class_without_clusters_is_as_far_as_can_be(self) -> None:
+        head = self.head()
+        head.sizes[0, 1], head.sizes[3] = 0, 0
+        output = head(Pooled(torch.randn(2, 2, 6), torch.ones(2, 2, 1, dtype=torch.bool)))
+        near = self.distances(head, output["embeddings"][1, 0], 0, 0)
+        assert output["logits"][1, 0].item() == pytest.approx(near[0] + near[1] - 8, abs=1e-5)
+        assert output["logits"][:, 3].tolist() == [0, 0]
+        assert (output["distances"][:, 3] == 4).all()
+
+    def test_a_network_of_lower_precision_keeps_its_centres(self) -> None:
+        head = self.head().to(torch.bfloat16)
+        pooled = Pooled(torch.randn(2, 2, 6, dtype=torch.bfloat16), torch.ones(2, 2, 1, dtype=torch.bool))
+        assert head.centres.dtype == head.sizes.dtype == head(pooled)["logits"].dtype == torch.float32
+
+    def test_a_trained_head_is_kept_in_a_checkpoint(self) -> None:
+        head, fresh = self.head(), ClusterHead(6, 2, 4, dimensions=3, clusters=3)
+        fresh.load_state_dict(head.state_dict())
+        assert torch.equal(fresh.centres, head.centres)
+
+    @pytest.mark.parametrize("options", [{"dimensions": 0}, {"neighbours": 0}, {"neighbours": 5}])
+    def test_numbers_out_of_range_are_refused(self, options: dict[str, int]) -> None:
+        with pytest.raises(ConfigurationError, match="must be positive, and neighbours"):
+            ClusterHead(6, 2, 4, **options)

@@ -20,11 +20,12 @@ from facelightning.metrics import average_precision
 from facelightning.models.facetracer import FaceTracer
 from facelightning.models.parser import ParserRegions
 from facelightning.models.parts import PartCrops
+from facelightning.models.pooling import GridPooling, SemanticPooling
 from facelightning.models.regions import FaceParts
 from facelightning.models.segmentation import Decoder
 from facelightning.models.svm_fitting import fit_svms
 from facelightning.objectives import DecidedAttributes
-from facelightning.tasks import ANet, AttributeNet, FaceTask, IdentityNet, JointNet, SVMNet, load_model
+from facelightning.tasks import ANet, AttributeNet, EmbeddingNet, FaceTask, IdentityNet, JointNet, SVMNet, load_model
 from tests.tasks.tiny import (
     BACKBONE,
     HEIGHT,
@@ -162,6 +163,49 @@ def test_a_vector_of_features_is_taken_as_it_is(tmp_path: Path) -> None:
     with torch.no_grad():
         assert torch.equal(task.network.features(images), load_model(path).eval()(images)["features"])
     assert task.network.svms.coefficients.shape == (3, 5 * 16 + 3)
+
+
+@pytest.mark.parametrize("level", [0, 2])
+def test_a_middle_map_in_cells(level: int, tmp_path: Path) -> None:
+    """Zhong et al.: what a network that learned identities sees before its last layer; places stay apart."""
+    torch.manual_seed(0)
+    facts = DataFacts((HEIGHT, WIDTH), identities=(3, 12, 40))
+    path = write(EmbeddingNet(width=2, num_features=5).build(facts), tmp_path / "identities.ckpt")
+    task = SVMNet(path, level=level, pooling=partial(GridPooling, cells=2))
+    trainer = make_trainer()
+    data = Splits()
+    trainer.test(task, datamodule=data, verbose=False)
+    trained = EmbeddingNet.load_from_checkpoint(path)
+    given = torch.cat([batch["image"] for batch in data.val_dataloader()])
+    with torch.no_grad():
+        seen = trained.network.encoder(given)[level].double()
+    cells = [part.mean(dim=(2, 3)) for rows in halves(seen, 2) for part in halves(rows, 3)]
+    expected = torch.stack(cells, dim=1).flatten(1)
+    torch.testing.assert_close(task.network.features(given).double(), expected, rtol=1e-4, atol=1e-5)
+    assert task.network.svms.coefficients.shape == (3, 4 * trained.network.encoder.channels[level] + 3)
+    trainer.save_checkpoint(tmp_path / "svms.ckpt")
+    again = load_model(tmp_path / "svms.ckpt")
+    with torch.no_grad():
+        assert_equal(again.network(given), task.network(given))
+    assert not trained.network.encoder._forward_hooks and not task.network.network.encoder._forward_hooks
+
+
+def halves(x: Tensor, axis: int) -> tuple[Tensor, Tensor]:
+    """The two halves of a map, which share the middle line of an odd one, as adaptive pooling has them."""
+    size = x.shape[axis]
+    return x.narrow(axis, 0, (size + 1) // 2), x.narrow(axis, size // 2, (size + 1) // 2)
+
+
+def test_only_maps_that_are_there(network: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="no level 4: AttributeNetwork has 4 maps, from 0 on"):
+        SVMNet(network, level=4).build(FACTS)
+    with pytest.raises(ConfigurationError, match="no level -1"):
+        SVMNet(network, level=-1).build(FACTS)
+    anet = write(ANet(width=2, cell=3).build(DataFacts((129, 129), attributes=NAMES)), tmp_path / "anet.ckpt")
+    with pytest.raises(ConfigurationError, match="no level 0: ANetwork has no encoder"):
+        SVMNet(anet, level=0).build(DataFacts((129, 129), attributes=NAMES))
+    with pytest.raises(ConfigurationError, match="SemanticPooling needs regions, which SVMs have not"):
+        SVMNet(network, pooling=SemanticPooling).build(FACTS)
 
 
 def test_svms_are_of_the_data_s_attributes(tmp_path: Path) -> None:

@@ -1,0 +1,256 @@
+"""LMLE: loss and centres against loops in float64, on any number of processes; it learns a rare class of two kinds."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, distributed
+from torch.nn.functional import normalize
+
+from facelightning.errors import ConfigurationError
+from facelightning.facts import DataFacts
+from facelightning.labels import HELEN7
+from facelightning.models.attributes import AttributeNetwork
+from facelightning.models.heads import ClusterHead
+from facelightning.objectives import Attributes, QuintupletAttributes
+from facelightning.objectives.quintuplets import nearest, quintuplet_loss
+from facelightning.tasks import ANet, AttributeNet, JointNet
+from tests.processes import FORKS
+
+BATCH, NAMES, DIMENSIONS, CLUSTERS, MEMORY, STEPS = 24, ("Bald", "Male", "Young"), 4, 3, 100, 40
+MARGINS = (0.3, 0.2, 0.5)
+
+
+def case(step: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """Embeddings of length 1, targets of which some are unknown and few are positive, and clusters."""
+    generator = torch.Generator().manual_seed(step)
+    embeddings = normalize(torch.randn(BATCH, len(NAMES), DIMENSIONS, generator=generator), dim=2)
+    targets = (torch.rand(BATCH, len(NAMES), generator=generator) < torch.tensor([0.1, 0.4, 0.8])).float()
+    targets[torch.rand(BATCH, len(NAMES), generator=generator) < 0.1] = torch.nan
+    return embeddings, targets, torch.randint(CLUSTERS, (BATCH, len(NAMES)), generator=generator)
+
+
+def squared(first: Tensor, second: Tensor) -> float:
+    return math.dist(first.double().tolist(), second.double().tolist()) ** 2
+
+
+def anchor_loss(i: int, vectors: Tensor, truth: list[float], cluster: list[int]) -> float | None:
+    """Of one image as an anchor, as the paper writes it; ``None`` if no term has its images."""
+    away = {j: squared(vectors[i], vectors[j]) for j in range(len(truth)) if j != i and truth[j] == truth[j]}
+    own = [d for j, d in away.items() if truth[j] == truth[i] and cluster[j] == cluster[i]]
+    apart = [d for j, d in away.items() if truth[j] == truth[i] and cluster[j] != cluster[i]]
+    other = [d for j, d in away.items() if truth[j] != truth[i]]
+    terms = []
+    if own and apart:
+        terms.append(MARGINS[0] + max(own) - min(apart))
+    if apart:
+        terms.append(MARGINS[1] + min(apart) - max(apart))
+    if other and (own or apart):
+        terms.append(MARGINS[2] + (max(apart) if apart else max(own)) - min(other))
+    return sum(max(0.0, term) for term in terms) if terms else None
+
+
+def expected_loss(embeddings: Tensor, targets: Tensor, clusters: Tensor) -> float:
+    means = []
+    for a in range(targets.shape[1]):
+        truth, cluster = targets[:, a].tolist(), clusters[:, a].tolist()
+        for kind in (0.0, 1.0):
+            found = [anchor_loss(i, embeddings[:, a], truth, cluster) for i in range(BATCH) if truth[i] == kind]
+            losses = [loss for loss in found if loss is not None]
+            means += [sum(losses) / len(losses)] if losses else []
+    return sum(means) / len(means)
+
+
+@pytest.mark.parametrize("step", range(8))
+def test_loss_is_the_definition(step: int) -> None:
+    embeddings, targets, clusters = case(step)
+    loss = quintuplet_loss(embeddings, targets, clusters, MARGINS)
+    assert loss.item() == pytest.approx(expected_loss(embeddings, targets, clusters), rel=1e-5)
+
+
+def test_one_cluster_alone_is_a_triplet() -> None:
+    embeddings, targets, clusters = case()
+    loss = quintuplet_loss(embeddings, targets, 0 * clusters, MARGINS)
+    assert loss.item() == pytest.approx(expected_loss(embeddings, targets, 0 * clusters), rel=1e-5)
+
+
+def test_what_is_unknown_or_has_no_other_teaches_nothing() -> None:
+    embeddings, targets, clusters = case()
+    targets[:, 0], targets[:, 2] = torch.nan, 1  # nobody knows; and one class alone
+    targets[5, 1] = torch.nan
+    embeddings.requires_grad_()
+    (gradient,) = torch.autograd.grad(quintuplet_loss(embeddings, targets, 0 * clusters, MARGINS), embeddings)
+    assert gradient.isfinite().all() and gradient[:, 1].any()
+    assert not gradient[:, [0, 2]].any() and not gradient[5].any()
+    nothing = quintuplet_loss(embeddings, torch.full_like(targets, torch.nan), clusters, MARGINS)
+    assert nothing.item() == 0 and not torch.autograd.grad(nothing, embeddings)[0].any()
+
+
+def test_gradient_is_that_of_differences() -> None:
+    embeddings, targets, clusters = case()
+    exact = embeddings.double().requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: quintuplet_loss(x, targets, clusters, MARGINS), exact, eps=1e-7)
+
+
+def head() -> ClusterHead:
+    return ClusterHead(5, 1, len(NAMES), DIMENSIONS, CLUSTERS)
+
+
+def seen(cluster_head: ClusterHead, embeddings: Tensor) -> dict[str, Tensor]:
+    """What the head says of these embeddings."""
+    away = (embeddings[:, :, None, None] - cluster_head.centres).square().sum(dim=4)
+    empty = cluster_head.sizes == 0
+    return {
+        "embeddings": embeddings,
+        "distances": away.masked_fill(empty, 4),
+        "centres": cluster_head.centres,
+        "sizes": cluster_head.sizes,
+    }
+
+
+Clusters = list[tuple[list[float], float]]
+"""Centre and size of each cluster of a class."""
+
+
+def followed(clusters: Clusters, images: list[list[float]]) -> Clusters:
+    """A class's clusters after a batch of which these are of the class, one image at a time."""
+    kept = [(centre, size * (1 - BATCH / MEMORY)) for centre, size in clusters]
+    kept = [(centre, size if size >= 0.5 else 0.0) for centre, size in kept]
+    empty = [k for k, (_, size) in enumerate(kept) if size == 0]
+    for k, image in zip(empty, images, strict=False):
+        kept[k] = (image, 0.0)
+    usable = [k for k in range(len(kept)) if k not in empty[len(images) :]]
+    sums = [([size * x for x in centre], size) for centre, size in kept]
+    for image in images:
+        k = min(usable, key=lambda k: math.dist(image, kept[k][0]))
+        total, size = sums[k]
+        sums[k] = ([x + y for x, y in zip(total, image, strict=True)], size + 1)
+    return [([x / size for x in total] if size else [0.0] * DIMENSIONS, size) for total, size in sums]
+
+
+def test_centres_follow_the_images_of_their_class() -> None:
+    """Rare classes fill their clusters late, and lose them again."""
+    objective, its = QuintupletAttributes(NAMES, margins=MARGINS, memory=MEMORY), head()
+    expected: list[list[Clusters]] = [[[([0.0] * DIMENSIONS, 0.0)] * CLUSTERS for _ in range(2)] for _ in NAMES]
+    lost = False
+    for step in range(STEPS):
+        embeddings, targets, _ = case(step)
+        if step in range(20, 35):
+            targets[:, 0] = 0  # nobody is bald any more
+        objective.loss(seen(its, embeddings), {"attributes": targets})
+        for a in range(len(NAMES)):
+            for kind in range(2):
+                images = [embeddings[i, a].double().tolist() for i in range(BATCH) if targets[i, a] == kind]
+                expected[a][kind] = followed(expected[a][kind], images)
+        for a, kinds in enumerate(expected):
+            for kind, clusters in enumerate(kinds):
+                assert its.sizes[a, kind].tolist() == pytest.approx([size for _, size in clusters], rel=1e-4)
+                for k, (centre, _) in enumerate(clusters):
+                    assert its.centres[a, kind, k].tolist() == pytest.approx(centre, rel=1e-3, abs=1e-5)
+        lost |= step > 20 and not its.sizes[0, 1].any()
+    assert lost and its.sizes[0, 1].any()
+
+
+def test_an_image_belongs_to_the_nearest_cluster_of_its_own_class() -> None:
+    its = head()
+    its.sizes[:] = 1
+    its.centres[:] = torch.randn(its.centres.shape, generator=torch.Generator().manual_seed(9))
+    embeddings, targets, _ = case()
+    found = nearest(seen(its, embeddings), targets)
+    for i in range(BATCH):
+        for a in range(len(NAMES)):
+            if not targets[i, a].isnan():
+                own = its.centres[a, int(targets[i, a])]
+                assert found[i, a] == min(range(CLUSTERS), key=lambda k: squared(own[k], embeddings[i, a]))
+
+
+def test_an_embedding_that_is_not_finite_moves_no_centre() -> None:
+    objective, its = QuintupletAttributes(NAMES), head()
+    embeddings, targets, _ = case()
+    targets[:] = 1
+    embeddings[0] = torch.nan
+    objective.loss(seen(its, embeddings), {"attributes": targets})
+    assert its.centres.isfinite().all() and its.sizes[0, 1].sum() == BATCH - 1
+
+
+def _train(rank: int, processes: int, folder: Path) -> None:
+    """Steps on this process's share of each batch; its centres go to a file."""
+    distributed.init_process_group("gloo", f"file://{folder}/meeting", rank=rank, world_size=processes)
+    torch.save(_steps(rank, processes).centres, folder / f"{rank}.pt")
+    distributed.destroy_process_group()
+
+
+def _steps(rank: int, processes: int) -> ClusterHead:
+    objective, its = QuintupletAttributes(NAMES, memory=MEMORY), head()
+    for step in range(10):
+        embeddings, targets, _ = (each[rank::processes] for each in case(step))
+        objective.loss(seen(its, embeddings), {"attributes": targets})
+    return its
+
+
+def test_several_processes_have_the_centres_of_the_whole_batch(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    one = _steps(0, 1).centres
+    group = [FORKS.Process(target=_train, args=(rank, 5, tmp_path)) for rank in range(5)]  # 24 images: unequal shares
+    for process in group:
+        process.start()
+    for process in group:
+        process.join(60)
+    for rank in range(5):
+        found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        torch.testing.assert_close(found, one, rtol=1e-5, atol=1e-6)
+
+
+def test_learns_a_rare_class_of_two_kinds() -> None:
+    """Red and blue images have the attribute, one in eight; green and grey ones have not."""
+    torch.manual_seed(0)
+    colours = torch.tensor([[0.9, 0.1, 0.1], [0.1, 0.1, 0.9], [0.1, 0.8, 0.1], [0.5, 0.5, 0.5]])
+
+    def batch(count: int) -> dict[str, Tensor]:
+        kinds = torch.multinomial(torch.tensor([1.0, 1.0, 7.0, 7.0]), count, replacement=True)
+        images = colours[kinds][:, :, None, None] + 0.1 * torch.randn(count, 3, 16, 16)
+        return {"image": images.clamp(0, 1), "attributes": (kinds < 2).float().unsqueeze(1)}
+
+    network, objective = AttributeNetwork(1, width=2, head=ClusterHead), QuintupletAttributes(("Bald",))
+    optimizer = torch.optim.AdamW(network.parameters(), 0.01)
+    losses = []
+    for _ in range(40):
+        given = batch(64)
+        loss = objective.loss(network(given["image"]), given)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    network.eval()
+    given = batch(400)
+    output = network(given["image"])
+    right = objective.decide(output) == (given["attributes"] == 1)
+    assert sum(losses[-5:]) < sum(losses[:5]) / 4
+    assert all(right[given["attributes"] == kind].float().mean() > 0.95 for kind in (0, 1))
+    assert objective.sample_loss(output, given).mean() < math.log(2)
+
+
+@pytest.mark.parametrize("kind", [AttributeNet, ANet, JointNet])
+def test_head_and_objective_need_each_other(kind: type[AttributeNet]) -> None:
+    facts = DataFacts((129, 129), HELEN7, NAMES)
+    if kind is not ANet:  # whose attributes are learned by cross-entropy alone
+        both = kind(width=2, head=ClusterHead, objective=QuintupletAttributes).build(facts)
+        assert not both.network.head.sizes.any()
+        with pytest.raises(ConfigurationError, match="need each other; set both"):
+            kind(width=2, objective=QuintupletAttributes).build(facts)
+    with pytest.raises(ConfigurationError, match="need each other; set both"):
+        kind(width=2, head=ClusterHead).build(facts)
+
+
+@pytest.mark.parametrize("options", [{"margins": (0, 0, -1.0)}, {"margins": (0, 0)}, {"memory": 0}])
+def test_numbers_out_of_range_are_refused(options: dict[str, Tensor]) -> None:
+    with pytest.raises(ConfigurationError, match="must be three in 0 to 4, and memory"):
+        QuintupletAttributes(NAMES, **options)  # type: ignore[arg-type]  # what a command line may give
+
+
+def test_is_evaluated_as_any_other() -> None:
+    output, batch = {"attributes": torch.tensor([[2.0, -1.0, 0.5]])}, {"attributes": torch.tensor([[1.0, 0.0, 0.0]])}
+    plain, ours = Attributes(NAMES), QuintupletAttributes(NAMES)
+    assert torch.equal(ours.sample_loss(output, batch), plain.sample_loss(output, batch))
+    assert torch.equal(ours.predict(output), plain.predict(output))
