@@ -117,7 +117,8 @@ class QuintupletAttributes(Attributes):
     def loss(self, output: Output, batch: Batch) -> Tensor:
         embeddings, targets = output["embeddings"], batch["attributes"]
         loss = quintuplet_loss(embeddings, targets, nearest(output, targets), self.margins)
-        self._follow(embeddings.detach(), targets, output)
+        with torch.autocast(embeddings.device.type, enabled=False):  # small moves of a centre would be lost
+            self._follow(embeddings.detach(), targets, output)
         return loss
 
     @torch.no_grad()

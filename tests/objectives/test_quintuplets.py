@@ -152,6 +152,18 @@ def test_centres_follow_the_images_of_their_class() -> None:
     assert lost and its.sizes[0, 1].any()
 
 
+def test_mixed_precision_changes_neither_loss_nor_centres() -> None:
+    plain, mixed = head(), head()
+    for step in range(5):
+        embeddings, targets, _ = case(step)
+        batch = {"attributes": targets}
+        loss = QuintupletAttributes(NAMES).loss(seen(plain, embeddings), batch)
+        said = seen(mixed, embeddings)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(QuintupletAttributes(NAMES).loss(said, batch), loss)
+        assert torch.equal(mixed.centres, plain.centres)
+
+
 def test_an_image_belongs_to_the_nearest_cluster_of_its_own_class() -> None:
     its = head()
     its.sizes[:] = 1
