@@ -256,6 +256,19 @@ class ClusterHead(Head):
     def forward(self, pooled: Pooled) -> dict[str, Tensor]:
         embeddings = self.embedding(pooled.vectors.flatten(1)).unflatten(1, (len(self.centres), -1))
         embeddings = normalize(embeddings.to(torch.promote_types(embeddings.dtype, torch.float32)), dim=2)
+        # in training these have no gradient: the centres that it would need have moved before it is computed
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.training):
+            logits, distances = self.decide(embeddings)
+        return {
+            "logits": logits,
+            "embeddings": embeddings,
+            "distances": distances,
+            "centres": self.centres,
+            "sizes": self.sizes,
+        }
+
+    def decide(self, embeddings: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits and squared distances to the clusters of embeddings ``(B, A, D)``."""
         centres = self.centres.to(embeddings.dtype)
         with torch.autocast(embeddings.device.type, enabled=False):  # a difference of squares needs all digits
             products = torch.einsum("bad,askd->bask", embeddings, centres)
@@ -264,10 +277,4 @@ class ClusterHead(Head):
         near = distances.masked_fill(empty, torch.inf).sort(dim=3).values[..., : self.neighbours]
         sums = near[..., 0] + near.masked_fill(near.isinf(), -torch.inf).amax(dim=3)
         sums = sums.where(~empty.all(dim=2), 8)  # a class without clusters is as far as can be
-        return {
-            "logits": sums[..., 0] - sums[..., 1],
-            "embeddings": embeddings,
-            "distances": distances.masked_fill(empty, 4),
-            "centres": self.centres,
-            "sizes": self.sizes,
-        }
+        return sums[..., 0] - sums[..., 1], distances.masked_fill(empty, 4)

@@ -214,7 +214,8 @@ def test_several_processes_have_the_centres_of_the_whole_batch(tmp_path: Path) -
         torch.testing.assert_close(found, one, rtol=1e-5, atol=1e-6)
 
 
-def test_learns_a_rare_class_of_two_kinds() -> None:
+@pytest.mark.parametrize("compiled", [False, True])
+def test_learns_a_rare_class_of_two_kinds(compiled: bool) -> None:
     """Red and blue images have the attribute, one in eight; green and grey ones have not."""
     torch.manual_seed(0)
     colours = torch.tensor([[0.9, 0.1, 0.1], [0.1, 0.1, 0.9], [0.1, 0.8, 0.1], [0.5, 0.5, 0.5]])
@@ -225,6 +226,8 @@ def test_learns_a_rare_class_of_two_kinds() -> None:
         return {"image": images.clamp(0, 1), "attributes": (kinds < 2).float().unsqueeze(1)}
 
     network, objective = AttributeNetwork(1, width=2, head=ClusterHead), QuintupletAttributes(("Bald",))
+    if compiled:
+        network.compile(dynamic=False)
     optimizer = torch.optim.AdamW(network.parameters(), 0.01)
     losses = []
     for _ in range(40):
