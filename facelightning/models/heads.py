@@ -186,6 +186,13 @@ class LocalizationHead(Head):
         return {"logits": (self.recognition(pooled.vectors) * weights).sum(dim=1), "region_weights": weights}
 
 
+def squared_distances(vectors: Tensor, centres: Tensor) -> Tensor:
+    """Those of vectors of length 1, ``(B, A, D)``, to centres ``(A, 2, K, D)``: ``(B, A, 2, K)``."""
+    with torch.autocast(vectors.device.type, enabled=False):  # a difference of squares needs all digits
+        products = torch.einsum("bad,askd->bask", vectors, centres)
+    return 1 - 2 * products + centres.square().sum(dim=3)
+
+
 class ClusterHead(Head):
     """An embedding for each attribute, where faces with it and faces without it form clusters: the nearest decide.
 
@@ -269,10 +276,7 @@ class ClusterHead(Head):
 
     def decide(self, embeddings: Tensor) -> tuple[Tensor, Tensor]:
         """Logits and squared distances to the clusters of embeddings ``(B, A, D)``."""
-        centres = self.centres.to(embeddings.dtype)
-        with torch.autocast(embeddings.device.type, enabled=False):  # a difference of squares needs all digits
-            products = torch.einsum("bad,askd->bask", embeddings, centres)
-        distances = 1 - 2 * products + centres.square().sum(dim=3)
+        distances = squared_distances(embeddings, self.centres.to(embeddings.dtype))
         empty = self.sizes == 0
         near = distances.masked_fill(empty, torch.inf).sort(dim=3).values[..., : self.neighbours]
         sums = near[..., 0] + near.masked_fill(near.isinf(), -torch.inf).amax(dim=3)

@@ -10,73 +10,80 @@ from torch import Tensor, distributed
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from facelightning.errors import ConfigurationError
+from facelightning.models.heads import squared_distances
 from facelightning.objectives.attributes import Attributes
 from facelightning.objectives.base import Batch, Output
 
 
-def quintuplet_loss(embeddings: Tensor, targets: Tensor, clusters: Tensor, margins: Sequence[float]) -> Tensor:
-    """The triple-header hinge loss of LMLE, over the quintuplets of a batch.
+def quintuplet_loss(
+    embeddings: Tensor, targets: Tensor, centres: Tensor, sizes: Tensor, margins: Sequence[float]
+) -> Tensor:
+    """The triple-header hinge loss of LMLE, of images and clusters.
 
     Each image is an anchor. With D the squared distances to it, its quintuplet are itself and
 
-    - p+: the farthest image of its own cluster;
-    - p-: the nearest of its class, but of another cluster;
-    - p--: the farthest of its class and of another cluster;
+    - p+: its cluster, the nearest of its class;
+    - p-: the next nearest of its class;
+    - p--: the farthest of its class;
     - n: the nearest of the other class;
 
-    and its loss is [g₁ + D(p+) - D(p-)]₊ + [g₂ + D(p-) - D(p--)]₊ + [g₃ + D(p--) - D(n)]₊, without the terms for
-    which the batch has no images; where it has one cluster of the class only, the last is [g₃ + D(p+) - D(n)]₊. Both
-    classes of an attribute weigh the same, however many anchors they have: the paper draws as many of each, which
-    cannot be had for many attributes at once. It searches quintuplets in the whole training data.
+    and its loss is [g₁ + D(p+) - D(p-)]₊ + [g₂ + D(p-) - D(p--)]₊ + [g₃ + D(p--) - D(n)]₊. Where its class has one
+    cluster, only the last is left, with p+ in place of p--; where the other class has none, the first two.
+
+    The four are centres of clusters. The paper's are images: the farthest of the cluster, the nearest and the farthest
+    of the class outside it, and the nearest of the other class, of half of the training data. A batch has few images of
+    a rare attribute, and by its extremes networks here learned next to nothing.
+
+    Both classes of an attribute weigh the same, however many images they have: the paper draws as many of each, which
+    cannot be had for many attributes at once.
 
     Args:
-        embeddings: Of each attribute.
-        targets: 0, 1, or NaN where the label is unknown; such an image belongs to no quintuplet of the attribute.
-        clusters: The cluster of each image within its class.
+        embeddings: Of each attribute, vectors of length 1.
+        targets: 0, 1, or NaN where the label is unknown; such an entry adds neither loss nor gradient.
+        centres: Of the clusters of both classes.
+        sizes: Of the clusters, 0 where one is empty.
         margins: g₁, g₂, g₃.
 
     Shape:
-        - embeddings: ``(B, A, D)``; the arithmetic is in float32 at least.
+        - embeddings: ``(B, A, D)``.
         - targets: ``(B, A)``.
-        - clusters: ``(B, A)``, int64.
-        - return: ``()``; 0 with a zero gradient where there is no quintuplet.
+        - centres: ``(A, 2, K, D)``; those without the attribute first.
+        - sizes: ``(A, 2, K)``.
+        - return: ``()``; 0 with a zero gradient where there is no other cluster.
 
     Example:
-        >>> places = torch.tensor([0.0, 1.0, 3.0, 5.0]).reshape(4, 1, 1)
-        >>> targets = torch.tensor([[1.0], [1.0], [1.0], [0.0]])
-        >>> quintuplet_loss(places, targets, torch.tensor([[0], [0], [1], [0]]), (0.0, 0.0, 0.0))
-        tensor(1.6667)
+        >>> centres = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -0.5]]).reshape(1, 2, 2, 2)
+        >>> loss = quintuplet_loss(
+        ...     torch.tensor([[[0.6, 0.8]]]), torch.tensor([[1.0]]), centres, torch.ones(1, 2, 2), (0.0, 0.0, 0.0)
+        ... )
+        >>> loss  # to the farther one of its own class 1.25 + 0.8, to the nearer one of the other 2 - 1.2
+        tensor(1.2500)
     """
-    vectors = embeddings.to(torch.promote_types(embeddings.dtype, torch.float32)).transpose(0, 1)  # (A, B, D)
-    truth, cluster = targets.T, clusters.T
-    known = ~truth.isnan()
-    squares = vectors.square().sum(dim=2)
-    with torch.autocast(vectors.device.type, enabled=False):  # a difference of squares needs all digits
-        distances = squares.unsqueeze(2) + squares.unsqueeze(1) - 2 * vectors @ vectors.transpose(1, 2)  # (A, B, B)
-    alike = truth.unsqueeze(2) == truth.unsqueeze(1)
-    together = alike & (cluster.unsqueeze(2) == cluster.unsqueeze(1))
-    together &= ~torch.eye(truth.shape[1], dtype=torch.bool, device=truth.device)
-    apart = alike & (cluster.unsqueeze(2) != cluster.unsqueeze(1))
-    other = known.unsqueeze(2) & known.unsqueeze(1) & ~alike
-
-    own, far = (distances.masked_fill(~those, -torch.inf).amax(dim=2) for those in (together, apart))
-    near, foreign = (distances.masked_fill(~those, torch.inf).amin(dim=2) for those in (apart, other))
-    has_own, has_apart, has_other = (those.any(dim=2) for those in (together, apart, other))
-    same = torch.where(has_apart, far, own)
-    terms = (
-        (margins[0] + own - near, has_own & has_apart),
-        (margins[1] + near - far, has_apart),
-        (margins[2] + same - foreign, (has_own | has_apart) & has_other),
+    distances = squared_distances(embeddings, centres)
+    kinds = targets.nan_to_num(0).long()[..., None, None].expand(-1, -1, 1, distances.shape[3])
+    there = (sizes > 0).expand(distances.shape)
+    (own, own_there), (other, other_there) = (
+        tuple(each.gather(2, which).squeeze(2) for each in (distances, there)) for which in (kinds, 1 - kinds)
     )
-    losses = sum((torch.where(there, value, 0).relu() for value, there in terms), torch.zeros_like(own))  # (A, B)
-    counted = torch.stack([there for _, there in terms]).any(dim=0)
-
-    means, present = [], []
-    for value in (0, 1):
-        anchors = counted & (truth == value)
-        means.append((losses * anchors).sum(dim=1) / anchors.sum(dim=1).clamp(min=1))
-        present.append(anchors.any(dim=1))
-    return torch.stack(means).sum() / torch.stack(present).sum().clamp(min=1)
+    mine = own.masked_fill(~own_there, torch.inf).argmin(dim=2, keepdim=True)
+    apart = own_there.scatter(2, mine, False)
+    nearest = own.gather(2, mine).squeeze(2)
+    next_nearest, foreign = (
+        each.masked_fill(~those, torch.inf).amin(dim=2) for each, those in ((own, apart), (other, other_there))
+    )
+    farthest = own.masked_fill(~apart, -torch.inf).amax(dim=2)
+    has_own, has_apart, has_other = (those.any(dim=2) for those in (own_there, apart, other_there))
+    last = torch.where(has_apart, farthest, nearest)
+    terms = (
+        (margins[0] + nearest - next_nearest, has_apart),
+        (margins[1] + next_nearest - farthest, has_apart),
+        (margins[2] + last - foreign, has_own & has_other),
+    )
+    losses = torch.stack([torch.where(counts, value, 0).relu() for value, counts in terms]).sum(dim=0)  # (B, A)
+    counted = torch.stack([counts for _, counts in terms]).any(dim=0)
+    anchors = torch.stack([counted & (targets == value) for value in (0, 1)])  # (2, B, A)
+    means = (losses * anchors).sum(dim=1) / anchors.sum(dim=1).clamp(min=1)
+    return means.sum() / anchors.any(dim=1).sum().clamp(min=1)
 
 
 class QuintupletAttributes(Attributes):
@@ -88,7 +95,7 @@ class QuintupletAttributes(Attributes):
     is empty, and begins anew at the next image of its class that comes. Images of all processes count, so that centres
     are the same everywhere.
 
-    An evaluated set has the cross-entropy of the logits as its loss, because a quintuplet needs other images.
+    An evaluated set has the cross-entropy of the logits as its loss.
 
     Args:
         names: The attributes, in the order of the columns.
@@ -116,7 +123,8 @@ class QuintupletAttributes(Attributes):
 
     def loss(self, output: Output, batch: Batch) -> Tensor:
         embeddings, targets = output["embeddings"], batch["attributes"]
-        loss = quintuplet_loss(embeddings, targets, nearest(output, targets), self.margins)
+        # a copy: the centres move before the gradient is computed
+        loss = quintuplet_loss(embeddings, targets, output["centres"].clone(), output["sizes"], self.margins)
         with torch.autocast(embeddings.device.type, enabled=False):  # small moves of a centre would be lost
             self._follow(embeddings.detach(), targets, output)
         return loss
@@ -152,10 +160,3 @@ class QuintupletAttributes(Attributes):
         sums = sizes.unsqueeze(3) * centres + torch.einsum("bask,bad->askd", mine, embeddings)
         centres.copy_(torch.where((total > 0).unsqueeze(3), sums / total.clamp(min=1e-9).unsqueeze(3), 0))
         sizes.copy_(total)
-
-
-def nearest(output: Output, targets: Tensor) -> Tensor:
-    """The nearest cluster of each image's own class, ``(B, A)``, int64; any where its class is unknown."""
-    distances: Tensor = output["distances"].detach()
-    kinds = targets.nan_to_num(0).long()[..., None, None].expand(-1, -1, 1, distances.shape[3])
-    return distances.gather(2, kinds).squeeze(2).argmin(dim=2)

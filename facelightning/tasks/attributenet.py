@@ -10,7 +10,7 @@ from facelightning.facts import DataFacts, shown_apart
 from facelightning.models.attributes import AttributeNetwork
 from facelightning.models.encoders import Encoder, Input
 from facelightning.models.gating import Gate
-from facelightning.models.heads import Head, LinearHead
+from facelightning.models.heads import ClusterHead, Head, LinearHead
 from facelightning.models.pooling import AveragePooling, Pooling
 from facelightning.models.regions import RegionSource
 from facelightning.objectives import Attributes, Batch, Objective, Output
@@ -42,7 +42,8 @@ class AttributeNet(LearningTask):
             :class:`~facelightning.models.regions.LandmarkBoxes` or :class:`~facelightning.models.regions.FaceParts`;
             or the data's own, :class:`~facelightning.models.known_masks.KnownMasks`.
         weights: Checkpoint of an :class:`AttributeNet` with the same parts, to fine-tune. Its weights, including its
-            parser's, replace all others.
+            parser's, replace all others. A :class:`~facelightning.models.heads.ClusterHead` begins anew behind another
+            head's features.
         objective: What it learns: :class:`~facelightning.objectives.Attributes`, or
             :class:`~facelightning.objectives.SummedAttributes`, or
             :class:`~facelightning.objectives.BalancedAttributes`, as the paper does for balanced accuracy.
@@ -91,11 +92,17 @@ class AttributeNet(LearningTask):
             assert trained is not None
             if description["facts"]["attributes"] != facts.plain()["attributes"]:
                 raise CheckpointError(f"AttributeNet's weights: {self.weights} was trained for other attributes")
-            for key in ("width", "encoder", "image_input", "gate", "pooling", "head"):
-                theirs, ours = description["settings"][key], self.settings[key]
+            known = description["settings"]
+            heads = {settings["head"]["class_path"] for settings in (known, self.settings)}
+            # clusters begin anew behind features that another head has learned
+            anew = isinstance(self.network.head, ClusterHead) and len(heads) == 2
+            for key in ("width", "encoder", "image_input", "gate", "pooling", *([] if anew else ["head"])):
+                theirs, ours = known[key], self.settings[key]
                 if theirs != ours:
                     their, our = shown_apart(theirs, ours)
                     what = f"{key} {their}, not {our}"
                     raise CheckpointError(f"AttributeNet's weights: {self.weights} was trained with {what}")
-            trained.load_into(self.network, "network.")
+            for name, part in self.network.named_children():
+                if not (anew and name == "head"):
+                    trained.load_into(part, f"network.{name}.")
         return self

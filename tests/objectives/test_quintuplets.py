@@ -1,6 +1,7 @@
 """LMLE: loss and centres against loops in float64, on any number of processes; it learns a rare class of two kinds."""
 
 import math
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -8,89 +9,103 @@ import torch
 from torch import Tensor, distributed
 from torch.nn.functional import normalize
 
-from facelightning.errors import ConfigurationError
+from facelightning.errors import CheckpointError, ConfigurationError
 from facelightning.facts import DataFacts
 from facelightning.labels import HELEN7
 from facelightning.models.attributes import AttributeNetwork
-from facelightning.models.heads import ClusterHead
+from facelightning.models.heads import ClusterHead, LocalizationHead
+from facelightning.models.pooling import PyramidPooling
 from facelightning.objectives import Attributes, QuintupletAttributes
-from facelightning.objectives.quintuplets import nearest, quintuplet_loss
+from facelightning.objectives.quintuplets import quintuplet_loss
 from facelightning.tasks import ANet, AttributeNet, JointNet
 from tests.processes import FORKS
+from tests.tasks.tiny import QUIET, make_trainer
+
+pytestmark = QUIET
 
 BATCH, NAMES, DIMENSIONS, CLUSTERS, MEMORY, STEPS = 24, ("Bald", "Male", "Young"), 4, 3, 100, 40
 MARGINS = (0.3, 0.2, 0.5)
 
 
-def case(step: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """Embeddings of length 1, targets of which some are unknown and few are positive, and clusters."""
+def case(step: int = 0) -> tuple[Tensor, Tensor]:
+    """Embeddings of length 1, and targets, of which some are unknown and few are positive."""
     generator = torch.Generator().manual_seed(step)
     embeddings = normalize(torch.randn(BATCH, len(NAMES), DIMENSIONS, generator=generator), dim=2)
     targets = (torch.rand(BATCH, len(NAMES), generator=generator) < torch.tensor([0.1, 0.4, 0.8])).float()
     targets[torch.rand(BATCH, len(NAMES), generator=generator) < 0.1] = torch.nan
-    return embeddings, targets, torch.randint(CLUSTERS, (BATCH, len(NAMES)), generator=generator)
+    return embeddings, targets
 
 
 def squared(first: Tensor, second: Tensor) -> float:
     return math.dist(first.double().tolist(), second.double().tolist()) ** 2
 
 
-def anchor_loss(i: int, vectors: Tensor, truth: list[float], cluster: list[int]) -> float | None:
-    """Of one image as an anchor, as the paper writes it; ``None`` if no term has its images."""
-    away = {j: squared(vectors[i], vectors[j]) for j in range(len(truth)) if j != i and truth[j] == truth[j]}
-    own = [d for j, d in away.items() if truth[j] == truth[i] and cluster[j] == cluster[i]]
-    apart = [d for j, d in away.items() if truth[j] == truth[i] and cluster[j] != cluster[i]]
-    other = [d for j, d in away.items() if truth[j] != truth[i]]
+def clusters(*empty: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
+    """Centres, as means of vectors of length 1 are; and sizes, 0 for the empty ones."""
+    generator, sizes = torch.Generator().manual_seed(9), torch.ones(len(NAMES), 2, CLUSTERS)
+    for place in empty:
+        sizes[place] = 0
+    return 0.9 * normalize(torch.randn(len(NAMES), 2, CLUSTERS, DIMENSIONS, generator=generator), dim=3), sizes
+
+
+def image_loss(image: Tensor, truth: int, centres: Tensor, sizes: Tensor) -> float | None:
+    """Of one image and attribute, as the paper writes it; ``None`` if no term has its clusters."""
+    own, other = (
+        sorted(squared(image, centres[kind, k]) for k in range(CLUSTERS) if sizes[kind, k] > 0)
+        for kind in (truth, 1 - truth)
+    )
     terms = []
-    if own and apart:
-        terms.append(MARGINS[0] + max(own) - min(apart))
-    if apart:
-        terms.append(MARGINS[1] + min(apart) - max(apart))
-    if other and (own or apart):
-        terms.append(MARGINS[2] + (max(apart) if apart else max(own)) - min(other))
+    if len(own) > 1:
+        terms.append(MARGINS[0] + own[0] - own[1])
+        terms.append(MARGINS[1] + own[1] - own[-1])
+    if own and other:
+        terms.append(MARGINS[2] + own[-1] - other[0])
     return sum(max(0.0, term) for term in terms) if terms else None
 
 
-def expected_loss(embeddings: Tensor, targets: Tensor, clusters: Tensor) -> float:
+def expected_loss(embeddings: Tensor, targets: Tensor, centres: Tensor, sizes: Tensor) -> float:
     means = []
     for a in range(targets.shape[1]):
-        truth, cluster = targets[:, a].tolist(), clusters[:, a].tolist()
-        for kind in (0.0, 1.0):
-            found = [anchor_loss(i, embeddings[:, a], truth, cluster) for i in range(BATCH) if truth[i] == kind]
+        for kind in (0, 1):
+            images = [i for i in range(BATCH) if targets[i, a] == kind]
+            found = [image_loss(embeddings[i, a], kind, centres[a], sizes[a]) for i in images]
             losses = [loss for loss in found if loss is not None]
             means += [sum(losses) / len(losses)] if losses else []
     return sum(means) / len(means)
 
 
-@pytest.mark.parametrize("step", range(8))
-def test_loss_is_the_definition(step: int) -> None:
-    embeddings, targets, clusters = case(step)
-    loss = quintuplet_loss(embeddings, targets, clusters, MARGINS)
-    assert loss.item() == pytest.approx(expected_loss(embeddings, targets, clusters), rel=1e-5)
+EMPTY = [(), ((0, 0, 1), (0, 1, 0), (0, 1, 2)), ((1, 0, 0), (1, 0, 1), (1, 0, 2), (2, 1, 1), (2, 0, 0), (2, 0, 2))]
+"""No cluster; one left of a class; none of a class, and one of a class."""
 
 
-def test_one_cluster_alone_is_a_triplet() -> None:
-    embeddings, targets, clusters = case()
-    loss = quintuplet_loss(embeddings, targets, 0 * clusters, MARGINS)
-    assert loss.item() == pytest.approx(expected_loss(embeddings, targets, 0 * clusters), rel=1e-5)
+@pytest.mark.parametrize("step", range(3))
+@pytest.mark.parametrize("empty", EMPTY, ids=["all", "one", "none"])
+def test_loss_is_the_definition(step: int, empty: tuple[tuple[int, int, int], ...]) -> None:
+    (embeddings, targets), given = case(step), clusters(*empty)
+    loss = quintuplet_loss(embeddings, targets, *given, MARGINS)
+    assert loss.item() == pytest.approx(expected_loss(embeddings, targets, *given), rel=1e-5)
 
 
 def test_what_is_unknown_or_has_no_other_teaches_nothing() -> None:
-    embeddings, targets, clusters = case()
-    targets[:, 0], targets[:, 2] = torch.nan, 1  # nobody knows; and one class alone
+    (embeddings, targets), (centres, sizes) = case(), clusters()
+    targets[:, 0] = torch.nan  # nobody knows; then nothing to compare with
+    sizes[2, :, 1:], sizes[2, 0] = 0, 0
     targets[5, 1] = torch.nan
     embeddings.requires_grad_()
-    (gradient,) = torch.autograd.grad(quintuplet_loss(embeddings, targets, 0 * clusters, MARGINS), embeddings)
+    (gradient,) = torch.autograd.grad(quintuplet_loss(embeddings, targets, centres, sizes, MARGINS), embeddings)
     assert gradient.isfinite().all() and gradient[:, 1].any()
     assert not gradient[:, [0, 2]].any() and not gradient[5].any()
-    nothing = quintuplet_loss(embeddings, torch.full_like(targets, torch.nan), clusters, MARGINS)
-    assert nothing.item() == 0 and not torch.autograd.grad(nothing, embeddings)[0].any()
+    for nothing in ((torch.full_like(targets, torch.nan), sizes), (targets, 0 * sizes)):
+        loss = quintuplet_loss(embeddings, nothing[0], centres, nothing[1], MARGINS)
+        assert loss.item() == 0 and not torch.autograd.grad(loss, embeddings)[0].any()
 
 
 def test_gradient_is_that_of_differences() -> None:
-    embeddings, targets, clusters = case()
+    (embeddings, targets), (centres, sizes) = case(), clusters(*EMPTY[1])
     exact = embeddings.double().requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: quintuplet_loss(x, targets, clusters, MARGINS), exact, eps=1e-7)
+    assert torch.autograd.gradcheck(
+        lambda x: quintuplet_loss(x, targets, centres.double(), sizes, MARGINS), exact, eps=1e-7
+    )
 
 
 def head() -> ClusterHead:
@@ -98,15 +113,8 @@ def head() -> ClusterHead:
 
 
 def seen(cluster_head: ClusterHead, embeddings: Tensor) -> dict[str, Tensor]:
-    """What the head says of these embeddings."""
-    away = (embeddings[:, :, None, None] - cluster_head.centres).square().sum(dim=4)
-    empty = cluster_head.sizes == 0
-    return {
-        "embeddings": embeddings,
-        "distances": away.masked_fill(empty, 4),
-        "centres": cluster_head.centres,
-        "sizes": cluster_head.sizes,
-    }
+    """What the loss takes of what the head says of these embeddings."""
+    return {"embeddings": embeddings, "centres": cluster_head.centres, "sizes": cluster_head.sizes}
 
 
 Clusters = list[tuple[list[float], float]]
@@ -135,7 +143,7 @@ def test_centres_follow_the_images_of_their_class() -> None:
     expected: list[list[Clusters]] = [[[([0.0] * DIMENSIONS, 0.0)] * CLUSTERS for _ in range(2)] for _ in NAMES]
     lost = False
     for step in range(STEPS):
-        embeddings, targets, _ = case(step)
+        embeddings, targets = case(step)
         if step in range(20, 35):
             targets[:, 0] = 0  # nobody is bald any more
         objective.loss(seen(its, embeddings), {"attributes": targets})
@@ -155,7 +163,7 @@ def test_centres_follow_the_images_of_their_class() -> None:
 def test_mixed_precision_changes_neither_loss_nor_centres() -> None:
     plain, mixed = head(), head()
     for step in range(5):
-        embeddings, targets, _ = case(step)
+        embeddings, targets = case(step)
         batch = {"attributes": targets}
         loss = QuintupletAttributes(NAMES).loss(seen(plain, embeddings), batch)
         said = seen(mixed, embeddings)
@@ -164,22 +172,9 @@ def test_mixed_precision_changes_neither_loss_nor_centres() -> None:
         assert torch.equal(mixed.centres, plain.centres)
 
 
-def test_an_image_belongs_to_the_nearest_cluster_of_its_own_class() -> None:
-    its = head()
-    its.sizes[:] = 1
-    its.centres[:] = torch.randn(its.centres.shape, generator=torch.Generator().manual_seed(9))
-    embeddings, targets, _ = case()
-    found = nearest(seen(its, embeddings), targets)
-    for i in range(BATCH):
-        for a in range(len(NAMES)):
-            if not targets[i, a].isnan():
-                own = its.centres[a, int(targets[i, a])]
-                assert found[i, a] == min(range(CLUSTERS), key=lambda k: squared(own[k], embeddings[i, a]))
-
-
 def test_an_embedding_that_is_not_finite_moves_no_centre() -> None:
     objective, its = QuintupletAttributes(NAMES), head()
-    embeddings, targets, _ = case()
+    embeddings, targets = case()
     targets[:] = 1
     embeddings[0] = torch.nan
     objective.loss(seen(its, embeddings), {"attributes": targets})
@@ -196,7 +191,7 @@ def _train(rank: int, processes: int, folder: Path) -> None:
 def _steps(rank: int, processes: int) -> ClusterHead:
     objective, its = QuintupletAttributes(NAMES, memory=MEMORY), head()
     for step in range(10):
-        embeddings, targets, _ = (each[rank::processes] for each in case(step))
+        embeddings, targets = (each[rank::processes] for each in case(step))
         objective.loss(seen(its, embeddings), {"attributes": targets})
     return its
 
@@ -228,9 +223,9 @@ def test_learns_a_rare_class_of_two_kinds(compiled: bool) -> None:
     network, objective = AttributeNetwork(1, width=2, head=ClusterHead), QuintupletAttributes(("Bald",))
     if compiled:
         network.compile(dynamic=False)
-    optimizer = torch.optim.AdamW(network.parameters(), 0.01)
+    optimizer = torch.optim.AdamW(network.parameters(), 0.003)
     losses = []
-    for _ in range(40):
+    for _ in range(80):
         given = batch(64)
         loss = objective.loss(network(given["image"]), given)
         optimizer.zero_grad()
@@ -262,6 +257,32 @@ def test_head_and_objective_need_each_other(kind: type[AttributeNet]) -> None:
 def test_numbers_out_of_range_are_refused(options: dict[str, Tensor]) -> None:
     with pytest.raises(ConfigurationError, match="must be three in 0 to 4, and memory"):
         QuintupletAttributes(NAMES, **options)  # type: ignore[arg-type]  # what a command line may give
+
+
+def test_begins_with_features_that_another_head_has_learned(tmp_path: Path) -> None:
+    facts, path = DataFacts((40, 32), attributes=NAMES), tmp_path / "trained.ckpt"
+
+    def write(task: AttributeNet) -> dict[str, Tensor]:
+        trainer = make_trainer()
+        trainer.strategy.connect(task)
+        trainer.save_checkpoint(path)
+        return task.network.state_dict()
+
+    weights = write(AttributeNet(width=2).build(facts))
+    lmle = partial(AttributeNet, width=2, objective=QuintupletAttributes, weights=str(path))
+    begun = lmle(head=ClusterHead).build(facts).network.state_dict()
+    kept = [key for key in weights if not key.startswith("head.")]
+    assert kept and all(torch.equal(begun[key], weights[key]) for key in kept)
+    with pytest.raises(CheckpointError, match="was trained with pooling"):
+        lmle(head=ClusterHead, pooling=PyramidPooling).build(facts)
+    with pytest.raises(CheckpointError, match="was trained with head"):  # other heads do not begin anew
+        AttributeNet(width=2, head=LocalizationHead, weights=str(path)).build(facts)
+
+    trained = write(AttributeNet(width=2, head=ClusterHead, objective=QuintupletAttributes).build(facts))
+    again = lmle(head=ClusterHead).build(facts).network.state_dict()
+    assert all(torch.equal(again[key], value) for key, value in trained.items())
+    with pytest.raises(CheckpointError, match=r"was trained with head .*dimensions"):
+        lmle(head=partial(ClusterHead, dimensions=8)).build(facts)
 
 
 def test_is_evaluated_as_any_other() -> None:
