@@ -150,11 +150,10 @@ class QuintupletAttributes(Attributes):
         order, slot = kinds.cumsum(dim=0).unsqueeze(3), empty.cumsum(dim=2).unsqueeze(0)  # each from 1 on
         starts = (kinds.unsqueeze(3) & empty & (order == slot)).to(embeddings.dtype)  # (B, A, 2, K)
         centres[empty] = torch.einsum("bask,bad->askd", starts, embeddings)[empty]
-        begun = empty & starts.any(dim=0)
 
         away = torch.cdist(embeddings.transpose(0, 1).unsqueeze(1), centres).permute(2, 0, 1, 3)  # (B, A, 2, K)
-        closest = away.masked_fill((sizes == 0) & ~begun, torch.inf).argmin(dim=3, keepdim=True)
-        mine = torch.zeros_like(away).scatter_(3, closest, 1.0) * kinds.unsqueeze(3)
+        # never one that is still empty: then each image has begun a cluster, its nearest
+        mine = torch.zeros_like(away).scatter_(3, away.argmin(dim=3, keepdim=True), 1.0) * kinds.unsqueeze(3)
         number = mine.sum(dim=0)
         total = sizes + number
         sums = sizes.unsqueeze(3) * centres + torch.einsum("bask,bad->askd", mine, embeddings)
