@@ -33,7 +33,7 @@ class AttributeNetwork(nn.Module):
         - landmarks: ``(B, 5, 2)``, x, y in pixels; for boxes only.
         - masks: ``(B, H, W)``, classes; for known masks only.
         - return: ``key``: logits ``(B, A)``; ``"features"``: the last map before pooling, ``(B, C, h, w)``, which may
-          be negative after PReLU; ``"region_weights"``: ``(B, N, A)``, if the head weighs places.
+          be negative after PReLU; and what else the head returns, such as ``"region_weights"``: ``(B, N, A)``.
 
     Raises:
         ConfigurationError: If a part needs regions and there are none, or no part needs the given ones.

@@ -154,6 +154,26 @@ def max_pool() -> nn.MaxPool2d:
     return nn.MaxPool2d(kernel_size=2, stride=2, ceil_mode=True)
 
 
+class Exact(nn.Module):
+    """A module whose own buffers stay as they are in a network of another precision, where small changes would be lost.
+
+    Example:
+        >>> part = Exact()
+        >>> part.register_buffer("total", torch.tensor(1.001))
+        >>> part.to(torch.bfloat16).total
+        tensor(1.0010)
+    """
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        before = dict(self._buffers)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch is only partly typed
+        for name, exact in before.items():
+            moved = self._buffers[name]
+            if exact is not None and moved is not None and not (exact.is_meta or moved.is_meta):
+                self._buffers[name] = exact.to(moved.device)
+        return self
+
+
 class Frozen(nn.Module):
     """A module that learns nothing: after :meth:`freeze`, no parameter has a gradient, and BatchNorm stays as it is.
 

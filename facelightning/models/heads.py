@@ -1,7 +1,7 @@
 """From pooled features to logits: of attributes, of categories, of identities."""
 
 from collections.abc import Callable
-from typing import Any, Self, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +9,7 @@ from torch.nn.functional import normalize
 
 from facelightning.errors import ConfigurationError
 from facelightning.labels import ATTRIBUTE_GROUPS, ATTRIBUTES
+from facelightning.models.blocks import Exact
 from facelightning.models.pooling import Pooled
 
 
@@ -186,6 +187,15 @@ class LocalizationHead(Head):
         return {"logits": (self.recognition(pooled.vectors) * weights).sum(dim=1), "region_weights": weights}
 
 
+LEAST = 0.5
+"""Images below which a cluster is empty."""
+
+
+def means(sums: Tensor, sizes: Tensor) -> Tensor:
+    """The centres of clusters, ``(A, 2, K, D)``; any where one is empty."""
+    return sums / sizes.clamp(min=LEAST).unsqueeze(3)
+
+
 def squared_distances(vectors: Tensor, centres: Tensor) -> Tensor:
     """Those of vectors of length 1, ``(B, A, D)``, to centres ``(A, 2, K, D)``: ``(B, A, 2, K)``."""
     with torch.autocast(vectors.device.type, enabled=False):  # a difference of squares needs all digits
@@ -193,7 +203,7 @@ def squared_distances(vectors: Tensor, centres: Tensor) -> Tensor:
     return 1 - 2 * products + centres.square().sum(dim=3)
 
 
-class ClusterHead(Head):
+class ClusterHead(Exact, Head):
     """An embedding for each attribute, where faces with it and faces without it form clusters: the nearest decide.
 
     LMLE [1]_ classifies a face by its nearest clusters. With d their squared distances to the face, each class has a
@@ -216,8 +226,8 @@ class ClusterHead(Head):
     Shape:
         - pooled: vectors ``(B, N, C)``.
         - return: ``"logits"``: ``(B, A)``; ``"embeddings"``: ``(B, A, D)``; ``"distances"``, squared, to the clusters
-          without and with the attribute: ``(B, A, 2, K)``, 4 where a cluster is empty; the buffers ``"centres"``: ``(A,
-          2, K, D)``, and ``"sizes"``: ``(A, 2, K)``.
+          without and with the attribute: ``(B, A, 2, K)``, 4 where a cluster is empty; the buffers ``"sums"`` of each
+          cluster's embeddings: ``(A, 2, K, D)``, and ``"sizes"``, how many there are: ``(A, 2, K)``, 0 if it is empty.
 
     Raises:
         ConfigurationError: If a number is out of its range.
@@ -231,7 +241,7 @@ class ClusterHead(Head):
     .. [1] Huang, Li, Loy, Tang, "Learning Deep Representation for Imbalanced Classification", CVPR 2016.
     """
 
-    centres: Tensor
+    sums: Tensor
     sizes: Tensor
 
     def __init__(
@@ -251,17 +261,12 @@ class ClusterHead(Head):
             )
         self.neighbours = neighbours
         self.embedding = nn.Linear(num_places * channels, num_outputs * dimensions)
-        self.register_buffer("centres", torch.zeros(num_outputs, 2, clusters, dimensions))
+        # sums, not means, so that a moving average of them weighs as many images as there were
+        self.register_buffer("sums", torch.zeros(num_outputs, 2, clusters, dimensions))
         self.register_buffer("sizes", torch.zeros(num_outputs, 2, clusters))
 
-    def _apply(self, fn: Any, recurse: bool = True) -> Self:
-        """Keep float32 in a network of lower precision, where small moves of a centre would be lost."""
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch is only partly typed
-        self.centres, self.sizes = self.centres.float(), self.sizes.float()
-        return self
-
     def forward(self, pooled: Pooled) -> dict[str, Tensor]:
-        embeddings = self.embedding(pooled.vectors.flatten(1)).unflatten(1, (len(self.centres), -1))
+        embeddings = self.embedding(pooled.vectors.flatten(1)).unflatten(1, (len(self.sums), -1))
         embeddings = normalize(embeddings.to(torch.promote_types(embeddings.dtype, torch.float32)), dim=2)
         # in training these have no gradient: the centres that it would need have moved before it is computed
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.training):
@@ -270,14 +275,14 @@ class ClusterHead(Head):
             "logits": logits,
             "embeddings": embeddings,
             "distances": distances,
-            "centres": self.centres,
+            "sums": self.sums,
             "sizes": self.sizes,
         }
 
     def decide(self, embeddings: Tensor) -> tuple[Tensor, Tensor]:
         """Logits and squared distances to the clusters of embeddings ``(B, A, D)``."""
-        distances = squared_distances(embeddings, self.centres.to(embeddings.dtype))
-        empty = self.sizes == 0
+        distances = squared_distances(embeddings, means(self.sums, self.sizes).to(embeddings.dtype))
+        empty = self.sizes < LEAST
         near = distances.masked_fill(empty, torch.inf).sort(dim=3).values[..., : self.neighbours]
         sums = near[..., 0] + near.masked_fill(near.isinf(), -torch.inf).amax(dim=3)
         sums = sums.where(~empty.all(dim=2), 8)  # a class without clusters is as far as can be

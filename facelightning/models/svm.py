@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from facelightning.errors import CheckpointError, ConfigurationError
 from facelightning.models.blocks import Frozen
 from facelightning.models.encoders import Encoder
-from facelightning.models.pooling import AveragePooling, Pooling
+from facelightning.models.pooling import Pooling
 
 
 class LinearSVMs(nn.Module):
@@ -127,7 +127,7 @@ class SVMNetwork(Frozen):
         - return: ``"decisions"``: ``(B, A)``; ``"attributes"``: logits ``(B, A)`` of the probabilities; both float32.
 
     Raises:
-        ConfigurationError: If the network has no such map, or the pooling needs regions.
+        ConfigurationError: If the network has no such map, or the pooling needs regions, or there is no map to pool.
     """
 
     def __init__(
@@ -146,8 +146,8 @@ class SVMNetwork(Frozen):
         if level is not None and level not in range(levels):
             its = f"has {levels} maps, from 0 on" if levels else "has no encoder"
             raise ConfigurationError(f"SVMNet: there is no level {level}: {type(network).__name__} {its}")
-        self.pooling = (pooling or AveragePooling)(16)  # the stride matters with regions only
-        if self.pooling.needs_regions:
+        self.pooling = None if pooling is None else pooling(16)  # the stride matters with regions only
+        if self.pooling is not None and self.pooling.needs_regions:
             raise ConfigurationError(f"SVMNet: {type(self.pooling).__name__} needs regions, which SVMs have not")
         self.freeze()
         found = self.features(torch.zeros(1, 3, *image_size), torch.zeros(1, 5, 2))
@@ -159,10 +159,14 @@ class SVMNetwork(Frozen):
             # with the key "attributes", a network that also parses does not
             output, _ = self.describe({"image": images, "landmarks": landmarks, "attributes": None})
         features = maps[0] if maps else output["features"]
-        if features.ndim == 4:
-            features = features.to(torch.promote_types(features.dtype, torch.float32))
-            features = self.pooling(features, None).vectors.flatten(1)
-        return as_vectors(features)
+        if self.pooling is None:
+            return as_vectors(features)
+        if features.ndim == 2:
+            raise ConfigurationError(
+                f"SVMNet: the features of {type(self.network).__name__} are a vector, which has no pooling: set `level`"
+            )
+        features = features.to(torch.promote_types(features.dtype, torch.float32))
+        return cast(Tensor, self.pooling(features, None).vectors.flatten(1))
 
     def forward(self, images: Tensor, landmarks: Tensor | None = None) -> dict[str, Any]:
         decisions: Tensor = self.svms(self.features(images, landmarks))

@@ -1,7 +1,7 @@
 """Identities as an objective: it pre-trains features, which are scored on identities that were not trained."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Self, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, distributed
@@ -11,6 +11,7 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 from facelightning.errors import ConfigurationError
 from facelightning.losses import similarity_loss, softmax_loss, softmax_sample_losses
 from facelightning.metrics.retrieval import RetrievalScores
+from facelightning.models.blocks import Exact
 from facelightning.objectives.base import Batch, Objective, Output, check_weight
 
 
@@ -90,7 +91,7 @@ class Identities(Objective):
         return tuple(f"feature_{number}" for number in range(self.num_features))
 
 
-class CentredIdentities(Identities):
+class CentredIdentities(Exact, Identities):
     """Features that lie near the centre of their identity: softmax and center loss (Wang, Su, Zhao, §II-A).
 
     Center loss is that of Wen, Zhang, Li, Qiao, "A Discriminative Feature Learning Approach for Deep Face Recognition",
@@ -137,12 +138,6 @@ class CentredIdentities(Identities):
             raise ConfigurationError(f"CentredIdentities: rate {rate} must lie in [0, 1]")
         self.center_weight, self.rate = check_weight(center_weight), rate
         self.register_buffer("centres", torch.zeros(len(self.identities), num_features))
-
-    def _apply(self, fn: Any, recurse: bool = True) -> Self:
-        """Keep float32 in a network of lower precision, where small moves of a centre would be lost."""
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch is only partly typed
-        self.centres = self.centres.float()
-        return self
 
     def loss(self, output: Output, batch: Batch) -> Tensor:
         classes = self.classes(batch["identity"])

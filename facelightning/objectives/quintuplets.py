@@ -10,7 +10,7 @@ from torch import Tensor, distributed
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from facelightning.errors import ConfigurationError
-from facelightning.models.heads import squared_distances
+from facelightning.models.heads import LEAST, means, squared_distances
 from facelightning.objectives.attributes import Attributes
 from facelightning.objectives.base import Batch, Output
 
@@ -20,19 +20,20 @@ def quintuplet_loss(
 ) -> Tensor:
     """The triple-header hinge loss of LMLE, of images and clusters.
 
-    Each image is an anchor. With D the squared distances to it, its quintuplet are itself and
+    Each image is an anchor. With D the squared distances to it, the others of its quintuplet are
 
     - p+: its cluster, the nearest of its class;
     - p-: the next nearest of its class;
     - p--: the farthest of its class;
     - n: the nearest of the other class;
 
-    and its loss is [g₁ + D(p+) - D(p-)]₊ + [g₂ + D(p-) - D(p--)]₊ + [g₃ + D(p--) - D(n)]₊. Where its class has one
-    cluster, only the last is left, with p+ in place of p--; where the other class has none, the first two.
+    and its loss is [g₁ + D(p+) - D(p-)]₊ + [g₂ + D(p-) - D(p--)]₊ + [g₃ + D(p--) - D(n)]₊. Where its class has two
+    clusters, p- is p--; where it has one, only the last term is left, with p+ in place of p--; where the other class
+    has none, only the first two.
 
-    The four are centres of clusters. The paper's are images: the farthest of the cluster, the nearest and the farthest
-    of the class outside it, and the nearest of the other class, of half of the training data. A batch has few images of
-    a rare attribute, and by its extremes networks here learned next to nothing.
+    The four are centres of clusters. The paper's are images: the farthest of its cluster, the nearest and the farthest
+    of its class outside it, and the nearest of the other class. A batch has few images of a rare attribute, and from
+    its extremes networks here learned next to nothing.
 
     Both classes of an attribute weigh the same, however many images they have: the paper draws as many of each, which
     cannot be had for many attributes at once.
@@ -41,7 +42,7 @@ def quintuplet_loss(
         embeddings: Of each attribute, vectors of length 1.
         targets: 0, 1, or NaN where the label is unknown; such an entry adds neither loss nor gradient.
         centres: Of the clusters of both classes.
-        sizes: Of the clusters, 0 where one is empty.
+        sizes: Of the clusters; one of less than half an image is empty.
         margins: g₁, g₂, g₃.
 
     Shape:
@@ -61,7 +62,7 @@ def quintuplet_loss(
     """
     distances = squared_distances(embeddings, centres)
     kinds = targets.nan_to_num(0).long()[..., None, None].expand(-1, -1, 1, distances.shape[3])
-    there = (sizes > 0).expand(distances.shape)
+    there = (sizes >= LEAST).expand(distances.shape)
     (own, own_there), (other, other_there) = (
         tuple(each.gather(2, which).squeeze(2) for each in (distances, there)) for which in (kinds, 1 - kinds)
     )
@@ -82,8 +83,8 @@ def quintuplet_loss(
     losses = torch.stack([torch.where(counts, value, 0).relu() for value, counts in terms]).sum(dim=0)  # (B, A)
     counted = torch.stack([counts for _, counts in terms]).any(dim=0)
     anchors = torch.stack([counted & (targets == value) for value in (0, 1)])  # (2, B, A)
-    means = (losses * anchors).sum(dim=1) / anchors.sum(dim=1).clamp(min=1)
-    return means.sum() / anchors.any(dim=1).sum().clamp(min=1)
+    average = (losses * anchors).sum(dim=1) / anchors.sum(dim=1).clamp(min=1)
+    return average.sum() / anchors.any(dim=1).sum().clamp(min=1)
 
 
 class QuintupletAttributes(Attributes):
@@ -92,7 +93,7 @@ class QuintupletAttributes(Attributes):
     See :func:`quintuplet_loss`. Between rounds of 5,000 steps the paper clusters all training images anew, by k-means.
     Here centres follow the training step by step: an image belongs to the nearest centre of its class, and a centre is
     the mean of its images, among about the last ``memory`` images of the training. A cluster of less than half an image
-    is empty, and begins anew at the next image of its class that comes. Images of all processes count, so that centres
+    is empty, and begins anew at the next image of its class. Images of all processes count, so that centres
     are the same everywhere.
 
     An evaluated set has the cross-entropy of the logits as its loss.
@@ -111,7 +112,7 @@ class QuintupletAttributes(Attributes):
         self,
         names: Sequence[str],
         weight: float = 1.0,
-        margins: tuple[float, float, float] = (0.05, 0.05, 0.5),
+        margins: Sequence[float] = (0.05, 0.05, 0.5),
         memory: int = 2000,
     ) -> None:
         super().__init__(names, weight)
@@ -123,39 +124,41 @@ class QuintupletAttributes(Attributes):
 
     def loss(self, output: Output, batch: Batch) -> Tensor:
         embeddings, targets = output["embeddings"], batch["attributes"]
-        # a copy: the centres move before the gradient is computed
-        loss = quintuplet_loss(embeddings, targets, output["centres"].clone(), output["sizes"], self.margins)
+        centres = means(output["sums"], output["sizes"])
+        loss = quintuplet_loss(embeddings, targets, centres, output["sizes"], self.margins)
         with torch.autocast(embeddings.device.type, enabled=False):  # small moves of a centre would be lost
-            self._follow(embeddings.detach(), targets, output)
+            self._follow(embeddings.detach(), targets, output["sums"], output["sizes"])
         return loss
 
     @torch.no_grad()
-    def _follow(self, embeddings: Tensor, targets: Tensor, output: Output) -> None:
-        """Move the centres to a batch."""
+    def _follow(self, embeddings: Tensor, targets: Tensor, sums: Tensor, sizes: Tensor) -> None:
+        """Add a batch to the clusters, which forget others."""
         if distributed.is_available() and distributed.is_initialized():
             parts = gather_all_tensors(torch.cat([embeddings, targets.unsqueeze(2)], dim=2))
             places = [len(parts) * torch.arange(len(part)) + rank for rank, part in enumerate(parts)]
             both = torch.cat(parts)[torch.cat(places).argsort()]  # the images in order, as one process has them
             embeddings, targets = both[..., :-1], both[..., -1]
-        embeddings = embeddings.to(output["centres"].dtype)
+        if len(targets) > self.memory:
+            raise ConfigurationError(
+                f"QuintupletAttributes: a memory of {self.memory} images is smaller than a batch of {len(targets)}"
+            )
+        embeddings = embeddings.to(sums.dtype)
         targets = targets.where(embeddings.isfinite().all(dim=2), torch.nan)  # an error names the image of others
         embeddings = embeddings.nan_to_num(0, 0, 0)
-        centres, sizes = output["centres"], output["sizes"]
         kinds = torch.stack([targets == 0, targets == 1], dim=2)  # (B, A, 2)
 
-        sizes *= max(0.0, 1 - len(targets) / self.memory)
-        sizes[sizes < 0.5] = 0
-        empty = sizes == 0
+        for each in (sums, sizes):
+            each *= 1 - len(targets) / self.memory
+        empty = sizes < LEAST
+        sums[empty], sizes[empty] = 0, 0
+        centres = means(sums, sizes)
         # the first images of a class go to its empty clusters, one each
         order, slot = kinds.cumsum(dim=0).unsqueeze(3), empty.cumsum(dim=2).unsqueeze(0)  # each from 1 on
         starts = (kinds.unsqueeze(3) & empty & (order == slot)).to(embeddings.dtype)  # (B, A, 2, K)
-        centres[empty] = torch.einsum("bask,bad->askd", starts, embeddings)[empty]
+        centres += torch.einsum("bask,bad->askd", starts, embeddings)
 
         away = torch.cdist(embeddings.transpose(0, 1).unsqueeze(1), centres).permute(2, 0, 1, 3)  # (B, A, 2, K)
         # never one that is still empty: then each image has begun a cluster, its nearest
         mine = torch.zeros_like(away).scatter_(3, away.argmin(dim=3, keepdim=True), 1.0) * kinds.unsqueeze(3)
-        number = mine.sum(dim=0)
-        total = sizes + number
-        sums = sizes.unsqueeze(3) * centres + torch.einsum("bask,bad->askd", mine, embeddings)
-        centres.copy_(torch.where((total > 0).unsqueeze(3), sums / total.clamp(min=1e-9).unsqueeze(3), 0))
-        sizes.copy_(total)
+        sums += torch.einsum("bask,bad->askd", mine, embeddings)
+        sizes += mine.sum(dim=0)

@@ -214,19 +214,22 @@ class TestClusterHead:
         torch.manual_seed(0)
         head = ClusterHead(6, 2, 4, dimensions=3, clusters=3, neighbours=neighbours)
         # as means of vectors of length 1 are
-        head.centres.copy_(0.9 * nn.functional.normalize(torch.randn(4, 2, 3, 3), dim=3))
-        head.sizes.fill_(1)
+        head.sums.copy_(0.9 * nn.functional.normalize(torch.randn(4, 2, 3, 3), dim=3))
+        head.sizes.fill_(3)
+        head.sums.mul_(3)
         return head
 
     def distances(self, head: ClusterHead, embedding: Tensor, a: int, kind: int) -> list[float]:
         """Squared ones to the clusters of a class that are not empty, ascending."""
-        there = [k for k in range(3) if head.sizes[a, kind, k] > 0]
-        return sorted(math.dist(embedding.tolist(), head.centres[a, kind, k].tolist()) ** 2 for k in there)
+        there = [k for k in range(3) if head.sizes[a, kind, k] >= 0.5]
+        return sorted(
+            math.dist(embedding.tolist(), (head.sums[a, kind, k] / head.sizes[a, kind, k]).tolist()) ** 2 for k in there
+        )
 
     @pytest.mark.parametrize("neighbours", [1, 2, 3])
     def test_is_the_definition(self, neighbours: int) -> None:
         head = self.head(neighbours)
-        head.sizes[1, 0, 2] = 0  # one cluster is empty, and one class has one alone
+        head.sizes[1, 0, 2] = 0.4  # one cluster is empty, and one class has one alone
         head.sizes[2, 1, 1:] = 0
         output = head(Pooled(torch.randn(5, 2, 6), torch.ones(5, 2, 1, dtype=torch.bool)))
         torch.testing.assert_close(output["embeddings"].norm(dim=2), torch.ones(5, 4))
@@ -247,15 +250,17 @@ class TestClusterHead:
         assert output["logits"][:, 3].tolist() == [0, 0]
         assert (output["distances"][:, 3] == 4).all()
 
-    def test_a_network_of_lower_precision_keeps_its_centres(self) -> None:
-        head = self.head().to(torch.bfloat16)
+    def test_a_network_of_lower_precision_keeps_its_clusters(self) -> None:
+        head = self.head()
+        sums = head.sums.clone()
+        head.to(torch.bfloat16)
         pooled = Pooled(torch.randn(2, 2, 6, dtype=torch.bfloat16), torch.ones(2, 2, 1, dtype=torch.bool))
-        assert head.centres.dtype == head.sizes.dtype == head(pooled)["logits"].dtype == torch.float32
+        assert torch.equal(head.sums, sums) and head(pooled)["logits"].dtype == torch.float32
 
     def test_a_trained_head_is_kept_in_a_checkpoint(self) -> None:
         head, fresh = self.head(), ClusterHead(6, 2, 4, dimensions=3, clusters=3)
         fresh.load_state_dict(head.state_dict())
-        assert torch.equal(fresh.centres, head.centres)
+        assert torch.equal(fresh.sums, head.sums) and torch.equal(fresh.sizes, head.sizes)
 
     @pytest.mark.parametrize("options", [{"dimensions": 0}, {"neighbours": 0}, {"neighbours": 5}])
     def test_numbers_out_of_range_are_refused(self, options: dict[str, int]) -> None:

@@ -105,9 +105,11 @@ def test_a_batch_of_strangers_teaches_nothing() -> None:
 
 
 def test_a_network_of_lower_precision_keeps_its_centres() -> None:
-    objective = make()
+    objective, (output, batch) = make(), steps()[0]
+    objective.loss(output, batch)
+    centres = objective.centres.clone()
     torch.nn.ModuleList([objective]).to(torch.bfloat16)
-    assert objective.centres.dtype == torch.float32
+    assert centres.any() and torch.equal(objective.centres, centres)
 
 
 def test_features_of_lower_precision_are_taken() -> None:

@@ -8,13 +8,14 @@ import pytest
 import torch
 from torch import Tensor, distributed
 from torch.nn.functional import normalize
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from facelightning.errors import CheckpointError, ConfigurationError
 from facelightning.facts import DataFacts
 from facelightning.labels import HELEN7
 from facelightning.models.attributes import AttributeNetwork
-from facelightning.models.heads import ClusterHead, LocalizationHead
-from facelightning.models.pooling import PyramidPooling
+from facelightning.models.heads import ClusterHead, LocalizationHead, means
+from facelightning.models.pooling import Pooled, PyramidPooling
 from facelightning.objectives import Attributes, QuintupletAttributes
 from facelightning.objectives.quintuplets import quintuplet_loss
 from facelightning.tasks import ANet, AttributeNet, JointNet
@@ -114,7 +115,12 @@ def head() -> ClusterHead:
 
 def seen(cluster_head: ClusterHead, embeddings: Tensor) -> dict[str, Tensor]:
     """What the loss takes of what the head says of these embeddings."""
-    return {"embeddings": embeddings, "centres": cluster_head.centres, "sizes": cluster_head.sizes}
+    return {"embeddings": embeddings, "sums": cluster_head.sums, "sizes": cluster_head.sizes}
+
+
+def centres_of(cluster_head: ClusterHead) -> Tensor:
+    """Sums by sizes; 0 where there is no image."""
+    return cluster_head.sums / cluster_head.sizes.clamp(min=1e-9).unsqueeze(3)
 
 
 Clusters = list[tuple[list[float], float]]
@@ -155,7 +161,7 @@ def test_centres_follow_the_images_of_their_class() -> None:
             for kind, clusters in enumerate(kinds):
                 assert its.sizes[a, kind].tolist() == pytest.approx([size for _, size in clusters], rel=1e-4)
                 for k, (centre, _) in enumerate(clusters):
-                    assert its.centres[a, kind, k].tolist() == pytest.approx(centre, rel=1e-3, abs=1e-5)
+                    assert centres_of(its)[a, kind, k].tolist() == pytest.approx(centre, rel=1e-3, abs=1e-5)
         lost |= step > 20 and not its.sizes[0, 1].any()
     assert lost and its.sizes[0, 1].any()
 
@@ -169,7 +175,7 @@ def test_mixed_precision_changes_neither_loss_nor_centres() -> None:
         said = seen(mixed, embeddings)
         with torch.autocast("cpu", torch.bfloat16):
             assert torch.equal(QuintupletAttributes(NAMES).loss(said, batch), loss)
-        assert torch.equal(mixed.centres, plain.centres)
+        assert torch.equal(mixed.sums, plain.sums)
 
 
 def test_an_embedding_that_is_not_finite_moves_no_centre() -> None:
@@ -178,13 +184,13 @@ def test_an_embedding_that_is_not_finite_moves_no_centre() -> None:
     targets[:] = 1
     embeddings[0] = torch.nan
     objective.loss(seen(its, embeddings), {"attributes": targets})
-    assert its.centres.isfinite().all() and its.sizes[0, 1].sum() == BATCH - 1
+    assert its.sums.isfinite().all() and its.sizes[0, 1].sum() == BATCH - 1
 
 
 def _train(rank: int, processes: int, folder: Path) -> None:
     """Steps on this process's share of each batch; its centres go to a file."""
     distributed.init_process_group("gloo", f"file://{folder}/meeting", rank=rank, world_size=processes)
-    torch.save(_steps(rank, processes).centres, folder / f"{rank}.pt")
+    torch.save(_steps(rank, processes).sums, folder / f"{rank}.pt")
     distributed.destroy_process_group()
 
 
@@ -198,7 +204,7 @@ def _steps(rank: int, processes: int) -> ClusterHead:
 
 def test_several_processes_have_the_centres_of_the_whole_batch(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    one = _steps(0, 1).centres
+    one = _steps(0, 1).sums
     group = [FORKS.Process(target=_train, args=(rank, 5, tmp_path)) for rank in range(5)]  # 24 images: unequal shares
     for process in group:
         process.start()
@@ -251,6 +257,32 @@ def test_head_and_objective_need_each_other(kind: type[AttributeNet]) -> None:
             kind(width=2, objective=QuintupletAttributes).build(facts)
     with pytest.raises(ConfigurationError, match="need each other; set both"):
         kind(width=2, head=ClusterHead).build(facts)
+
+
+def test_a_moving_average_weighs_the_images_that_there_were() -> None:
+    """A cluster that was empty for long is where its images are, not halfway to 0; one that still is, stays empty."""
+    its = head()
+    averaged = AveragedModel(its, multi_avg_fn=get_ema_multi_avg_fn(0.9), use_buffers=True)
+    for step in range(30):
+        if step == 20:
+            its.sums[0, 0, 0], its.sizes[0, 0, 0] = torch.tensor([6.0, 0, 8.0, 0]), 10
+        averaged.update_parameters(its)
+    late = averaged.module
+    assert 1 < late.sizes[0, 0, 0] < 9 and late.sizes.count_nonzero() == 1
+    torch.testing.assert_close(means(late.sums, late.sizes)[0, 0, 0], torch.tensor([0.6, 0, 0.8, 0]))
+    its.sums[0, 0, 0], its.sizes[0, 0, 0] = 0, 0
+    for _ in range(40):
+        averaged.update_parameters(its)
+    late.eval()
+    output = late(Pooled(torch.randn(2, 1, 5), torch.ones(2, 1, 1, dtype=torch.bool)))
+    assert 0 < late.sizes[0, 0, 0] < 0.5 and not output["logits"].any()
+
+
+def test_a_batch_must_not_be_larger_than_the_memory() -> None:
+    embeddings, targets = case()
+    with pytest.raises(ConfigurationError, match="a memory of 23 images is smaller than a batch of 24"):
+        QuintupletAttributes(NAMES, memory=23).loss(seen(head(), embeddings), {"attributes": targets})
+    QuintupletAttributes(NAMES, memory=24).loss(seen(head(), embeddings), {"attributes": targets})
 
 
 @pytest.mark.parametrize("options", [{"margins": (0, 0, -1.0)}, {"margins": (0, 0)}, {"memory": 0}])

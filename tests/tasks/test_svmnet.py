@@ -204,6 +204,8 @@ def test_only_maps_that_are_there(network: str, tmp_path: Path) -> None:
     anet = write(ANet(width=2, cell=3).build(DataFacts((129, 129), attributes=NAMES)), tmp_path / "anet.ckpt")
     with pytest.raises(ConfigurationError, match="no level 0: ANetwork has no encoder"):
         SVMNet(anet, level=0).build(DataFacts((129, 129), attributes=NAMES))
+    with pytest.raises(ConfigurationError, match="features of ANetwork are a vector, which has no pooling"):
+        SVMNet(anet, pooling=GridPooling).build(DataFacts((129, 129), attributes=NAMES))
     with pytest.raises(ConfigurationError, match="SemanticPooling needs regions, which SVMs have not"):
         SVMNet(network, pooling=SemanticPooling).build(FACTS)
 
