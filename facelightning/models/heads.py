@@ -225,9 +225,9 @@ class ClusterHead(Exact, Head):
 
     Shape:
         - pooled: vectors ``(B, N, C)``.
-        - return: ``"logits"``: ``(B, A)``; ``"embeddings"``: ``(B, A, D)``; ``"distances"``, squared, to the clusters
-          without and with the attribute: ``(B, A, 2, K)``, 4 where a cluster is empty; the buffers ``"sums"`` of each
-          cluster's embeddings: ``(A, 2, K, D)``, and ``"sizes"``, how many there are: ``(A, 2, K)``, 0 if it is empty.
+        - return: ``"logits"``: ``(B, A)``; ``"embeddings"``: ``(B, A, D)``; and the buffers ``"sums"`` of each cluster's
+          embeddings, ``(A, 2, K, D)``, those without the attribute first; and ``"sizes"``, how many they are, ``(A, 2,
+          K)``.
 
     Raises:
         ConfigurationError: If a number is out of its range.
@@ -235,8 +235,8 @@ class ClusterHead(Exact, Head):
     Example:
         >>> pooled = Pooled(torch.rand(2, 1, 8), torch.ones(2, 1, 1, dtype=torch.bool))
         >>> said = ClusterHead(8, 1, 40, dimensions=16, clusters=3)(pooled)
-        >>> said["logits"].shape, said["distances"].shape
-        (torch.Size([2, 40]), torch.Size([2, 40, 2, 3]))
+        >>> said["logits"].shape, said["embeddings"].shape
+        (torch.Size([2, 40]), torch.Size([2, 40, 16]))
 
     .. [1] Huang, Li, Loy, Tang, "Learning Deep Representation for Imbalanced Classification", CVPR 2016.
     """
@@ -268,22 +268,16 @@ class ClusterHead(Exact, Head):
     def forward(self, pooled: Pooled) -> dict[str, Tensor]:
         embeddings = self.embedding(pooled.vectors.flatten(1)).unflatten(1, (len(self.sums), -1))
         embeddings = normalize(embeddings.to(torch.promote_types(embeddings.dtype, torch.float32)), dim=2)
-        # in training these have no gradient: the centres that it would need have moved before it is computed
+        # in training they have no gradient: the clusters that it would need have moved before it is computed
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.training):
-            logits, distances = self.decide(embeddings)
-        return {
-            "logits": logits,
-            "embeddings": embeddings,
-            "distances": distances,
-            "sums": self.sums,
-            "sizes": self.sizes,
-        }
+            logits = self.decide(embeddings)
+        return {"logits": logits, "embeddings": embeddings, "sums": self.sums, "sizes": self.sizes}
 
-    def decide(self, embeddings: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits and squared distances to the clusters of embeddings ``(B, A, D)``."""
+    def decide(self, embeddings: Tensor) -> Tensor:
+        """The logits ``(B, A)`` of embeddings ``(B, A, D)``."""
         distances = squared_distances(embeddings, means(self.sums, self.sizes).to(embeddings.dtype))
         empty = self.sizes < LEAST
         near = distances.masked_fill(empty, torch.inf).sort(dim=3).values[..., : self.neighbours]
         sums = near[..., 0] + near.masked_fill(near.isinf(), -torch.inf).amax(dim=3)
         sums = sums.where(~empty.all(dim=2), 8)  # a class without clusters is as far as can be
-        return sums[..., 0] - sums[..., 1], distances.masked_fill(empty, 4)
+        return sums[..., 0] - sums[..., 1]

@@ -106,6 +106,16 @@ class QuintupletAttributes(Attributes):
 
     Raises:
         ConfigurationError: If a number is out of its range; when a task is built, if its head is another.
+
+    Example:
+        >>> from facelightning.models import AttributeNetwork, ClusterHead
+        >>> network, objective = AttributeNetwork(2, width=2, head=ClusterHead), QuintupletAttributes(("Bald", "Male"))
+        >>> batch = {"attributes": torch.tensor([[1.0, 0.0], [0.0, 0.0]])}
+        >>> objective.loss(network(torch.rand(2, 3, 16, 16)), batch).item()  # there are no clusters yet
+        0.0
+        >>> network.head.sizes.sum(dim=2)
+        tensor([[1., 1.],
+                [2., 0.]])
     """
 
     def __init__(

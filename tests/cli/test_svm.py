@@ -116,7 +116,7 @@ def test_it_is_fitted_by_a_test_alone(
     ("words", "found"),
     [
         (["--model.network=gone.ckpt"], ["gone.ckpt does not exist"]),
-        ([f"--model.network={SEGNET}"], [SEGNET, "holds SegNet", "ANet or AttributeNet or IdentityNet or JointNet"]),
+        ([f"--model.network={SEGNET}"], [SEGNET, "holds SegNet", "EmbeddingNet or IdentityNet or JointNet"]),
         (["--model.network=null"], ["SVMNet needs the checkpoint of a `network`"]),
         ([f"--model.network={AVG}", "--model.encoder=TorchvisionEncoder", "--model.encoder.name=resnet18"], ["needs"]),
     ],

@@ -238,8 +238,6 @@ class TestClusterHead:
                 near = [self.distances(head, output["embeddings"][b, a], a, kind)[:neighbours] for kind in (0, 1)]
                 margin = [min(near[1 - kind]) - max(near[kind]) for kind in (0, 1)]
                 assert output["logits"][b, a].item() == pytest.approx(margin[1] - margin[0], abs=1e-5)
-                found = sorted(output["distances"][b, a, 0].tolist())[: len(near[0])]
-                assert found == pytest.approx(near[0], abs=1e-5)
 
     def test_a_class_without_clusters_is_as_far_as_can_be(self) -> None:
         head = self.head()
@@ -248,7 +246,6 @@ class TestClusterHead:
         near = self.distances(head, output["embeddings"][1, 0], 0, 0)
         assert output["logits"][1, 0].item() == pytest.approx(near[0] + near[1] - 8, abs=1e-5)
         assert output["logits"][:, 3].tolist() == [0, 0]
-        assert (output["distances"][:, 3] == 4).all()
 
     def test_a_network_of_lower_precision_keeps_its_clusters(self) -> None:
         head = self.head()
