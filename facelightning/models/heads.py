@@ -225,9 +225,9 @@ class ClusterHead(Exact, Head):
 
     Shape:
         - pooled: vectors ``(B, N, C)``.
-        - return: ``"logits"``: ``(B, A)``; ``"embeddings"``: ``(B, A, D)``; and the buffers ``"sums"`` of each cluster's
-          embeddings, ``(A, 2, K, D)``, those without the attribute first; and ``"sizes"``, how many they are, ``(A, 2,
-          K)``.
+        - return: ``"logits"``: ``(B, A)``; ``"embeddings"``: ``(B, A, D)``; and the buffers: ``"sums"``, of each
+          cluster's embeddings, ``(A, 2, K, D)``, those without the attribute first; ``"sizes"``, how many they are,
+          ``(A, 2, K)``.
 
     Raises:
         ConfigurationError: If a number is out of its range.
