@@ -210,8 +210,8 @@ class ClusterHead(Exact, Head):
     margin, min d(others) - max d(own), and the class with the larger one is chosen. Of two classes, the difference is
     the logit here: min d₋ + max d₋ - min d₊ - max d₊.
 
-    The paper takes the nearest clusters of all, which may be of one class alone; here as many of each class count, so
-    that there is always a margin. Embeddings have length 1 (ours); numbers and sizes are ours.
+    The paper takes the nearest clusters of all, which may be of one class alone, and then has no margin; here equally
+    many of each class decide. Embeddings have length 1 (ours); numbers and sizes are ours.
 
     Nothing learns centres but :class:`~facelightning.objectives.QuintupletAttributes`; without them, every logit is 0.
 

@@ -95,8 +95,8 @@ def as_vectors(features: Tensor) -> Tensor:
 
 
 @contextmanager
-def seen(network: nn.Module, level: int | None) -> Iterator[list[Tensor]]:
-    """The maps that an encoder makes at this level meanwhile; none without a level."""
+def collect_maps(network: nn.Module, level: int | None) -> Iterator[list[Tensor]]:
+    """Collect the maps of a level that the network's encoder makes while the block runs; none without a level."""
     maps = list[Tensor]()
     if level is None:
         yield maps
@@ -155,7 +155,7 @@ class SVMNetwork(Frozen):
 
     def features(self, images: Tensor, landmarks: Tensor | None = None) -> Tensor:
         """The features ``(B, D)`` of images ``(B, 3, H, W)``."""
-        with seen(self.network, self.level) as maps:
+        with collect_maps(self.network, self.level) as maps:
             # with the key "attributes", a network that also parses does not
             output, _ = self.describe({"image": images, "landmarks": landmarks, "attributes": None})
         features = maps[0] if maps else output["features"]
