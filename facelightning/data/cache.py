@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import cv2
+import lightning as L
 import numpy as np
 import torch
 from filelock import FileLock
@@ -74,6 +75,18 @@ class CachedFaces(Dataset[Any]):
 def single_threaded(worker: int) -> None:
     """For the start of a loader's worker."""
     cv2.setNumThreads(0)  # the workers already run in parallel; OpenCV's own threads would compete for the cores
+
+
+def enough_workers(trainer: L.Trainer | None) -> int:
+    """So many read images that must be decoded: 2, which beside a processor's network are enough.
+
+    A GPU learns from more images a second than they read, and leaves the cores idle: each of a machine's GPUs has its
+    share of the cores, from 2 to 8.
+    """
+    if trainer is None or trainer.strategy.root_device.type == "cpu":
+        return 2
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(max(2, cores // trainer.num_devices), 8)
 
 
 def cached(dataset: FaceDataset, folder: Path, kind: type[CacheFile] = CacheFile) -> CachedFaces:

@@ -31,8 +31,8 @@ class CacheFile:
     """
 
     suffix: ClassVar[str] = ".npy"
-    workers: ClassVar[int] = 0
-    """Processes that read it, if nobody says how many."""
+    decodes: ClassVar[bool] = False
+    """Whether reading a row takes so long that workers pay."""
 
     def __init__(self, path: Path, fitted: Fitted, rows: int, start: int) -> None:
         self.path, self.count, self.start = path.with_name(path.name + self.suffix), rows, start
@@ -144,7 +144,7 @@ class JpegCacheFile(CacheFile):
     """
 
     suffix: ClassVar[str] = ".jpegs"
-    workers: ClassVar[int] = 2
+    decodes: ClassVar[bool] = True
 
     def _row_type(self, values: dict[str, npt.NDArray[Any]]) -> np.dtype[np.void]:
         fields = [(key, values[key].dtype, values[key].shape) for key in IN_A_ROW[1:] if key in values]

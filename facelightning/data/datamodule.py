@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from facelightning.data.batch_augmentation import BatchAugmentation
-from facelightning.data.cache import CachedFaces, cached, decoded_once, single_threaded
+from facelightning.data.cache import CachedFaces, cached, decoded_once, enough_workers, single_threaded
 from facelightning.data.cache_file import CacheFile, JpegCacheFile
 from facelightning.data.cropping import CroppedRecords, FaceCrop
 from facelightning.data.device_augmentation import DeviceAugmentation
@@ -23,13 +23,7 @@ from facelightning.data.prediction import PredictionLoader, Readable, apart
 from facelightning.data.samples import Sample
 from facelightning.data.sampling import EvaluationSampler, IdentitySampler, ResumableLoader, TrainSampler
 from facelightning.data.tables import AttributeDataset
-from facelightning.data.transforms import (
-    Augmentation,
-    FaceDataset,
-    FaceTransform,
-    as_it_is,
-    horizontal_flip,
-)
+from facelightning.data.transforms import Augmentation, FaceDataset, FaceTransform, as_it_is, horizontal_flip
 from facelightning.errors import ConfigurationError, DataFormatError
 from facelightning.facts import DataFacts
 from facelightning.labels import ATTRIBUTES
@@ -47,8 +41,8 @@ class Loading:
     Args:
         image_size: Height and width of the network's input, in pixels (Kalayeh et al.: 218×178).
         batch_size: Images per step and process.
-        num_workers: Processes that read and augment; 0 reads in the main process. If not given, 2, or 0 for decoded
-            images.
+        num_workers: Processes that read and augment; 0 reads in the main process. If not given, 0 for decoded
+            images, else 2, or beside a GPU up to 8, as it has cores.
         augmentations: For training: Albumentations transforms, or what is done to whole batches; the paper's horizontal
             flip if not given.
         seed: Seed of order and augmentation; the run's ``seed_everything`` if not given.
@@ -156,7 +150,8 @@ class FaceDataModule(Loading, L.LightningDataModule):
     def _workers(self, dataset: FaceDataset | CachedFaces) -> int:
         if self.num_workers is not None:
             return self.num_workers
-        return dataset.file.workers if isinstance(dataset, CachedFaces) else 2
+        decoded = isinstance(dataset, CachedFaces) and not dataset.file.decodes
+        return 0 if decoded else enough_workers(self.trainer)
 
     def seen(self, records: Records) -> Records:
         """What a network sees of a split's images."""

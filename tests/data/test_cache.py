@@ -210,6 +210,19 @@ def test_jpegs_of_other_sizes_differ_a_little(kind: str, roots: Path, tmp_path: 
     assert {path.suffix for path in tmp_path.iterdir()} == {".jpegs", ".lock"}
 
 
+@pytest.mark.parametrize(
+    ("device", "cores", "gpus", "expected"),
+    [("cpu", 16, 1, 2), ("cuda", 16, 1, 8), ("cuda", 16, 4, 4), ("cuda", 2, 1, 2), ("cuda", 1, 1, 2), ("mps", 6, 1, 6)],
+)
+def test_a_gpu_gets_its_share_of_the_cores_for_reading(
+    device: str, cores: int, gpus: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache.os, "sched_getaffinity", lambda process: set(range(cores)), raising=False)
+    trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device(device)), num_devices=gpus)
+    assert cache.enough_workers(trainer) == expected
+    assert cache.enough_workers(None) == 2
+
+
 def test_jpegs_of_the_same_size_are_kept_to_the_bit(
     make: Callable[..., CelebADataModule], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
