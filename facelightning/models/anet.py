@@ -14,6 +14,7 @@ from torch.nn.functional import batch_norm
 from facelightning.errors import ConfigurationError
 from facelightning.models.blocks import Normalize
 from facelightning.models.heads import HeadFactory, LinearHead
+from facelightning.models.max_pooling import MaxPool
 from facelightning.models.pooling import Pooled
 
 VIEWS = {
@@ -108,7 +109,7 @@ def shared_block(in_channels: int, out_channels: int, kernel_size: int, stride: 
         nn.Conv2d(in_channels, out_channels, kernel_size, stride, bias=False),
         nn.BatchNorm2d(out_channels),
         nn.ReLU(),
-        nn.MaxPool2d(kernel_size=3, stride=2),
+        MaxPool(kernel_size=3, stride=2),
     )
 
 
@@ -195,7 +196,7 @@ class ANetwork(nn.Module):
         self.normalize = Normalize()
         self.shared = nn.Sequential(shared_block(3, width, 5, 2), shared_block(width, 2 * width, 3, 1))
         self.conv3 = LocalBlock(2 * width, 3 * width, 4, cell, 3)
-        self.pool = nn.MaxPool2d(2)
+        self.pool = MaxPool(2)
         self.conv4 = LocalBlock(3 * width, 4 * width, 2, cell - 1, 3)
         inputs = 4 * width * self.window**2
         self.fc = nn.Sequential(nn.Linear(inputs, 8 * width, bias=False), VectorNorm(8 * width), nn.ReLU())

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from facelightning.checkpoint import weights_digest
 from facelightning.errors import DataFormatError
+from facelightning.models.max_pooling import MaxPool
 
 
 def as_floats(images: Tensor, dtype: torch.dtype) -> Tensor:
@@ -149,9 +150,9 @@ def conv_stage(in_channels: int, out_channels: int) -> nn.Sequential:
     return nn.Sequential(ConvBlock(in_channels, out_channels), ConvBlock(out_channels, out_channels))
 
 
-def max_pool() -> nn.MaxPool2d:
+def max_pool() -> MaxPool:
     """2×2 max pooling of stride 2; a last odd row or column is kept (ceil mode: 218×178 → 109×89 → 55×45)."""
-    return nn.MaxPool2d(kernel_size=2, stride=2, ceil_mode=True)
+    return MaxPool(kernel_size=2, stride=2, ceil_mode=True)
 
 
 class Exact(nn.Module):

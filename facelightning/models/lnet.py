@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from facelightning.checkpoint import Checkpoint
 from facelightning.errors import CheckpointError, ConfigurationError
 from facelightning.models.encoders import Encoder, Input, Tail
+from facelightning.models.max_pooling import MaxPool
 from facelightning.models.regions import Regions
 
 
@@ -55,7 +56,7 @@ class LNet(Encoder):
         self.conv3 = nn.Sequential(
             _convolution(inner, middle, 3), _convolution(middle, middle, 3), _convolution(middle, inner, 3)
         )
-        self.pool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
+        self.pool = MaxPool(kernel_size=3, stride=2, padding=1)
         if weights is not None:
             self._load(weights)
 
