@@ -22,7 +22,8 @@ class Moments(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, centre: Tensor, masks: Tensor) -> Tensor:
         ctx.save_for_backward(x, centre, masks)
         x, squares = x - centre, masks.square()
-        return torch.stack([masks @ x, squares @ x, squares @ x.square()])
+        first, mixed = (torch.cat([masks, squares]) @ x).chunk(2)
+        return torch.stack([first, mixed, squares @ x.square()])
 
     @staticmethod
     @once_differentiable
@@ -37,11 +38,16 @@ class Moments(torch.autograd.Function):
         return of_x, None, of_masks
 
 
+AT_ONCE = 4
+"""Regions whose pooled maps are as large as those of one before."""
+
+
 class MixedRegions(torch.autograd.Function):
     """Gate by each region, pool, normalise, activate, and mix: one region's maps at a time, also for the gradient.
 
-    For that it keeps, besides its inputs, what was chosen in each window of 2×2, and where; without pooling, it gates
-    again. Of equal values the first has the gradient.
+    Once pooled, to a quarter, it takes the maps of :data:`AT_ONCE` regions together. For the gradient it keeps, besides
+    its inputs, what was chosen in each window of 2×2, and where; without pooling, it gates again. Of equal values the
+    first has the gradient.
 
     Shape:
         - x: ``(B, C, H, W)``.
@@ -61,60 +67,78 @@ class MixedRegions(torch.autograd.Function):
         # the sum over regions is rounded once
         total = x.new_zeros(1, len(weights), dtype=torch.promote_types(x.dtype, torch.float32))
         kept: list[Tensor] = []
-        for mask, of_scale, of_shift, of_slopes, of_weights in _per_region(masks, scale, shift, slopes, weights):
-            maps = x * mask
-            if pool:
-                compared = maps
-                if not in_order:
-                    compared = _as_maps(prelu(torch.addcmul(of_shift, _pixels(maps), of_scale), of_slopes), maps)
-                largest, places = max_pool2d(compared, 2, ceil_mode=True, return_indices=True)
-                maps = largest if in_order else maps.flatten(2).gather(2, places.flatten(2)).view_as(places)
-                kept += [maps, places.to(small)]
-            activated = prelu(torch.addcmul(of_shift, _pixels(maps), of_scale), of_slopes)
-            total = total + activated @ of_weights.t()
+        for some, *vectors, of_weights in _groups(pool, masks, scale, shift, slopes, weights):
+            gated = []
+            for mask, of_scale, of_shift, of_slopes in _regions(some, *vectors):
+                maps = x * mask
+                if pool:
+                    compared = maps
+                    if not in_order:
+                        compared = _as_maps(prelu(torch.addcmul(of_shift, _pixels(maps), of_scale), of_slopes), maps)
+                    largest, places = max_pool2d(compared, 2, ceil_mode=True, return_indices=True)
+                    maps = largest if in_order else maps.flatten(2).gather(2, places.flatten(2)).view_as(places)
+                    kept.append(places.to(small))
+                gated.append(_pixels(maps))
+            rows = torch.cat(gated, dim=1)
+            kept += [rows] if pool else []
+            of_scale, of_shift, of_slopes = vectors
+            total = total + prelu(torch.addcmul(of_shift, rows, of_scale), of_slopes) @ of_weights.t()
         ctx.save_for_backward(x, masks, scale, shift, slopes, weights, *kept)
+        ctx.pool = pool
         return _as_maps(total.to(x.dtype), maps)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, masks, *saved = ctx.saved_tensors
-        parameters, kept = saved[:4], saved[4:]
+        parameters, kept = saved[:4], iter(saved[4:])
         needs_x, needs_masks, *_ = ctx.needs_input_grad
         layout = torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
         given, of_x = _pixels(gradient), torch.zeros_like(x) if needs_x else None
         of_masks: list[Tensor] = []
         of_parameters: list[tuple[Tensor, ...]] = []
-        for number, (mask, scale, shift, slopes, weights) in enumerate(_per_region(masks, *parameters)):
-            maps, places = kept[2 * number : 2 * number + 2] if kept else (x * mask, None)
-            rows = _pixels(maps)
+        for some, scale, shift, slopes, weights in _groups(ctx.pool, masks, *parameters):
+            regions = torch.split(some, 1, dim=1)
+            places = [next(kept) for _ in regions if ctx.pool]
+            rows = next(kept) if ctx.pool else torch.cat([_pixels(x * mask) for mask in regions], dim=1)
             normed = torch.addcmul(shift, rows, scale)
             of_activated = given @ weights
             of_positive = torch.ops.aten.threshold_backward(of_activated, normed, 0)
             of_negative = of_activated.sub_(of_positive)
-            of_slopes, of_weights = (of_negative * normed).sum(dim=0), given.t() @ prelu(normed, slopes)
             of_normed = of_positive.addcmul_(of_negative, slopes)
-            of_parameters.append(((of_normed * rows).sum(dim=0), of_normed.sum(dim=0), of_slopes, of_weights))
-            of_maps = _as_maps(of_normed.mul_(scale), maps)
-            if places is not None:
-                of_maps, places = (each.contiguous(memory_format=layout) for each in (of_maps, places.long()))
-                # as that of the plain pooling, which reads no more of x than its size
-                of_maps = torch.ops.aten.max_pool2d_with_indices_backward(of_maps, x, [2], [2], [0], [1], True, places)
-            if needs_masks:
-                of_masks.append((of_maps * x).sum(dim=1, keepdim=True))
-            if of_x is not None:
-                of_x.add_(of_maps.mul_(mask))
+            of_slopes, of_weights = of_negative.mul_(normed).sum(dim=0), given.t() @ prelu(normed, slopes)
+            of_scale = torch.mul(of_normed, rows, out=normed).sum(dim=0)
+            of_parameters.append((of_scale, of_normed.sum(dim=0), of_slopes, of_weights))
+            of_rows = of_normed.mul_(scale).split(x.shape[1], dim=1)
+            for number, mask in enumerate(regions):
+                of_maps = _as_maps(of_rows[number], gradient)
+                if ctx.pool:
+                    of_maps = of_maps.contiguous(memory_format=layout)
+                    where = places[number].long().contiguous(memory_format=layout)
+                    # as that of the plain pooling, which reads no more of x than its size
+                    backward = torch.ops.aten.max_pool2d_with_indices_backward
+                    of_maps = backward(of_maps, x, [2], [2], [0], [1], True, where)
+                if needs_masks:
+                    of_masks.append((of_maps * x).sum(dim=1, keepdim=True))
+                if of_x is not None:
+                    of_x.addcmul_(of_maps, mask)
         *vectors, matrices = zip(*of_parameters, strict=True)
         rest = (*(torch.cat(each) for each in vectors), torch.cat(matrices, dim=1)[..., None, None], None)
         return of_x, torch.cat(of_masks, dim=1) if needs_masks else None, *rest
 
 
-def _per_region(masks: Tensor, *parameters: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Each region's mask ``(B, 1, H, W)``, scale, shift and slopes ``(C,)``, and weights ``(D, C)``."""
+def _groups(pool: bool, masks: Tensor, *parameters: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Of some regions, masks ``(B, G, H, W)``, scale, shift and slopes ``(G·C,)``, and weights ``(D, G·C)``."""
     *vectors, matrix = parameters
-    size = len(vectors[0]) // masks.shape[1]
+    some = AT_ONCE if pool else 1
+    size = len(vectors[0]) // masks.shape[1] * some
     parts = [*(torch.split(each, size) for each in vectors), torch.split(matrix.flatten(1), size, dim=1)]
-    return zip(torch.split(masks, 1, dim=1), *parts, strict=True)
+    return zip(torch.split(masks, some, dim=1), *parts, strict=True)
+
+
+def _regions(masks: Tensor, *vectors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Of each region, its mask ``(B, 1, H, W)``, and its part of vectors."""
+    return zip(torch.split(masks, 1, dim=1), *(each.chunk(masks.shape[1]) for each in vectors), strict=True)
 
 
 def _pixels(maps: Tensor) -> Tensor:
