@@ -4,10 +4,10 @@
 
 Each has a process of its own, as in a training, and they take turns of a few steps, so that whatever else the machine
 does slows all of them; each is compared with Avg. Pooling of the same round. A step is forward, loss and backward on
-images that the file of masks holds, without optimiser and data. Times are those of the processor with one thread, and
-of the clock, for an idle machine, with more. The networks have learned nothing: a negative slope or scale would make SSG slower where it is not compiled. "All maps at
-once" is SSG as it is written down, with N·C maps. The peak of memory is that of a step after the first, as PyTorch
-counts it, without what weights and images take.
+images that the file of masks holds, without optimiser and data. Times are those of the processor with one thread; with
+more, those of the clock, for which the machine must be idle. The networks have learned nothing: a negative slope or
+scale would make SSG slower where it is not compiled. "All maps at once" is SSG as it is written down, with N·C maps.
+The peak of memory is that of a step after the first, as PyTorch counts it, without what weights and images take.
 """
 
 import argparse
