@@ -21,9 +21,9 @@ class Moments(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, centre: Tensor, masks: Tensor) -> Tensor:
         ctx.save_for_backward(x, centre, masks)
-        x, squares = x - centre, masks.square()
+        x, squares = x.to(centre.dtype, copy=True).sub_(centre), masks.square()
         first, mixed = (torch.cat([masks, squares]) @ x).chunk(2)
-        return torch.stack([first, mixed, squares @ x.square()])
+        return torch.stack([first, mixed, squares @ x.square_()])
 
     @staticmethod
     @once_differentiable
