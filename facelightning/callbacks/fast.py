@@ -32,9 +32,15 @@ maps of one or two columns, read memory that nobody wrote (oneDNN 3.13 with AMX)
 LONG = {"cpu": 50e12, "cuda": 10e15}
 """Operations of a training above which compiling wins: on two cores, ten minutes."""
 
-FEW = 120e6
-"""Operations of a batch, for each tensor that learns, below which two threads of a processor hardly gain: they wait for
-each other after every layer."""
+FEW = 250e6
+"""Operations of a batch, for each tensor that learns, below which more threads of a processor may gain nothing: they
+wait for each other after every layer. There they are tried."""
+
+TRIALS = 4
+"""Steps of each number of threads that is tried, all within about a second: the fastest counts."""
+
+GAIN = 1.03
+"""So many times as fast more threads must be than one, which leaves the other cores to others."""
 
 
 @dataclass(frozen=True)
@@ -55,14 +61,14 @@ class Speed:
 class Fast(Callback):
     """Trains as fast as this machine can, where that changes a training no more than rounding does.
 
-    What it chooses depends on the machine and on what the training computes, counted before its first step, and on no
-    clock: the same training is computed alike each time. Its rules, measured on processors; a training of less than
-    :data:`SHORT` batches is left as it is:
+    What it chooses depends on the machine and on what the training computes, counted before its first step; and but for
+    the threads on no clock: the same training is computed alike each time. Its rules, measured on processors; a
+    training of less than :data:`SHORT` batches is left as it is:
 
     - bfloat16, if the machine has instructions for it; on a processor, of images larger than :data:`SMALL` only.
     - Compiling, if it works here, and the training has more than :data:`LONG` operations.
-    - As many threads as cores were idle before the training, but one on a processor for narrow networks and small
-      batches, whose layers have few operations (:data:`FEW`), unless ``OMP_NUM_THREADS`` says how many.
+    - As many threads as cores were idle before the training; for narrow networks and small batches, whose layers have
+      few operations (:data:`FEW`), only if that is faster than one. ``OMP_NUM_THREADS`` wins.
 
     A precision of the trainer's own, and the callback :class:`~facelightning.callbacks.Compile`, stay as they are. A
     resumed training takes what it began with. Evaluation stays in float32 and is not compiled, so that the scores
@@ -182,8 +188,24 @@ def choose(task: FaceTask, batch: Batch, batches: float, idle: int | None) -> Sp
     bfloat16 = has_bfloat16(device) and (device != "cpu" or smallest_side(batch) > SMALL)
     work = operations(task, batch)
     learning = sum(each.requires_grad for each in task.network.parameters())
-    threads = 1 if idle and device == "cpu" and work < FEW * learning else idle
+    narrow = device == "cpu" and work < FEW * learning
+    threads = fastest(task, batch, idle, bfloat16) if idle and idle > 1 and narrow else idle
     return Speed(bfloat16, work * batches > LONG[device] and trial(task.device) is None, threads)
+
+
+def fastest(task: FaceTask, batch: Batch, threads: int, bfloat16: bool) -> int:
+    """So many threads, or one if they hardly make a step faster: steps of both, in turns; changes nothing else."""
+    before, seconds = torch.get_num_threads(), {1: math.inf, threads: math.inf}
+    try:
+        for number in TRIALS * list(seconds):
+            torch.set_num_threads(number)
+            began = time.perf_counter()
+            with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+                _step(task, batch)
+            seconds[number] = min(seconds[number], time.perf_counter() - began)
+    finally:
+        torch.set_num_threads(before)
+    return threads if GAIN * seconds[threads] < seconds[1] else 1
 
 
 def operations(task: FaceTask, batch: Batch) -> int:
@@ -199,6 +221,13 @@ def operations(task: FaceTask, batch: Batch) -> int:
     """
     from torch.utils.flop_counter import FlopCounterMode  # which imports Triton
 
+    with FlopCounterMode(display=False) as counter:
+        _step(task, batch)
+    return int(counter.get_total_flops())
+
+
+def _step(task: FaceTask, batch: Batch) -> None:
+    """Forward and backward, without a loss; changes nothing."""
     modes = {module: module.training for module in task.modules()}
     # what is stored already must not decide
     stores = {module: module.store for module in modes if isinstance(getattr(module, "store", None), MapStore)}
@@ -207,7 +236,7 @@ def operations(task: FaceTask, batch: Batch) -> int:
     try:
         for module in stores:
             vars(module)["store"] = None
-        with torch.enable_grad(), FlopCounterMode(display=False) as counter:
+        with torch.enable_grad():
             output, _ = task.predict_batch(batch)
             total = sum(each.float().sum() for each in _tensors(output) if each.requires_grad)
             if isinstance(total, Tensor):
@@ -217,7 +246,6 @@ def operations(task: FaceTask, batch: Batch) -> int:
             module.training = mode
         for module, store in stores.items():
             vars(module)["store"] = store
-    return int(counter.get_total_flops())
 
 
 def smallest_side(batch: Any) -> float:

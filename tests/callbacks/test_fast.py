@@ -75,6 +75,7 @@ def test_what_pays_is_chosen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     batch = {"image": torch.zeros(2, 3, 40, 33)}
     work = operations(task, batch)
     long = LONG["cpu"] / work
+    monkeypatch.setattr(fast, "fastest", lambda *_: 1)
     assert choose(task, batch, 1.1 * long, 3) == Speed(bfloat16=True, compiled=True, threads=1)
     assert choose(task, batch, 0.9 * long, None) == Speed(bfloat16=True)
     assert choose(task, batch, float("inf"), None) == Speed(bfloat16=True, compiled=True)
@@ -87,16 +88,53 @@ def test_what_pays_is_chosen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     assert choose(task, batch, 1.1 * long, 3) == Speed(threads=3)
 
 
-def test_one_thread_where_a_second_does_not_help(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fast, "has_bfloat16", lambda device: False)
-    for task, images, size, threads in (
-        (AttributeNet(width=8), 16, (64, 52), 1),
-        (AttributeNet(width=16), 16, (64, 52), 2),
-        (AttributeNet(width=8), 32, (109, 89), 2),
-        (SegNet(width=8), 8, (109, 89), 1),  # has more layers, so less work in each
+def test_narrow_networks_try_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = list[tuple[int, bool]]()
+    monkeypatch.setattr(fast, "has_bfloat16", lambda device: True)
+    monkeypatch.setattr(fast, "fastest", lambda task, batch, threads, bfloat16: tried.append((threads, bfloat16)) or 1)
+    for task, images, size, trial in (
+        (AttributeNet(width=8), 16, (64, 52), True),
+        (AttributeNet(width=16), 16, (109, 89), False),
+        (SegNet(width=8), 8, (109, 89), True),  # has more layers, so less work in each
     ):
         task.build(DataFacts(size, HELEN7, ATTRIBUTES))
-        assert choose(task, {"image": torch.zeros(images, 3, *size)}, 100, 2) == Speed(threads=threads)
+        batch = {"image": torch.zeros(images, 3, *size)}
+        assert choose(task, batch, 100, 2).threads == (1 if trial else 2)
+        assert [choose(task, batch, 100, idle).threads for idle in (None, 1)] == [None, 1]
+        assert tried == [(2, True)] * trial
+        tried.clear()
+
+
+@pytest.mark.parametrize(("slower", "expected"), [(1.3, 3), (1.01, 1), (0.7, 1)])
+def test_more_threads_are_taken_where_they_are_faster(
+    slower: float, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first steps of both, and single ones later, are slow for other reasons."""
+    threads, steps = [7], list[int]()
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads[-1])
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    now = 0.0
+
+    def step(task: Any, batch: Any) -> None:
+        nonlocal now
+        steps.append(threads[-1])
+        now += (slower if threads[-1] == 1 else 1) * (9 if len(steps) in (1, 2, 5, 6) else 1)
+
+    monkeypatch.setattr(fast, "_step", step)
+    monkeypatch.setattr(fast.time, "perf_counter", lambda: now)
+    task = AttributeNet(width=2).build(DataFacts(SIZE, attributes=ATTRIBUTES))
+    assert fast.fastest(task, {}, 3, False) == expected
+    assert steps == [1, 3, 1, 3, 1, 3, 1, 3] and threads[-1] == 7
+
+
+def test_to_try_threads_changes_nothing_else() -> None:
+    task = AttributeNet(width=2).build(DataFacts(SIZE, attributes=ATTRIBUTES)).train()
+    state = {name: value.clone() for name, value in task.state_dict().items()}
+    before, drawn = torch.get_num_threads(), torch.get_rng_state()
+    assert fast.fastest(task, {"image": torch.zeros(2, 3, *SIZE)}, 2, True) in (1, 2)
+    assert torch.get_num_threads() == before and torch.equal(torch.get_rng_state(), drawn) and task.training
+    assert all(torch.equal(state[name], value) for name, value in task.state_dict().items())
+    assert all(parameter.grad is None for parameter in task.parameters())
 
 
 def test_waiting_threads_soon_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
