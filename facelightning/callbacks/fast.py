@@ -30,17 +30,17 @@ SMALL = 32
 maps of one or two columns, read memory that nobody wrote (oneDNN 3.13 with AMX)."""
 
 LONG = {"cpu": 50e12, "cuda": 10e15}
-"""Operations of a training above which compiling wins: on two cores, ten minutes."""
+"""Operations of a training above which compiling wins: on two cores, some minutes."""
 
 FEW = 250e6
-"""Operations of a batch, for each tensor that learns, below which more threads of a processor may gain nothing: they
-wait for each other after every layer. There they are tried."""
+"""Operations of a batch, for each tensor that learns, below which it is tried whether several threads are faster than
+one: they wait for each other after every layer."""
 
-TRIALS = 4
-"""Steps of each number of threads that is tried, all within about a second: the fastest counts."""
+TRIALS = range(2, 5)
+"""The fewest and the most steps that are tried with several threads, and with one."""
 
 GAIN = 1.03
-"""So many times as fast more threads must be than one, which leaves the other cores to others."""
+"""How many times as fast several threads must be, to be taken: one leaves the other cores to others."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,9 @@ class Speed:
 class Fast(Callback):
     """Trains as fast as this machine can, where that changes a training no more than rounding does.
 
-    What it chooses depends on the machine and on what the training computes, counted before its first step; and but for
-    the threads on no clock: the same training is computed alike each time. Its rules, measured on processors; a
-    training of less than :data:`SHORT` batches is left as it is:
+    Precision and compiling depend on the machine and on what the training computes, counted before its first step, not
+    on a clock: the same training chooses alike each time. The number of threads depends on what else runs. The rules,
+    measured on processors; a training of less than :data:`SHORT` batches is left as it is, but for its threads:
 
     - bfloat16, if the machine has instructions for it; on a processor, of images larger than :data:`SMALL` only.
     - Compiling, if it works here, and the training has more than :data:`LONG` operations.
@@ -194,15 +194,22 @@ def choose(task: FaceTask, batch: Batch, batches: float, idle: int | None) -> Sp
 
 
 def fastest(task: FaceTask, batch: Batch, threads: int, bfloat16: bool) -> int:
-    """So many threads, or one if they hardly make a step faster: steps of both, in turns; changes nothing else."""
+    """So many threads, or one if they hardly make a step faster; changes nothing.
+
+    A few steps of both in turns, for about a second: forward and backward, not compiled, with all frozen parts.
+    """
     before, seconds = torch.get_num_threads(), {1: math.inf, threads: math.inf}
+    end = time.perf_counter() + 1
     try:
-        for number in TRIALS * list(seconds):
-            torch.set_num_threads(number)
-            began = time.perf_counter()
-            with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-                _step(task, batch)
-            seconds[number] = min(seconds[number], time.perf_counter() - began)
+        for turn in range(TRIALS[-1]):
+            if turn >= TRIALS[0] and time.perf_counter() > end:
+                break
+            for number in seconds:
+                torch.set_num_threads(number)
+                began = time.perf_counter()
+                with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+                    _step(task, batch)
+                seconds[number] = min(seconds[number], time.perf_counter() - began)
     finally:
         torch.set_num_threads(before)
     return threads if GAIN * seconds[threads] < seconds[1] else 1

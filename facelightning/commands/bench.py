@@ -1,6 +1,7 @@
 """``facelightning bench``: how fast a configuration trains on this machine, and what its speed hangs on."""
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from statistics import median
@@ -206,7 +207,7 @@ def prepared(cli: FaceCLI) -> Bench:
     own = next((each for each in cli.trainer.callbacks if isinstance(each, Compile)), None)  # type: ignore[attr-defined]  # Lightning declares it nowhere
     bench = Bench(cli.model, cli.datamodule, device, computing, cli.config["steps"], compiled=own)
     if cli.settings["speed"] == "auto":
-        bench.speed, idle = (fast := Fast()), idle_cores()
+        bench.speed, idle = (fast := Fast()), None if "OMP_NUM_THREADS" in os.environ else idle_cores()
 
         def decide() -> None:
             batch = cli.trainer.strategy.batch_to_device(bench.batch(), device)

@@ -78,15 +78,15 @@ def single_threaded(worker: int) -> None:
 
 
 def enough_workers(trainer: L.Trainer | None) -> int:
-    """So many read images that must be decoded: 2, which beside a processor's network are enough.
+    """How many processes read images that must be decoded, for one loader.
 
-    A GPU learns from more images a second than they read, and leaves the cores idle: each of a machine's GPUs has its
-    share of the cores, from 2 to 8.
+    Two, as a processor learns from no more images than they read. A GPU does, and leaves the cores idle: half of its
+    share of the cores, from 2 to 8, as there are often two loaders.
     """
     if trainer is None or trainer.strategy.root_device.type == "cpu":
         return 2
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(max(2, cores // trainer.num_devices), 8)
+    return min(max(2, cores // (2 * trainer.num_devices)), 8)
 
 
 def cached(dataset: FaceDataset, folder: Path, kind: type[CacheFile] = CacheFile) -> CachedFaces:

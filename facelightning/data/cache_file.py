@@ -32,7 +32,7 @@ class CacheFile:
 
     suffix: ClassVar[str] = ".npy"
     decodes: ClassVar[bool] = False
-    """Whether reading a row takes so long that workers pay."""
+    """Whether its images are decoded each time, for which workers pay."""
 
     def __init__(self, path: Path, fitted: Fitted, rows: int, start: int) -> None:
         self.path, self.count, self.start = path.with_name(path.name + self.suffix), rows, start

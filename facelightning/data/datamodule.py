@@ -42,7 +42,7 @@ class Loading:
         image_size: Height and width of the network's input, in pixels (Kalayeh et al.: 218×178).
         batch_size: Images per step and process.
         num_workers: Processes that read and augment; 0 reads in the main process. If not given, 0 for decoded
-            images, else 2, or beside a GPU up to 8, as it has cores.
+            images, else 2, or beside a GPU half of its share of the cores, from 2 to 8.
         augmentations: For training: Albumentations transforms, or what is done to whole batches; the paper's horizontal
             flip if not given.
         seed: Seed of order and augmentation; the run's ``seed_everything`` if not given.

@@ -1,4 +1,4 @@
-"""The arithmetic of semantic gating, without N·C maps: sums over all of them, and one region's maps at a time."""
+"""The arithmetic of semantic gating, without N·C maps: sums over all of them, and a few regions' maps at a time."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -39,15 +39,15 @@ class Moments(torch.autograd.Function):
 
 
 AT_ONCE = 4
-"""Regions whose pooled maps are as large as those of one before."""
+"""Regions whose pooled maps take as much memory as those of one region before pooling."""
 
 
 class MixedRegions(torch.autograd.Function):
-    """Gate by each region, pool, normalise, activate, and mix: one region's maps at a time, also for the gradient.
+    """Gate by each region, pool, normalise, activate, and mix, also for the gradient.
 
-    Once pooled, to a quarter, it takes the maps of :data:`AT_ONCE` regions together. For the gradient it keeps, besides
-    its inputs, what was chosen in each window of 2×2, and where; without pooling, it gates again. Of equal values the
-    first has the gradient.
+    It gates and pools one region at a time; the pooled maps, a quarter as large, of :data:`AT_ONCE` regions are then
+    taken together. For the gradient it keeps, besides its inputs, what was chosen in each window of 2×2, and where;
+    without pooling, it gates again. Of equal values the first has the gradient.
 
     Shape:
         - x: ``(B, C, H, W)``.
@@ -69,20 +69,17 @@ class MixedRegions(torch.autograd.Function):
         kept: list[Tensor] = []
         for some, *vectors, of_weights in _groups(pool, masks, scale, shift, slopes, weights):
             gated = []
-            for mask, of_scale, of_shift, of_slopes in _regions(some, *vectors):
+            for mask, *own in _regions(some, *vectors):
                 maps = x * mask
                 if pool:
-                    compared = maps
-                    if not in_order:
-                        compared = _as_maps(prelu(torch.addcmul(of_shift, _pixels(maps), of_scale), of_slopes), maps)
+                    compared = maps if in_order else _as_maps(_activated(_pixels(maps), *own), maps)
                     largest, places = max_pool2d(compared, 2, ceil_mode=True, return_indices=True)
                     maps = largest if in_order else maps.flatten(2).gather(2, places.flatten(2)).view_as(places)
                     kept.append(places.to(small))
                 gated.append(_pixels(maps))
             rows = torch.cat(gated, dim=1)
             kept += [rows] if pool else []
-            of_scale, of_shift, of_slopes = vectors
-            total = total + prelu(torch.addcmul(of_shift, rows, of_scale), of_slopes) @ of_weights.t()
+            total = total + _activated(rows, *vectors) @ of_weights.t()
         ctx.save_for_backward(x, masks, scale, shift, slopes, weights, *kept)
         ctx.pool = pool
         return _as_maps(total.to(x.dtype), maps)
@@ -113,11 +110,12 @@ class MixedRegions(torch.autograd.Function):
             for number, mask in enumerate(regions):
                 of_maps = _as_maps(of_rows[number], gradient)
                 if ctx.pool:
-                    of_maps = of_maps.contiguous(memory_format=layout)
-                    where = places[number].long().contiguous(memory_format=layout)
+                    given_places = (of_maps, places[number].long())
+                    of_maps, where = (each.contiguous(memory_format=layout) for each in given_places)
                     # as that of the plain pooling, which reads no more of x than its size
-                    backward = torch.ops.aten.max_pool2d_with_indices_backward
-                    of_maps = backward(of_maps, x, [2], [2], [0], [1], True, where)
+                    of_maps = torch.ops.aten.max_pool2d_with_indices_backward(
+                        of_maps, x, [2], [2], [0], [1], True, where
+                    )
                 if needs_masks:
                     of_masks.append((of_maps * x).sum(dim=1, keepdim=True))
                 if of_x is not None:
@@ -125,6 +123,10 @@ class MixedRegions(torch.autograd.Function):
         *vectors, matrices = zip(*of_parameters, strict=True)
         rest = (*(torch.cat(each) for each in vectors), torch.cat(matrices, dim=1)[..., None, None], None)
         return of_x, torch.cat(of_masks, dim=1) if needs_masks else None, *rest
+
+
+def _activated(rows: Tensor, scale: Tensor, shift: Tensor, slopes: Tensor) -> Tensor:
+    return prelu(torch.addcmul(shift, rows, scale), slopes)
 
 
 def _groups(pool: bool, masks: Tensor, *parameters: Tensor) -> Iterator[tuple[Tensor, ...]]:

@@ -77,8 +77,8 @@ class SemanticGating(Gate):
     SSG mimics plain max pooling; where regions differ, their average is not what the plain block gives.
 
     Before pooling, the N·C maps never exist together, unless the network is exported: BatchNorm's statistics are matrix
-    products of masks and maps, and one region's maps follow another's. In a compiled training, a window of pixels
-    follows another, and one group of regions another. The results are the same but for rounding.
+    products of masks and maps, and one group of regions follows another. In a compiled training, a window of pixels
+    follows another too. The results are the same but for rounding.
 
     Args:
         channels: C.

@@ -9,18 +9,21 @@ from torch.nn.functional import max_pool2d
 
 
 class MaxPool(nn.MaxPool2d):
-    """Max pooling of square windows.
+    """Max pooling of square windows, as :class:`torch.nn.MaxPool2d`.
 
-    A compiled training on a processor, too, pools with PyTorch's own loops: those that the compiler writes take several
-    times as long.
+    In a compiled training on a processor it still pools with PyTorch's own loops: those that the compiler writes take
+    several times as long.
 
     Example:
         >>> MaxPool(2)(torch.arange(4.0).view(1, 1, 2, 2)).item()
         3.0
     """
 
+    def __init__(self, kernel_size: int, stride: int | None = None, padding: int = 0, ceil_mode: bool = False) -> None:
+        super().__init__(kernel_size, stride, padding, ceil_mode=ceil_mode)
+
     def forward(self, input: Tensor) -> Tensor:
-        if self.training and input.device.type == "cpu" and torch.compiler.is_compiling():
+        if self.training and input.device.type == "cpu" and torch.compiler.is_dynamo_compiling():  # not in exports
             maps, _ = _largest(input, self.kernel_size, self.stride, self.padding, self.ceil_mode)
             return cast(Tensor, maps)
         return cast(Tensor, super().forward(input))

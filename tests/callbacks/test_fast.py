@@ -10,7 +10,7 @@ import torch
 
 from facelightning.__main__ import prepare
 from facelightning.callbacks import Compile, Fast, fast
-from facelightning.callbacks.fast import LONG, Speed, choose, has_bfloat16, idle_cores, operations
+from facelightning.callbacks.fast import LONG, TRIALS, Speed, choose, has_bfloat16, idle_cores, operations
 from facelightning.errors import CheckpointError
 from facelightning.facts import DataFacts
 from facelightning.labels import ATTRIBUTES, HELEN7
@@ -113,18 +113,22 @@ def test_more_threads_are_taken_where_they_are_faster(
     threads, steps = [7], list[int]()
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads[-1])
     monkeypatch.setattr(torch, "set_num_threads", threads.append)
-    now = 0.0
+    now, pace = 0.0, 0.01
 
     def step(task: Any, batch: Any) -> None:
         nonlocal now
         steps.append(threads[-1])
-        now += (slower if threads[-1] == 1 else 1) * (9 if len(steps) in (1, 2, 5, 6) else 1)
+        now += pace * (slower if threads[-1] == 1 else 1) * (9 if len(steps) in (1, 2, 5, 6) else 1)
 
     monkeypatch.setattr(fast, "_step", step)
     monkeypatch.setattr(fast.time, "perf_counter", lambda: now)
     task = AttributeNet(width=2).build(DataFacts(SIZE, attributes=ATTRIBUTES))
     assert fast.fastest(task, {}, 3, False) == expected
-    assert steps == [1, 3, 1, 3, 1, 3, 1, 3] and threads[-1] == 7
+    assert steps == TRIALS[-1] * [1, 3] and threads[-1] == 7
+    steps.clear()
+    pace = 1  # of long steps, few
+    assert fast.fastest(task, {}, 3, False) == expected
+    assert steps == TRIALS[0] * [1, 3]
 
 
 def test_to_try_threads_changes_nothing_else() -> None:

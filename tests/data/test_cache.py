@@ -212,7 +212,7 @@ def test_jpegs_of_other_sizes_differ_a_little(kind: str, roots: Path, tmp_path: 
 
 @pytest.mark.parametrize(
     ("device", "cores", "gpus", "expected"),
-    [("cpu", 16, 1, 2), ("cuda", 16, 1, 8), ("cuda", 16, 4, 4), ("cuda", 2, 1, 2), ("cuda", 1, 1, 2), ("mps", 6, 1, 6)],
+    [("cpu", 16, 1, 2), ("cuda", 32, 1, 8), ("cuda", 16, 2, 4), ("cuda", 2, 1, 2), ("cuda", 1, 1, 2), ("mps", 6, 1, 3)],
 )
 def test_a_gpu_gets_its_share_of_the_cores_for_reading(
     device: str, cores: int, gpus: int, expected: int, monkeypatch: pytest.MonkeyPatch

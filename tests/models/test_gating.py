@@ -61,9 +61,9 @@ def loop_norm_act_pool(batch: list[Maps], norm: nn.BatchNorm2d, prelu: nn.PReLU,
 
 
 def small_case() -> tuple[Tensor, Tensor]:
-    """Maps ``(2, 3, 5, 4)`` and masks ``(2, 4, 5, 4)``, in float64."""
+    """Maps ``(2, 3, 5, 4)`` and masks ``(2, 5, 5, 4)``, more than are taken together, in float64."""
     torch.manual_seed(0)
-    x, logits = torch.randn(2, 3, 5, 4, dtype=torch.float64), 2 * torch.randn(2, 4, 5, 4, dtype=torch.float64)
+    x, logits = torch.randn(2, 3, 5, 4, dtype=torch.float64), 2 * torch.randn(2, 5, 5, 4, dtype=torch.float64)
     return x, logits.softmax(dim=1)
 
 
@@ -113,8 +113,8 @@ def _gate(rank: int, processes: int, folder: Path) -> None:
     """One process's images of a batch of five, which is cut after the second."""
     distributed.init_process_group("gloo", f"file://{folder}/{processes}", rank=rank, world_size=processes)
     torch.manual_seed(0)
-    x, masks = torch.randn(5, 3, 5, 4, dtype=torch.float64), torch.rand(5, 4, 5, 4, dtype=torch.float64)
-    gating = SemanticGating(3, 4).double()
+    x, masks = torch.randn(5, 3, 5, 4, dtype=torch.float64), torch.rand(5, 5, 5, 4, dtype=torch.float64)
+    gating = SemanticGating(3, 5).double()
     shake(gating)
     gating = nn.SyncBatchNorm.convert_sync_batchnorm(gating)
     own = slice(None) if processes == 1 else (slice(2), slice(2, None))[rank]
@@ -156,7 +156,7 @@ class TestSemanticGating:
         The paper's masks are smaller than ours by the number of pixels, so its epsilon is by that number squared.
         """
         x, masks = small_case()
-        gating = SemanticGating(3, 4, pool=step == 2).double()
+        gating = SemanticGating(3, 5, pool=step == 2).double()
         shake(gating)
         batch = []
         for maps, regions in zip(x.tolist(), normalized(masks.tolist()), strict=True):
@@ -188,9 +188,9 @@ class TestSemanticGating:
         With one region of the whole image, one weight a channel gives the plain block and its pooling.
         """
         x, _ = small_case()
-        masks = torch.zeros(2, 4, 5, 4, dtype=torch.float64)
+        masks = torch.zeros(2, 5, 5, 4, dtype=torch.float64)
         masks[:, 2] = 1
-        gating, block = SemanticGating(3, 4).double(), ConvBlock(3, 3).double()
+        gating, block = SemanticGating(3, 5).double(), ConvBlock(3, 3).double()
         block[0].load_state_dict(gating.convolution.state_dict())
         with torch.no_grad():
             gating.restore.weight.zero_()
@@ -201,22 +201,22 @@ class TestSemanticGating:
     def test_begins_as_max_pooling(self) -> None:
         """Where the regions say nothing, a network that has not yet learnt is the plain one."""
         x, _ = small_case()
-        gating, block = SemanticGating(3, 4).double(), ConvBlock(3, 3).double()
+        gating, block = SemanticGating(3, 5).double(), ConvBlock(3, 3).double()
         block[0].load_state_dict(gating.convolution.state_dict())
-        everywhere = known(torch.ones(2, 4, 5, 4, dtype=torch.float64))
+        everywhere = known(torch.ones(2, 5, 5, 4, dtype=torch.float64))
         torch.testing.assert_close(gating(x, everywhere), max_pool()(block(x)))
 
     @POOLS
     def test_can_begin_as_the_plain_block_in_fact(self, step: int) -> None:
         """Whatever the regions, in training and after it; today's average only where they say nothing."""
         x, masks = small_case()
-        gating, block = SemanticGating(3, 4, pool=step == 2, begin_plain=True).double(), ConvBlock(3, 3).double()
+        gating, block = SemanticGating(3, 5, pool=step == 2, begin_plain=True).double(), ConvBlock(3, 3).double()
         block[0].load_state_dict(gating.convolution.state_dict())
         pool = max_pool() if step == 2 else nn.Identity()
         for training in (True, False):
             expected = pool(block.train(training)(x))
             torch.testing.assert_close(gating.train(training)(x, known(masks)), expected, rtol=0, atol=1e-5)
-        average = SemanticGating(3, 4, pool=step == 2).double()
+        average = SemanticGating(3, 5, pool=step == 2).double()
         average.convolution.load_state_dict(gating.convolution.state_dict())
         assert not torch.allclose(average(x, known(masks)), pool(block.train()(x)), atol=0.1)
         gating.train()(x, known(masks)).square().sum().backward()
@@ -225,7 +225,7 @@ class TestSemanticGating:
 
     def test_can_have_a_norm_and_an_activation_after_the_last_convolution(self) -> None:
         x, masks = small_case()
-        plain, gating = SemanticGating(3, 4).double(), SemanticGating(3, 4, norm_restored=True).double()
+        plain, gating = SemanticGating(3, 5).double(), SemanticGating(3, 5, norm_restored=True).double()
         shake(gating)
         plain.load_state_dict({name: value for name, value in gating.state_dict().items() if "restored" not in name})
         norm, activation = gating.restored
@@ -259,7 +259,7 @@ class TestSemanticGating:
         """Its result, all gradients and the averages of its BatchNorm, which count a batch once."""
         for dtype, tolerance in ((torch.float64, 1e-10), (torch.float32, 1e-5)):
             x, masks = (values.to(dtype) for values in small_case())
-            ours = SemanticGating(3, 4, pool=step == 2).to(dtype)
+            ours = SemanticGating(3, 5, pool=step == 2).to(dtype)
             shake(ours)
             if order != "reversed by scales":  # of normalisation
                 ours.norm.weight.detach().abs_()
@@ -318,14 +318,14 @@ class TestSemanticGating:
         torch.testing.assert_close(gating.float()(x.float(), known(masks)).double(), exact, rtol=0, atol=2e-5)
 
     def test_no_images(self) -> None:
-        gating = SemanticGating(3, 4).eval()
-        assert gating(torch.rand(0, 3, 5, 4), known(torch.rand(0, 4, 5, 4))).shape == (0, 3, 3, 2)
+        gating = SemanticGating(3, 5).eval()
+        assert gating(torch.rand(0, 3, 5, 4), known(torch.rand(0, 5, 5, 4))).shape == (0, 3, 3, 2)
 
     @pytest.mark.parametrize("training", [True, False])
     def test_shapes_alone(self, training: bool) -> None:
         """Without numbers, as a checkpoint is looked at before it is trusted."""
         with torch.device("meta"):
-            gating, masks = SemanticGating(3, 4).train(training), torch.rand(2, 4, 5, 4)
+            gating, masks = SemanticGating(3, 5).train(training), torch.rand(2, 5, 5, 4)
             assert gating(torch.rand(2, 3, 5, 4), known(masks)).shape == (2, 3, 3, 2)
 
     def test_large_maps(self) -> None:
@@ -343,14 +343,14 @@ class TestSemanticGating:
         x, masks = small_case()
         torch.use_deterministic_algorithms(True)
         try:
-            SemanticGating(3, 4).double()(x.requires_grad_(), known(masks)).sum().backward()
+            SemanticGating(3, 5).double()(x.requires_grad_(), known(masks)).sum().backward()
         finally:
             torch.use_deterministic_algorithms(False)
 
     def test_one_value_of_a_map_has_no_variance(self) -> None:
-        gating = SemanticGating(3, 4)
+        gating = SemanticGating(3, 5)
         with pytest.raises(ValueError, match="more than one value of each map"):
-            gating(torch.rand(1, 3, 1, 1), known(torch.rand(1, 4, 1, 1)))
+            gating(torch.rand(1, 3, 1, 1), known(torch.rand(1, 5, 1, 1)))
         assert gating.norm.running_var is not None and gating.norm.running_var.isfinite().all()
 
     @POOLS
@@ -380,7 +380,7 @@ class TestSemanticGating:
 
     def test_compiled_where_processes_wait_for_one_another(self) -> None:
         x, masks = small_case()
-        gating = SemanticGating(3, 4).double()
+        gating = SemanticGating(3, 5).double()
         expected = copy.deepcopy(gating)(x, known(masks))
         gating = nn.SyncBatchNorm.convert_sync_batchnorm(gating)
         gating._by_window = lambda x, masks: x  # would be wrong
@@ -416,7 +416,7 @@ class TestSemanticGating:
     @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
     def test_all_in_low_precision(self, dtype: torch.dtype, step: int) -> None:
         x, masks = (values.to(dtype) for values in small_case())
-        gating = SemanticGating(3, 4, pool=step == 2).to(dtype)
+        gating = SemanticGating(3, 5, pool=step == 2).to(dtype)
         maps = by_region(gating, x, masks)
         maps.square().sum().backward()
         assert maps.dtype == dtype
@@ -429,7 +429,7 @@ class TestSymbioticAugmentation:
     @POOLS
     def test_is_the_definition(self, step: int) -> None:
         x, masks = small_case()
-        module = SymbioticAugmentation(3, 4, pool=step == 2).double()
+        module = SymbioticAugmentation(3, 5, pool=step == 2).double()
         shake(module)
         mixture = module.mixture.weight[:, :, 0, 0].tolist()
         batch = []
@@ -438,7 +438,7 @@ class TestSymbioticAugmentation:
             batch.append(
                 [
                     [
-                        [convolved[c][y][i] * sum(mixture[c][n] * regions[n][y][i] for n in range(4)) for i in range(4)]
+                        [convolved[c][y][i] * sum(mixture[c][n] * regions[n][y][i] for n in range(5)) for i in range(4)]
                         for y in range(5)
                     ]
                     for c in range(3)
@@ -452,7 +452,7 @@ class TestSymbioticAugmentation:
 class TestGates:
     def test_gradients(self, gate: type[SemanticGating] | type[SymbioticAugmentation]) -> None:
         x, masks = small_case()
-        gating, regions = gate(3, 4).double(), known(masks)
+        gating, regions = gate(3, 5).double(), known(masks)
         shake(gating)
         assert torch.autograd.gradcheck(lambda value: gating(value, regions), x.requires_grad_(), fast_mode=True)
         weight = gating.convolution.weight.detach().clone().requires_grad_()
@@ -465,9 +465,9 @@ class TestGates:
 
     @pytest.mark.parametrize("stride", [4, 8])
     def test_asks_at_its_own_stride(self, gate: type[Gate], stride: int) -> None:
-        regions = KnownRegions(torch.rand(2, 4, 32, 16))
+        regions = KnownRegions(torch.rand(2, 5, 32, 16))
         shape = (2, 3, 32 // stride, 16 // stride)
-        assert gate(3, 4, stride, False)(torch.rand(shape), regions).shape == shape
+        assert gate(3, 5, stride, False)(torch.rand(shape), regions).shape == shape
         assert regions.asked == [stride]
 
     def test_other_sizes_are_refused(self, gate: type[Gate]) -> None:

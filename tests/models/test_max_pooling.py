@@ -66,3 +66,8 @@ def test_the_compiler_of_processors_takes_it() -> None:
     found = torch.compile(layers, dynamic=False)(x)
     torch.testing.assert_close(found, expected)
     torch.testing.assert_close(torch.autograd.grad(found.square().sum(), x)[0], of_x)
+
+
+def test_an_export_needs_nothing_of_ours() -> None:
+    program = torch.export.export(MaxPool(2).train(), (torch.zeros(1, 1, 4, 4),))
+    assert "facelightning" not in str(program.graph)
