@@ -118,7 +118,7 @@ def test_more_threads_are_taken_where_they_are_faster(
     def step(task: Any, batch: Any) -> None:
         nonlocal now
         steps.append(threads[-1])
-        now += pace * (slower if threads[-1] == 1 else 1) * (9 if len(steps) in (1, 2, 5, 6) else 1)
+        now += pace * (slower if threads[-1] == 1 else 1) * (9 if len(steps) in (1, 2, 8) else 1)
 
     monkeypatch.setattr(fast, "_step", step)
     monkeypatch.setattr(fast.time, "perf_counter", lambda: now)

@@ -33,11 +33,13 @@ def test_all_of_it(
 ) -> None:
     sizes, choose = list[int](), bench.choose
 
-    def recorded(task: AttributeNet, batch: dict[str, Any], *rest: Any) -> Speed:
+    def recorded(task: AttributeNet, batch: dict[str, Any], batches: float, idle: int | None) -> Speed:
         sizes.append(len(batch["image"]))
-        return choose(task, batch, *rest)
+        assert idle is None  # nor are threads tried that would not be set
+        return choose(task, batch, batches, idle)
 
     monkeypatch.setattr(bench, "choose", recorded)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     small = small_overlay("avg.yaml", faces, tmp_path)
     words = ["--compare=true", "--batch_sizes=[6,2]", "--workers=[0]", "--steps=2", "--rounds=2"]
     command("bench", "avg.yaml", f"--config={small}", "--speed=auto", *words)
