@@ -85,7 +85,8 @@ def test_each_rule_reaches_the_network(parts: dict[str, Path]) -> None:
         other = cascade(parts, **(apart | {option: value}))(IMAGES)
         same = np.array_equal(plain["faces"].boxes, other["faces"].boxes)
         assert same == (option == "face_margin"), option
-        equal = torch.equal(plain["attributes"], other["attributes"])
+        pair = (plain["attributes"], other["attributes"])
+        equal = pair[0].shape == pair[1].shape and torch.allclose(*pair, atol=1e-5)  # but for rounding in other batches
         assert equal == (option == "fraction"), option  # other faces than the first are lost
     for option, value in {"levels": (0.65, 0.9), "head_margins": (1.8,)}.items():
         second = cascade(parts, **(apart | {option: value}))(IMAGES)
