@@ -40,7 +40,7 @@ TRIALS = range(2, 5)
 """The fewest and the most steps that are tried with several threads, and with one."""
 
 GAIN = 1.03
-"""How many times as fast several threads must be, to be taken: one leaves the other cores to others."""
+"""Several threads are taken if they are more than so many times as fast as one, which leaves cores to others."""
 
 
 @dataclass(frozen=True)

@@ -78,10 +78,10 @@ def single_threaded(worker: int) -> None:
 
 
 def enough_workers(trainer: L.Trainer | None) -> int:
-    """How many processes read images that must be decoded, for one loader.
+    """How many processes decode the images of one loader.
 
-    Two, as a processor learns from no more images than they read. A GPU does, and leaves the cores idle: half of its
-    share of the cores, from 2 to 8, as there are often two loaders.
+    Two decode more than a processor learns from. A GPU learns from more, and leaves the cores to them: half of each
+    GPU's share of the cores, from 2 to 8, as there are often two loaders.
     """
     if trainer is None or trainer.strategy.root_device.type == "cpu":
         return 2

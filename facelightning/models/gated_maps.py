@@ -6,7 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import conv2d, max_pool2d, prelu
+from torch.nn.functional import conv2d, prelu
+
+from facelightning.models.max_pooling import pooled, spread
 
 
 class Moments(torch.autograd.Function):
@@ -38,6 +40,9 @@ class Moments(torch.autograd.Function):
         return of_x, None, of_masks
 
 
+WINDOWS = 2, 2, 0, True
+"""Side, stride and padding of what is pooled, and that a last odd row or column is kept."""
+
 AT_ONCE = 4
 """Regions whose pooled maps take as much memory as those of one region before pooling."""
 
@@ -63,7 +68,6 @@ class MixedRegions(torch.autograd.Function):
     ) -> Tensor:
         # pooling before or after them makes no difference, unless one of them turns large into small
         in_order = x.is_meta or bool(((scale >= 0) & (slopes >= 0)).all())
-        small = torch.int16 if x.shape[2] * x.shape[3] < 2**15 else torch.int32
         # the sum over regions is rounded once
         total = x.new_zeros(1, len(weights), dtype=torch.promote_types(x.dtype, torch.float32))
         kept: list[Tensor] = []
@@ -73,9 +77,9 @@ class MixedRegions(torch.autograd.Function):
                 maps = x * mask
                 if pool:
                     compared = maps if in_order else _as_maps(_activated(_pixels(maps), *own), maps)
-                    largest, places = max_pool2d(compared, 2, ceil_mode=True, return_indices=True)
-                    maps = largest if in_order else maps.flatten(2).gather(2, places.flatten(2)).view_as(places)
-                    kept.append(places.to(small))
+                    largest, places = pooled(compared, *WINDOWS)
+                    maps = largest if in_order else maps.flatten(2).gather(2, places.long().flatten(2)).view_as(places)
+                    kept.append(places)
                 gated.append(_pixels(maps))
             rows = torch.cat(gated, dim=1)
             kept += [rows] if pool else []
@@ -90,7 +94,6 @@ class MixedRegions(torch.autograd.Function):
         x, masks, *saved = ctx.saved_tensors
         parameters, kept = saved[:4], iter(saved[4:])
         needs_x, needs_masks, *_ = ctx.needs_input_grad
-        layout = torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
         given, of_x = _pixels(gradient), torch.zeros_like(x) if needs_x else None
         of_masks: list[Tensor] = []
         of_parameters: list[tuple[Tensor, ...]] = []
@@ -110,12 +113,7 @@ class MixedRegions(torch.autograd.Function):
             for number, mask in enumerate(regions):
                 of_maps = _as_maps(of_rows[number], gradient)
                 if ctx.pool:
-                    given_places = (of_maps, places[number].long())
-                    of_maps, where = (each.contiguous(memory_format=layout) for each in given_places)
-                    # as that of the plain pooling, which reads no more of x than its size
-                    of_maps = torch.ops.aten.max_pool2d_with_indices_backward(
-                        of_maps, x, [2], [2], [0], [1], True, where
-                    )
+                    of_maps = spread(of_maps, places[number], x.shape[2], x.shape[3], *WINDOWS)
                 if needs_masks:
                     of_masks.append((of_maps * x).sum(dim=1, keepdim=True))
                 if of_x is not None:

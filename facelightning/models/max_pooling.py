@@ -29,13 +29,13 @@ class MaxPool(nn.MaxPool2d):
         return cast(Tensor, super().forward(input))
 
 
-def _pool(x: Tensor, size: int, stride: int, padding: int, ceil: bool) -> tuple[Tensor, Tensor]:
+def pooled(x: Tensor, size: int, stride: int, padding: int, ceil: bool) -> tuple[Tensor, Tensor]:
     """The largest of each window, and its place in the map."""
     maps, places = max_pool2d(x, size, stride, padding, ceil_mode=ceil, return_indices=True)
     return maps, places.to(torch.int16 if x.shape[2] * x.shape[3] < 2**15 else torch.int32)
 
 
-def _unpool(
+def spread(
     gradient: Tensor, places: Tensor, height: int, width: int, size: int, stride: int, padding: int, ceil: bool
 ) -> Tensor:
     """The gradient of maps of this height and width from that of the largest of each window."""
@@ -56,9 +56,9 @@ def _layout(maps: Tensor) -> torch.memory_format:
 
 
 # a compiler sees the name of such an operation, not what is in it
-_largest = custom_op("facelightning::max_pool", _pool, mutates_args=())
-_largest.register_fake(_pool)
-_gradient = custom_op("facelightning::max_pool_backward", _unpool, mutates_args=())
+_largest = custom_op("facelightning::max_pool", pooled, mutates_args=())
+_largest.register_fake(pooled)
+_gradient = custom_op("facelightning::max_pool_backward", spread, mutates_args=())
 _gradient.register_fake(_empty)
 
 
